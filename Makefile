@@ -1,0 +1,34 @@
+# Two commands matter: `make demo` and `make test`. Both build the environment first where it is missing.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test lab notebooks lint format clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.ready  ## the main job on the simulated scene: train, search, report
+	$(BIN)/sarmatch run demo
+
+test: $(VENV)/.ready lint  ## lint, tests, every notebook in the quick profile
+	$(BIN)/python -m pytest
+
+lab: $(VENV)/.ready  ## JupyterLab at the first notebook
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+notebooks: $(VENV)/.ready  ## execute the notebooks and keep their outputs (what is committed)
+	$(BIN)/sarmatch notebooks
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) runs data/cache build *.egg-info
+
+$(VENV)/.ready: pyproject.toml constraints.txt .ci/install.py
+	$(PYTHON) .ci/install.py $(VENV)
+	touch $@

@@ -1,0 +1,60 @@
+"""sarmatch: where on this optical map was this SAR patch taken?
+
+Everything a notebook needs is one name away: `import sarmatch as sm`.
+"""
+
+# torch comes before faiss: the other way round, a faiss call in a forked worker hangs.
+import torch  # noqa: F401, I001
+
+from sarmatch._torchvision import import_torchvision
+
+import_torchvision()
+
+from sarmatch.encoders import create_encoder, embed, list_encoders  # noqa: E402
+from sarmatch.evaluation import (  # noqa: E402
+    bootstrap_difference,
+    hit_rate,
+    localization_errors,
+    ranks,
+    recall_at_k,
+    retrieval_report,
+)
+from sarmatch.losses import create_loss, list_losses  # noqa: E402
+from sarmatch.patches import match, queries, read_patch, references, search_task  # noqa: E402
+from sarmatch.retrieval import Candidates, MapIndex  # noqa: E402
+from sarmatch.scenes import Scene, list_scenes, load_scene  # noqa: E402
+from sarmatch.training import Config, Run, compare, evaluate, list_recipes, load_run, recipe, run  # noqa: E402
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Candidates",
+    "Config",
+    "MapIndex",
+    "Run",
+    "Scene",
+    "bootstrap_difference",
+    "compare",
+    "create_encoder",
+    "create_loss",
+    "embed",
+    "evaluate",
+    "hit_rate",
+    "list_encoders",
+    "list_losses",
+    "list_recipes",
+    "list_scenes",
+    "load_run",
+    "load_scene",
+    "localization_errors",
+    "match",
+    "queries",
+    "ranks",
+    "read_patch",
+    "recall_at_k",
+    "recipe",
+    "references",
+    "retrieval_report",
+    "run",
+    "search_task",
+]

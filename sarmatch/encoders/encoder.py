@@ -1,0 +1,204 @@
+"""Encoders: SAR query and optical reference into one space, where a scalar product says how well they match."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from skimage.feature import hog
+from skimage.filters import gaussian
+from torch import nn
+
+from sarmatch.encoders.backbones import BACKBONES, create_backbone
+
+SAR_CHANNELS = 1
+OPTICAL_CHANNELS = 3
+
+
+class Normalise(nn.Module):
+    """Subtract a mean and divide by a spread per channel; both are measured on training ground and saved with the weights."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("std", torch.ones(channels, 1, 1))
+
+    @torch.no_grad()
+    def fit(self, images: torch.Tensor) -> None:
+        """Measure on images `(B, C, H, W)`."""
+        self.mean.copy_(images.mean((0, 2, 3))[:, None, None])
+        self.std.copy_(images.std((0, 2, 3))[:, None, None].clamp(min=1e-6))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (images - self.mean) / self.std
+
+
+class DualEncoder(nn.Module):
+    """A backbone and a projection head for each modality.
+
+    Parameters
+    ----------
+    backbone
+        See `create_backbone`.
+    image_size
+        Side of the input in pixels.
+    feature_dim
+        Numbers in an embedding.
+    shared
+        One backbone and head for both modalities (SAR is then repeated to three channels) instead of two.
+    pretrained, options
+        Passed to `create_backbone`.
+
+    Attributes
+    ----------
+    feature_dim : int
+    trainable : bool
+        Always true here; training-free encoders say false.
+    """
+
+    trainable = True
+
+    def __init__(
+        self,
+        backbone: str,
+        image_size: int,
+        feature_dim: int = 128,
+        shared: bool = False,
+        pretrained: bool = False,
+        **options,
+    ) -> None:
+        super().__init__()
+        self.feature_dim, self.shared = feature_dim, shared
+        self.normalise_query, self.normalise_reference = Normalise(SAR_CHANNELS), Normalise(OPTICAL_CHANNELS)
+
+        def branch(channels: int) -> nn.Sequential:
+            net = create_backbone(backbone, channels, image_size, pretrained, **options)
+            return nn.Sequential(net, nn.Linear(net.num_features, feature_dim))
+
+        self.reference_branch = branch(OPTICAL_CHANNELS)
+        self.query_branch = self.reference_branch if shared else branch(SAR_CHANNELS)
+
+    def encode_query(self, images: torch.Tensor) -> torch.Tensor:
+        """SAR in decibels `(B, 1, H, W)` to L2-normalised `(B, feature_dim)`."""
+        images = self.normalise_query(images)
+        if self.shared:
+            images = images.expand(-1, OPTICAL_CHANNELS, -1, -1)
+        return F.normalize(self.query_branch(images), dim=1)
+
+    def encode_reference(self, images: torch.Tensor) -> torch.Tensor:
+        """Optical reflectance 0 to 1 `(B, 3, H, W)` to L2-normalised `(B, feature_dim)`."""
+        return F.normalize(self.reference_branch(self.normalise_reference(images)), dim=1)
+
+    def forward(self, query: torch.Tensor, reference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both at once, which is what distributed training wraps."""
+        return self.encode_query(query), self.encode_reference(reference)
+
+
+class HOGEncoder(nn.Module):
+    """Histogram of oriented gradients (Dalal and Triggs, CVPR 2005), the training-free floor.
+
+    Orientation is unsigned, so that a bright edge in SAR may be a dark one in the optical image. SAR is smoothed first:
+    without it speckle owns the gradients.
+
+    Parameters
+    ----------
+    image_size
+        Side of the input in pixels.
+    cells
+        Cells per side.
+    orientations
+        Bins over 180 degrees.
+    sigma
+        Smoothing of both images in pixels of the input.
+    """
+
+    trainable = False
+
+    def __init__(self, image_size: int, cells: int = 8, orientations: int = 9, sigma: float = 1.0) -> None:
+        super().__init__()
+        if image_size < 2 * cells:
+            raise ValueError(f"image_size is {image_size}, HOG with {cells} cells per side needs at least {2 * cells}")
+        self.sigma = sigma
+        self.options = {
+            "orientations": orientations,
+            "pixels_per_cell": (image_size // cells,) * 2,
+            "cells_per_block": (2, 2),
+            "feature_vector": True,
+        }
+        self.feature_dim = orientations * 4 * (cells - 1) ** 2
+
+    def _describe(self, images: torch.Tensor) -> torch.Tensor:
+        grey = images.mean(1).cpu().numpy()
+        features = [hog(gaussian(image, self.sigma), **self.options) for image in grey]
+        return F.normalize(torch.from_numpy(np.stack(features)).float(), dim=1)
+
+    def encode_query(self, images: torch.Tensor) -> torch.Tensor:
+        """SAR `(B, 1, H, W)` to L2-normalised `(B, feature_dim)`."""
+        return self._describe(images)
+
+    def encode_reference(self, images: torch.Tensor) -> torch.Tensor:
+        """Optical `(B, 3, H, W)` to L2-normalised `(B, feature_dim)`."""
+        return self._describe(images)
+
+
+#: Encoders that are more than a backbone with a head.
+ENCODERS: dict[str, Callable[..., nn.Module]] = {"hog": HOGEncoder}
+
+
+def list_encoders() -> list[str]:
+    """Names of our own encoders; `create_encoder` takes the name of any timm model as well."""
+    return sorted([*ENCODERS, *BACKBONES])
+
+
+def create_encoder(name: str, image_size: int = 64, **options) -> nn.Module:
+    """An encoder by name.
+
+    Parameters
+    ----------
+    name
+        One of `list_encoders()`, or a timm model.
+    image_size
+        Side of the input in pixels.
+    options
+        `feature_dim`, `shared`, `pretrained` and what the backbone takes.
+
+    Returns
+    -------
+    Module with `encode_query(images)`, `encode_reference(images)` and `feature_dim`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> encoder = create_encoder("plain", image_size=32, feature_dim=16)
+    >>> encoder.encode_query(torch.randn(2, 1, 32, 32)).shape
+    torch.Size([2, 16])
+    """
+    if name in ENCODERS:
+        return ENCODERS[name](image_size, **options)
+    return DualEncoder(name, image_size, **options)
+
+
+@torch.no_grad()
+def embed(encoder: nn.Module, batches: Iterable[torch.Tensor], modality: str) -> np.ndarray:
+    """Embeddings of all images, in their order.
+
+    Parameters
+    ----------
+    encoder
+        As `create_encoder` gives it; it is put into evaluation mode and back.
+    batches
+        Images `(B, C, H, W)`.
+    modality
+        `query` (SAR) or `reference` (optical).
+
+    Returns
+    -------
+    `float32 (N, feature_dim)`, L2-normalised.
+    """
+    encode = {"query": encoder.encode_query, "reference": encoder.encode_reference}[modality]
+    device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
+    was_training = encoder.training
+    encoder.eval()
+    features = [encode(images.to(device)).float().cpu() for images in batches]
+    encoder.train(was_training)
+    return torch.cat(features).numpy()

@@ -1,0 +1,31 @@
+"""Numbers about a retrieval, from plain arrays: ranks, hits, metres, and intervals. Imports no model."""
+
+from sarmatch.evaluation.bootstrap import block_ids, bootstrap_difference, bootstrap_mean
+from sarmatch.evaluation.metrics import (
+    chance_errors,
+    error_summary,
+    grid_ceiling,
+    hit_rate,
+    localization_errors,
+    mean_reciprocal_rank,
+    one_percent,
+    ranks,
+    recall_at_k,
+    retrieval_report,
+)
+
+__all__ = [
+    "block_ids",
+    "bootstrap_difference",
+    "bootstrap_mean",
+    "chance_errors",
+    "error_summary",
+    "grid_ceiling",
+    "hit_rate",
+    "localization_errors",
+    "mean_reciprocal_rank",
+    "one_percent",
+    "ranks",
+    "recall_at_k",
+    "retrieval_report",
+]

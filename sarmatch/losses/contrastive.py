@@ -1,0 +1,92 @@
+"""Contrastive losses."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from sarmatch.losses.pairs import negatives, similarity
+
+
+class SymmetricInfoNCE(nn.Module):
+    """InfoNCE in its symmetric two-way form: the mean of two B-way cross-entropies.
+
+    Each query picks its reference among the ``B`` references of the batch, each reference its query among
+    the ``B`` queries; scores are cosines over the temperature.
+
+    "InfoNCE" means two things in this field. This is the one of CLIP and Sample4Geo. It is neither SAIG's
+    single (2B-1)-way cross-entropy nor SimCLR's NT-Xent, in which queries repel queries as well; both give
+    other values on the same data.
+
+    Parameters
+    ----------
+    temperature : float
+        Divides the cosine; the start value where it is learned.
+    learnable_temperature : bool
+        Learn the logarithm of its inverse, as CLIP does. Not clamped, as in Sample4Geo.
+    label_smoothing : float in [0, 1)
+        Share of the target spread evenly over the classes that are not masked, the truth included (the
+        convention of ``torch.nn.functional.cross_entropy``). Sample4Geo uses 0.1.
+
+    Notes
+    -----
+    The name: van den Oord et al., arXiv:1807.03748. This form: ConVIRT (Zhang et al., arXiv:2010.00747),
+    CLIP (Radford et al., arXiv:2103.00020), Sample4Geo (Deuser et al., ICCV 2023, arXiv:2303.11851).
+
+    Examples
+    --------
+    >>> import torch
+    >>> z = torch.nn.functional.normalize(torch.ones(8, 4), dim=1)
+    >>> SymmetricInfoNCE()(z, z)  # a collapsed encoder: log 8
+    tensor(2.0794)
+    """
+
+    def __init__(
+        self, temperature: float = 0.07, learnable_temperature: bool = False, label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {temperature}")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+        self.temperature = temperature
+        self.label_smoothing = label_smoothing
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learnable_temperature else None
+
+    def forward(self, query: Tensor, reference: Tensor, *, overlap: Tensor | None = None) -> Tensor:
+        """Loss of a batch.
+
+        Parameters
+        ----------
+        query, reference : Tensor (B, D)
+            L2-normalised; row ``i`` of the one belongs to row ``i`` of the other.
+        overlap : Tensor (B, B), optional
+            Share of ground that query ``i`` and reference ``j`` have in common. Off-diagonal pairs above
+            zero are false negatives: their score becomes minus infinity.
+
+        Returns
+        -------
+        Tensor, scalar
+            0, with a gradient path, where no negative is left.
+
+        Raises
+        ------
+        ValueError
+            On shapes that do not fit.
+        """
+        cosine = similarity(query, reference)
+        keep = negatives(cosine, overlap).fill_diagonal_(True)
+        scale = 1 / self.temperature if self.log_scale is None else self.log_scale.exp()
+        logits = (scale * cosine).masked_fill(~keep, -math.inf)
+        return (self._cross_entropy(logits, keep) + self._cross_entropy(logits.T, keep.T)) / 2
+
+    def _cross_entropy(self, logits: Tensor, keep: Tensor) -> Tensor:
+        """Cross-entropy of each row with its diagonal; torch's own smoothing is infinite where masked."""
+        log_p = logits.log_softmax(dim=1)
+        hard = -log_p.diagonal()
+        spread = -log_p.masked_fill(~keep, 0).sum(dim=1) / keep.sum(dim=1)
+        return hard.lerp(spread, self.label_smoothing).mean()
+
+    def extra_repr(self) -> str:
+        learned = self.log_scale is not None
+        return f"temperature={self.temperature}, learned={learned}, label_smoothing={self.label_smoothing}"

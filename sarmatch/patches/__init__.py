@@ -1,0 +1,29 @@
+"""Patches: the reference grid, the queries, who belongs to whom, and which ground is for what."""
+
+from sarmatch.patches.images import PatchImages, TrainingPairs, pair_overlap, read_patch, to_input
+from sarmatch.patches.overlap import iou, overlap, overlapping_references
+from sarmatch.patches.splits import PROTOCOLS, inside, regions, training_regions
+from sarmatch.patches.tables import KINDS, draw_windows, guard_band, match, positions, queries, references, search_task
+
+__all__ = [
+    "KINDS",
+    "PROTOCOLS",
+    "PatchImages",
+    "TrainingPairs",
+    "draw_windows",
+    "guard_band",
+    "inside",
+    "iou",
+    "match",
+    "overlap",
+    "overlapping_references",
+    "pair_overlap",
+    "positions",
+    "queries",
+    "read_patch",
+    "references",
+    "regions",
+    "search_task",
+    "to_input",
+    "training_regions",
+]

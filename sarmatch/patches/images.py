@@ -1,0 +1,180 @@
+"""Pixels of patches, as the encoders take them."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from sarmatch.patches.tables import draw_windows
+from sarmatch.scenes.scene import Raster, Scene
+
+#: 8-bit amplitude is quantised in steps of 1/255: below this floor its logarithm is noise of the quantiser.
+AMPLITUDE_FLOOR = 4 / 255
+INTENSITY_FLOOR = 1e-3
+
+#: From a raster's scale to what an encoder sees. SAR goes to decibels, where speckle is additive.
+TO_INPUT: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "reflectance": lambda x: x,
+    "intensity": lambda x: 10 * torch.log10(x.clamp(min=INTENSITY_FLOOR)),
+    "amplitude": lambda x: 20 * torch.log10(x.clamp(min=AMPLITUDE_FLOOR)),
+}
+
+
+def raster_of(scene: Scene, patch: object) -> Raster:
+    """The raster a row of a patch table is cut from: its strip, or the map of its area."""
+    area = scene.area(patch.area)
+    return area.strip(patch.strip) if hasattr(patch, "strip") else area.map
+
+
+def read_patch(scene: Scene, patch: object) -> np.ndarray:
+    """Pixels of one row of a patch table at full size, in the raster's own scale: `float32 (C, size, size)`.
+
+    Raises
+    ------
+    ValueError
+        Where the patch is not finite, or constant: it cannot be matched, and its place is named.
+    """
+    raster = raster_of(scene, patch)
+    pixels = raster.read(int(patch.row), int(patch.col), int(patch.size), int(patch.size))
+    if not np.isfinite(pixels).all():
+        raise ValueError(
+            f"area {patch.area!r}, {raster.name!r}: the patch at row {patch.row}, column {patch.col} has "
+            f"{int((~np.isfinite(pixels)).sum())} values that are not finite"
+        )
+    return pixels
+
+
+def to_input(pixels: torch.Tensor, scale: str, image_size: int) -> torch.Tensor:
+    """Full-size pixels `(B, C, S, S)` to encoder input `(B, C, image_size, image_size)`.
+
+    Pixels are averaged before the logarithm: averaging intensity is multi-looking, averaging decibels is not.
+    """
+    if pixels.shape[-1] != image_size:
+        shrinks = pixels.shape[-1] > image_size
+        pixels = F.interpolate(pixels, size=image_size, mode="area" if shrinks else "nearest")
+    return TO_INPUT[scale](pixels)
+
+
+class PatchImages(torch.utils.data.Dataset):
+    """The images of a patch table, read when asked for.
+
+    Parameters
+    ----------
+    scene
+        Where from.
+    table
+        References or queries.
+    image_size
+        Side in pixels the encoder takes.
+
+    Notes
+    -----
+    `dataset[i]` is `float32 (C, image_size, image_size)`: reflectance 0 to 1 for optical, decibels for SAR.
+    """
+
+    def __init__(self, scene: Scene, table: pd.DataFrame, image_size: int) -> None:
+        self.scene, self.image_size = scene, image_size
+        self.rows = list(table.itertuples(index=False))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        patch = self.rows[index]
+        pixels = torch.from_numpy(read_patch(self.scene, patch))
+        return to_input(pixels[None], raster_of(self.scene, patch).scale, self.image_size)[0]
+
+
+class TrainingPairs(torch.utils.data.Dataset):
+    """Pairs of a SAR window and an optical window near it, drawn anew for every epoch.
+
+    The reference lies at a uniformly random offset of up to `offset` patch widths in each direction, inside the same
+    training rectangle, so that nothing of the held-out ground or of the guard band is ever read.
+
+    Parameters
+    ----------
+    scene
+        Where from.
+    rectangles
+        Training ground, as `sarmatch.patches.splits.training_regions` gives it.
+    size, image_size
+        Side of a patch on the grid, and of the image that the encoder takes.
+    count
+        Pairs per epoch.
+    offset
+        Largest offset between query and reference, in patch widths.
+    seed
+        With `epoch` it fixes every pair.
+    shuffle_pairs
+        Negative control: references are dealt out at random, and nothing can be learned.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        rectangles: pd.DataFrame,
+        size: int,
+        image_size: int,
+        count: int,
+        offset: float,
+        seed: int,
+        shuffle_pairs: bool = False,
+    ) -> None:
+        self.scene, self.rectangles = scene, rectangles
+        self.size, self.image_size, self.count, self.offset = size, image_size, count, offset
+        self.seed, self.shuffle_pairs = seed, shuffle_pairs
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the pairs of that epoch."""
+        rng = np.random.default_rng([self.seed, epoch])
+        query = draw_windows(self.rectangles, self.scene, self.size, self.count, rng)
+        if query.empty:
+            raise ValueError(
+                f"scene {self.scene.name!r}: no training strip holds a patch of {self.size} x {self.size} px"
+            )
+        low, high = self._limits(query)
+        reach = int(self.offset * self.size)
+        corner = query[["row", "col"]].to_numpy() + rng.integers(-reach, reach + 1, size=(len(query), 2))
+        corner = np.clip(corner, low, high)
+        # Where a map has gaps the jittered window may leave it; the unjittered one never does.
+        for area in query["area"].unique():
+            rows = np.flatnonzero(query["area"].to_numpy() == area)
+            covered = self.scene.area(area).map.covers(corner[rows, 0], corner[rows, 1], self.size)
+            corner[rows[~covered]] = query[["row", "col"]].to_numpy()[rows[~covered]]
+        reference = pd.DataFrame({"area": query["area"], "row": corner[:, 0], "col": corner[:, 1]})
+        if self.shuffle_pairs:
+            reference = reference.iloc[rng.permutation(len(reference))].reset_index(drop=True)
+        self.query, self.reference = query.assign(size=self.size), reference.assign(size=self.size)
+        self._images = [PatchImages(self.scene, t, self.image_size) for t in (self.query, self.reference)]
+        codes = query["area"].astype("category").cat.codes.to_numpy()
+        self._place = np.concatenate(
+            [query[["row", "col"]].to_numpy(), reference[["row", "col"]].to_numpy(), codes[:, None]], axis=1
+        )
+
+    def _limits(self, query: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        key = ["area", "strip"]
+        box = query[key].merge(self.rectangles.drop_duplicates(key), on=key, how="left")
+        low = box[["row0", "col0"]].to_numpy()
+        return low, box[["row1", "col1"]].to_numpy() - self.size
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """One pair: `query (C, s, s)`, `reference (C, s, s)`, and `place (5,)`, the two corners and the area's number."""
+        query, reference = self._images
+        return {
+            "query": query[index],
+            "reference": reference[index],
+            "place": torch.from_numpy(self._place[index].astype(np.int64)),
+        }
+
+
+def pair_overlap(place: torch.Tensor, size: int) -> torch.Tensor:
+    """Ground that each query shares with each reference of a batch: `(B, B)` from `place (B, 5)` of `TrainingPairs`."""
+    query, reference, area = place[:, :2].float(), place[:, 2:4].float(), place[:, 4]
+    share = (1 - (query[:, None] - reference[None]).abs() / size).clamp(min=0).prod(-1)
+    return share * (area[:, None] == area[None])

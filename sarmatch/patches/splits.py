@@ -1,0 +1,91 @@
+"""Which ground and which strips are for training, validation and test.
+
+Two protocols:
+
+- `same_area`: the map is seen in training, whole strips are held out. Nothing of a held-out strip is trained on.
+- `cross_area`: ground is held out. Test areas are never seen; a band of every other area is for validation, and a guard
+  band that belongs to nobody lies between it and the training ground.
+
+With several protocols at once, training takes only what every one of them allows.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from sarmatch.scenes.scene import Scene
+
+PROTOCOLS = ("same_area", "cross_area")
+SPLITS = ("train", "val", "test")
+
+
+def regions(scene: Scene, protocol: str, guard: int, val_share: float = 0.2) -> pd.DataFrame:
+    """The pieces of ground and strips that a protocol gives to each split.
+
+    Parameters
+    ----------
+    scene
+        Where from.
+    protocol
+        `same_area` or `cross_area`.
+    guard
+        Width in pixels of the band between training and validation ground that nobody uses.
+    val_share
+        Share of each training area's rows that is validation ground (`cross_area`).
+
+    Returns
+    -------
+    DataFrame with columns `area`, `strip`, `split`, `row0`, `col0`, `row1`, `col1`: a patch of that strip belongs to the split
+    if it lies wholly inside the rectangle. What lies in none is dropped.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol is {protocol!r}, expected one of {PROTOCOLS}")
+    rows = []
+    for area in scene.areas:
+        row0, col0, row1, col1 = area.map.bounds
+        unseen = area.name in scene.test_areas
+        if protocol == "same_area":
+            if not unseen:
+                rows += [
+                    (area.name, strip.name, role, row0, col0, row1, col1)
+                    for strip, role in zip(area.strips, area.roles, strict=True)
+                ]
+            continue
+        if unseen:
+            pieces = [("test", row0, row1)]
+        else:
+            cut = row1 - round(val_share * (row1 - row0))
+            pieces = [("train", row0, cut - guard), ("val", cut, row1)]
+            if not scene.test_areas:  # one area only: the test ground is a second band at its other end
+                first = row0 + round(val_share * (row1 - row0))
+                pieces = [("test", row0, first), ("train", first + guard, cut - guard), ("val", cut, row1)]
+        rows += [
+            (area.name, strip.name, split, top, col0, bottom, col1)
+            for strip in area.strips
+            for split, top, bottom in pieces
+        ]
+    return pd.DataFrame(rows, columns=["area", "strip", "split", "row0", "col0", "row1", "col1"])
+
+
+def training_regions(scene: Scene, protocols: Sequence[str], guard: int) -> pd.DataFrame:
+    """Rectangles of `regions` that are training ground and training strips under every one of the protocols."""
+    tables = [regions(scene, p, guard).query("split == 'train'") for p in protocols]
+    joined = tables[0]
+    for table in tables[1:]:
+        joined = joined.merge(table, on=["area", "strip", "split"], suffixes=("", "_other"))
+        for name, pick in (("row0", np.maximum), ("col0", np.maximum), ("row1", np.minimum), ("col1", np.minimum)):
+            joined[name] = pick(joined[name], joined.pop(f"{name}_other"))
+    return joined[(joined.row1 > joined.row0) & (joined.col1 > joined.col0)].reset_index(drop=True)
+
+
+def inside(windows: pd.DataFrame, table: pd.DataFrame, size: int) -> np.ndarray:
+    """Which windows lie wholly inside a rectangle of `table` for their area (and strip, where they have one): bool `(N,)`."""
+    keep = np.zeros(len(windows), dtype=bool)
+    row, col, area = (windows[name].to_numpy() for name in ("row", "col", "area"))
+    strip = windows["strip"].to_numpy() if "strip" in windows else None
+    rectangles = table if strip is not None else table.drop(columns="strip").drop_duplicates()
+    for r in rectangles.itertuples():
+        hit = (area == r.area) & (row >= r.row0) & (col >= r.col0) & (row + size <= r.row1) & (col + size <= r.col1)
+        keep |= hit if strip is None else hit & (strip == r.strip)
+    return keep

@@ -1,0 +1,283 @@
+"""Tables of patches: the reference grid of a map, and the queries cut from strips.
+
+A patch is a square window on its area's pixel grid. Tables are DataFrames with these columns:
+
+========== ==========================================================================================
+area       name of the area
+strip      name of the SAR strip it is cut from (queries only)
+row, col   top-left pixel on the area's grid
+size       side in pixels
+x, y       centre in local metres (absent where the scene has no coordinates)
+positive   row number in the reference table of the tile with the largest overlap (queries only)
+overlap    share of the query that lies on that tile, 0 to 1 (queries only)
+semi       tuple of the other overlapping tiles, most shared first (queries only)
+semi_overlap  tuple of their shares (queries only)
+========== ==========================================================================================
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from sarmatch.patches.overlap import overlapping_references
+from sarmatch.patches.splits import inside, regions
+from sarmatch.scenes.scene import Raster, Scene
+
+KINDS = ("aligned", "arbitrary")
+
+
+def references(scene: Scene, size: int | None = None, stride: int | None = None) -> pd.DataFrame:
+    """Tiles of the maps of all areas on a seamless grid, counted from each map's top left.
+
+    Parameters
+    ----------
+    scene
+        Where from.
+    size
+        Side of a tile in pixels; the scene's own patch size by default.
+    stride
+        Step of the grid in pixels; `size` by default, so that tiles do not overlap.
+
+    Returns
+    -------
+    DataFrame with `area`, `row`, `col`, `size` and, where the scene has coordinates, `x`, `y`.
+
+    Raises
+    ------
+    ValueError
+        Where no tile fits into any map.
+    """
+    size, stride = _checked(scene, size, stride)
+    tables = []
+    for area in scene.areas:
+        row, col = _grid(area.map, size, stride)
+        tables.append(pd.DataFrame({"area": area.name, "row": row, "col": col}))
+    table = pd.concat(tables, ignore_index=True).assign(size=size)
+    if table.empty:
+        raise ValueError(f"scene {scene.name!r}: no map is large enough for one patch of {size} x {size} px")
+    return _with_positions(scene, table)
+
+
+def queries(
+    scene: Scene,
+    kind: str = "arbitrary",
+    size: int | None = None,
+    split: str | None = None,
+    *,
+    protocol: str = "cross_area",
+    guard: int | None = None,
+    stride: int | None = None,
+    count: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Patches cut from the SAR strips, with the tile they belong to.
+
+    Parameters
+    ----------
+    scene
+        Where from.
+    kind
+        `aligned`: cut on the reference grid, every one there is. `arbitrary`: `count` windows at uniformly random offsets.
+    size
+        Side in pixels; the scene's own patch size by default.
+    split
+        `train`, `val` or `test` of `protocol`; `None` takes all ground and all strips.
+    protocol
+        `same_area` or `cross_area`, see `sarmatch.patches.splits`.
+    guard
+        Guard band in pixels; two patches by default.
+    stride
+        Step of the reference grid the queries are matched to; `size` by default.
+    count, seed
+        How many arbitrary queries, and the seed they are drawn with. Aligned ones need neither.
+
+    Returns
+    -------
+    DataFrame, see the module's table. Windows that leave their strip are dropped, and so are those on no tile at all.
+
+    Raises
+    ------
+    ValueError
+        Where nothing is left: the sizes, the split and the protocol are named.
+    """
+    size, stride = _checked(scene, size, stride)
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}, expected one of {KINDS}")
+    allowed = None
+    if split is not None:
+        table = regions(scene, protocol, guard_band(scene, size) if guard is None else guard)
+        if split not in set(table.split):
+            raise ValueError(f"scene {scene.name!r} has no {split!r} split in protocol {protocol!r}")
+        allowed = table[table.split == split]
+    windows = _aligned(scene, size, stride) if kind == "aligned" else _arbitrary(scene, size, allowed, count, seed)
+    if allowed is not None:
+        windows = windows[inside(windows, allowed, size)].reset_index(drop=True)
+    if windows.empty:
+        raise ValueError(
+            f"scene {scene.name!r}: no {kind} query of {size} x {size} px lies in split {split!r} of {protocol!r}; "
+            "strips or held-out ground are too small for one patch"
+        )
+    return match(windows.assign(size=size), references(scene, size, stride), scene, stride)
+
+
+def search_task(
+    scene: Scene, kind: str, size: int | None, split: str, *, protocol: str, stride: int | None = None, **options
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The queries of a split, and the tiles they are searched among.
+
+    The gallery is every tile on the split's ground, in all areas that have a query: a whole map where the area is unseen or
+    only its strips are held out, the validation band otherwise. A tile that crosses the band's edge is in it if some
+    query belongs to it.
+
+    Returns
+    -------
+    queries, tiles
+        Patch tables; `positive` and `semi` of the queries count rows of `tiles`.
+    """
+    tiles = references(scene, size, stride)
+    asked = queries(scene, kind, size, split, protocol=protocol, stride=stride, **options)
+    side = int(tiles["size"].iloc[0])
+    ground = regions(scene, protocol, guard_band(scene, side))
+    ground = ground[(ground.split == split) & ground.area.isin(asked["area"])]
+    keep = inside(tiles, ground, side)
+    keep[asked["positive"]] = True
+    new = np.where(keep, np.cumsum(keep) - 1, -1)
+    semi, semi_overlap = [], []
+    for indices, shares in zip(asked["semi"], asked["semi_overlap"], strict=True):
+        kept = [(int(new[i]), share) for i, share in zip(indices, shares, strict=True) if keep[i]]
+        semi.append(tuple(i for i, _ in kept))
+        semi_overlap.append(tuple(share for _, share in kept))
+    asked = asked.assign(positive=new[asked["positive"]], semi=semi, semi_overlap=semi_overlap)
+    return asked, tiles[keep].reset_index(drop=True)
+
+
+def match(windows: pd.DataFrame, tiles: pd.DataFrame, scene: Scene, stride: int | None = None) -> pd.DataFrame:
+    """Add to query windows the tile each belongs to: columns `positive`, `overlap`, `semi`, `semi_overlap`, and positions.
+
+    The positive is the tile with the largest overlap, the first in table order where two are equal; every other tile
+    that shares ground is semi-positive. On a seamless grid some tile covers at least `(1 - stride / 2 size)^2` of any window;
+    windows with less hang over the grid's edge and are dropped.
+    """
+    size = int(tiles["size"].iloc[0])
+    least = max(1 - (stride or size) / (2 * size), 0) ** 2
+    parts = []
+    for area, group in windows.groupby("area", sort=False):
+        rows = np.flatnonzero(tiles["area"].to_numpy() == area)
+        if not len(rows):
+            continue
+        corners = tiles[["row", "col"]].to_numpy()[rows]
+        found, shares = overlapping_references(group[["row", "col"]].to_numpy(), corners, size, stride or size)
+        found = np.where(found >= 0, rows[found], -1)
+        parts.append(
+            group.assign(
+                positive=found[:, 0],
+                overlap=shares[:, 0],
+                semi=[tuple(f[1:][f[1:] >= 0].tolist()) for f in found],
+                semi_overlap=[tuple(s[1:][s[1:] > 0].tolist()) for s in shares],
+            )
+        )
+    table = pd.concat(parts)
+    table = table[(table.positive >= 0) & (table.overlap > least - 1e-9)].sort_index().reset_index(drop=True)
+    return _with_positions(scene, table)
+
+
+def guard_band(scene: Scene, size: int) -> int:
+    """Default guard band in pixels: two patches, none where pairs share no ground in the first place."""
+    return 2 * size if scene.has_coordinates else 0
+
+
+def draw_windows(
+    rectangles: pd.DataFrame, scene: Scene, size: int, count: int, rng: np.random.Generator
+) -> pd.DataFrame:
+    """`count` windows of `size` px, uniform over the parts of the rectangles that their strip covers.
+
+    Parameters
+    ----------
+    rectangles
+        As `sarmatch.patches.splits.regions` gives them.
+    scene, size, count, rng
+        Where from, side in pixels, how many, and the source of chance.
+
+    Returns
+    -------
+    DataFrame with `area`, `strip`, `row`, `col`; empty where no rectangle holds a window.
+    """
+    places = []
+    for r in rectangles.itertuples():
+        for t in scene.area(r.area).strip(r.strip).tiles:
+            top, left = max(r.row0, t.row), max(r.col0, t.col)
+            high = min(r.row1, t.row + t.height) - size - top + 1
+            wide = min(r.col1, t.col + t.width) - size - left + 1
+            if high > 0 and wide > 0:
+                places.append((r.area, r.strip, top, left, high, wide))
+    if not places:
+        return pd.DataFrame(columns=["area", "strip", "row", "col"])
+    area, strip, top, left, high, wide = (np.array(column) for column in zip(*places, strict=True))
+    weight = high * wide
+    pick = rng.choice(len(places), size=count, p=weight / weight.sum())
+    return pd.DataFrame(
+        {
+            "area": area[pick],
+            "strip": strip[pick],
+            "row": top[pick] + rng.integers(0, high[pick]),
+            "col": left[pick] + rng.integers(0, wide[pick]),
+        }
+    )
+
+
+def _aligned(scene: Scene, size: int, stride: int) -> pd.DataFrame:
+    parts = []
+    for area in scene.areas:
+        row, col = _grid(area.map, size, stride)
+        for strip in area.strips:
+            keep = strip.covers(row, col, size)
+            parts.append(
+                pd.DataFrame({"area": area.name, "strip": strip.name, "row": row[keep], "col": col[keep]})
+            )
+    return pd.concat(parts, ignore_index=True)
+
+
+def _arbitrary(scene: Scene, size: int, allowed: pd.DataFrame | None, count: int, seed: int) -> pd.DataFrame:
+    if allowed is None:
+        rows = [(a.name, s.name, *s.bounds) for a in scene.areas for s in a.strips]
+        allowed = pd.DataFrame(rows, columns=["area", "strip", "row0", "col0", "row1", "col1"])
+    return draw_windows(allowed, scene, size, count, np.random.default_rng(seed))
+
+
+def _grid(raster: Raster, size: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    boxes = [raster.bounds]
+    if not raster.joined:
+        boxes = [(t.row, t.col, t.row + t.height, t.col + t.width) for t in raster.tiles]
+    corners = []
+    for row0, col0, row1, col1 in boxes:
+        steps = np.meshgrid(
+            np.arange(row0, row1 - size + 1, stride), np.arange(col0, col1 - size + 1, stride), indexing="ij"
+        )
+        corners.append(np.stack([s.ravel() for s in steps], axis=1))
+    row, col = np.concatenate(corners).T
+    keep = raster.covers(row, col, size)
+    return row[keep], col[keep]
+
+
+def _with_positions(scene: Scene, table: pd.DataFrame) -> pd.DataFrame:
+    if not scene.has_coordinates:
+        return table
+    xy = np.empty((len(table), 2))
+    for area, places in table.groupby("area").indices.items():
+        half = table["size"].to_numpy()[places] / 2
+        xy[places] = scene.metres(area, table["row"].to_numpy()[places] + half, table["col"].to_numpy()[places] + half)
+    return table.assign(x=xy[:, 0], y=xy[:, 1])
+
+
+def positions(table: pd.DataFrame, columns: Sequence[str] = ("x", "y")) -> np.ndarray | None:
+    """Centres in metres `(N, 2)` of a patch table, `None` where it has no coordinates."""
+    return table[list(columns)].to_numpy() if set(columns) <= set(table.columns) else None
+
+
+def _checked(scene: Scene, size: int | None, stride: int | None) -> tuple[int, int]:
+    size = scene.patch_size if size is None else size
+    stride = size if stride is None else stride
+    if size < 8 or stride < 1:
+        raise ValueError(f"patch size is {size} px and stride {stride} px, expected at least 8 and 1")
+    return size, stride

@@ -1,0 +1,3 @@
+"""Stub."""
+def simulate_towns(profile):
+    raise NotImplementedError

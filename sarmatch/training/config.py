@@ -1,0 +1,89 @@
+"""One typed object that says all of an experiment, and the recipes: named starting points for it."""
+
+import hashlib
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Protocol = Literal["same_area", "cross_area"]
+Kind = Literal["aligned", "arbitrary"]
+
+
+class Config(BaseModel):
+    """An experiment. Two configs that are equal give equal numbers on one machine.
+
+    Unknown fields and values out of range are refused with the field's name. `Config.model_fields` lists the defaults.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field("custom", description="the recipe it started from; names the run folder")
+    scene: str = Field("towns", description="preset name, or the folder of a data set")
+    profile: Literal["quick", "full"] = Field("quick", description="size of a simulated scene")
+    patch_size: int | None = Field(None, ge=8, description="side in pixels; the scene's own by default")
+    stride: int | None = Field(None, ge=1, description="step of the reference grid in pixels; patch_size by default")
+    protocols: tuple[Protocol, ...] = Field(
+        ("cross_area",), min_length=1, description="splits to train for and test on; the first one validates"
+    )
+
+    encoder: str = "plain"
+    encoder_options: dict[str, Any] = Field(default_factory=dict)
+    image_size: int = Field(64, ge=16, description="side in pixels of what the encoder sees")
+    loss: str = "infonce"
+    loss_options: dict[str, Any] = Field(default_factory=dict)
+
+    epochs: int = Field(10, ge=1)
+    pairs_per_epoch: int = Field(4096, ge=1)
+    batch_size: int = Field(128, ge=2)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.03, ge=0)
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the learning rate rises")
+    offset: float = Field(0.33, ge=0, le=0.5, description="largest training offset of query and reference, in patches")
+    augment: tuple[str, ...] = Field(("dihedral", "radiometry"), description="names in patches.transforms")
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    workers: int = Field(0, ge=0, description="processes that read images")
+    control: Literal["none", "shuffled_pairs"] = Field("none", description="a negative control must score chance")
+
+    select: Literal["recall@1", "recall@5", "recall@10"] = Field("recall@5", description="chooses the best epoch")
+    kinds: tuple[Kind, ...] = ("arbitrary", "aligned")
+    val_queries: int = Field(400, ge=1)
+    test_queries: int = Field(1500, ge=1)
+    floor: str = Field("hog", description="training-free encoder reported beside ours")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _batch_fits(self) -> "Config":
+        if self.batch_size > self.pairs_per_epoch:
+            raise ValueError(f"batch_size is {self.batch_size}, more than pairs_per_epoch = {self.pairs_per_epoch}")
+        return self
+
+    @property
+    def key(self) -> str:
+        """Eight letters that stand for everything that shapes the numbers."""
+        return hashlib.sha256(self.model_dump_json(exclude={"workers"}).encode()).hexdigest()[:8]
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # Two simulated towns to learn from, a third one and a held-out pass to be tested on: minutes on two cores.
+    "demo": {"protocols": ("same_area", "cross_area")},
+    # Real ground at 8 m a pixel: scarce, so more epochs and every augmentation.
+    "sentinel": {"protocols": ("cross_area",)},
+}
+
+
+def list_recipes() -> list[str]:
+    """Names of all recipes."""
+    return sorted(RECIPES)
+
+
+def recipe(name: str, **changes: Any) -> Config:
+    """The config of a recipe, with some fields changed.
+
+    Examples
+    --------
+    >>> recipe("demo", epochs=2).epochs
+    2
+    """
+    if name not in RECIPES:
+        raise ValueError(f"no recipe is called {name!r}; there are {list_recipes()}")
+    return Config(**{"name": name, **RECIPES[name], **changes})

@@ -1,0 +1,194 @@
+"""From a config to a run folder: scene, training, evaluation, report."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from sarmatch.encoders import create_encoder, embed
+from sarmatch.evaluation import localization_errors, ranks, retrieval_report
+from sarmatch.home import runs_dir
+from sarmatch.patches import PatchImages, positions, search_task
+from sarmatch.retrieval import MapIndex
+from sarmatch.scenes import Scene, load_scene
+from sarmatch.training.config import Config
+from sarmatch.training.files import describe_environment, write, write_json
+from sarmatch.training.loop import WEIGHTS, load_weights, train
+
+TOP = 10  # candidates kept per query in a run's results
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished experiment on disk.
+
+    Attributes
+    ----------
+    path : Path
+        The run folder.
+    config : Config
+        What was run.
+    """
+
+    path: Path
+    config: Config
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """One row per protocol, kind and method: the columns of `retrieval_report`."""
+        return pd.read_json(self.path / "metrics.json", orient="records")
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row per epoch: loss and validation recall."""
+        return pd.read_csv(self.path / "history.csv")
+
+    @cached_property
+    def encoder(self) -> nn.Module:
+        """The encoder with the weights of the best epoch, ready to embed."""
+        encoder = create_encoder(self.config.encoder, self.config.image_size, **self.config.encoder_options)
+        if encoder.trainable:
+            load_weights(encoder, self.path / WEIGHTS)
+        return encoder.eval()
+
+    def scene(self) -> Scene:
+        """The scene it ran on."""
+        return load_scene(self.config.scene, self.config.profile)
+
+    def results(self, protocol: str, kind: str) -> pd.DataFrame:
+        """One row per test query: its window, the true tile, rank, and the first tiles found with their scores."""
+        return pd.read_json(self.path / f"results_{protocol}_{kind}.json", orient="records")
+
+    @property
+    def report(self) -> Path:
+        """The page with pictures."""
+        return self.path / "report.html"
+
+
+def run(config: Config, folder: Path | None = None) -> Run:
+    """Train and evaluate a config; goes on where an earlier run of the same config was cut off.
+
+    Parameters
+    ----------
+    config
+        The experiment.
+    folder
+        Run folder; `runs/NAME-KEY` by default, so that the same config meets its own folder again.
+
+    Returns
+    -------
+    The run, with `config.json`, `metrics.json`, `environment.json`, `history.csv`, `model.safetensors` in its folder.
+    """
+    folder = folder or runs_dir() / f"{config.name}-{config.key}"
+    finished = folder / "metrics.json"
+    if finished.is_file():
+        return load_run(folder)
+    scene = load_scene(config.scene, config.profile)
+    write_json(folder / "config.json", config.model_dump())
+    write_json(folder / "environment.json", describe_environment())
+
+    encoder = train(config, scene, folder)
+    floor = create_encoder(config.floor, config.image_size)
+    rows = []
+    for protocol in config.protocols:
+        for kind in config.kinds:
+            for method, model in ((config.encoder, encoder), (config.floor, floor)):
+                report, results = evaluate(model, scene, config, protocol, kind)
+                rows.append({"protocol": protocol, "kind": kind, "method": method, "data": scene.label, **report})
+                if model is encoder:
+                    write(
+                        folder / f"results_{protocol}_{kind}.json",
+                        lambda p, r=results: r.to_json(p, orient="records", double_precision=6),
+                    )
+    write_json(finished, rows)
+    return load_run(folder)
+
+
+def evaluate(
+    encoder: nn.Module, scene: Scene, config: Config, protocol: str, kind: str, split: str = "test"
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Search all queries of a split among their gallery.
+
+    Returns
+    -------
+    report
+        See `sarmatch.evaluation.retrieval_report`. Thresholds in metres are 0.1, 0.25, 0.5 and 1 tile widths.
+    results
+        The query table with `rank`, `found` and `score` (lists of the first ten tiles), and `error_m` of the first one
+        where the scene has coordinates.
+    """
+    asked, tiles = search_task(
+        scene,
+        kind,
+        config.patch_size,
+        split,
+        protocol=protocol,
+        stride=config.stride,
+        count=config.test_queries,
+        seed=config.seed + 2,
+    )
+    query, reference = embed_tables(encoder, scene, asked, tiles, config)
+    query_xy, tile_xy = positions(asked), positions(tiles)
+    scores = query @ reference.T
+    metres = {}
+    if scene.has_coordinates:
+        side = int(tiles["size"].iloc[0]) * scene.pixel_size
+        metres = {
+            "query_xy": query_xy,
+            "reference_xy": tile_xy,
+            "thresholds": tuple(round(share * side) for share in (0.1, 0.25, 0.5, 1.0)),
+        }
+    report = retrieval_report(scores, asked["positive"].to_numpy(), list(asked["semi"]), **metres)
+    candidates = MapIndex(reference, tile_xy).search(query, min(TOP, len(tiles)))
+    results = asked.assign(
+        rank=ranks(scores, asked["positive"].to_numpy()),
+        found=candidates.indices.tolist(),
+        score=candidates.scores.tolist(),
+    )
+    if scene.has_coordinates:
+        results["error_m"] = localization_errors(tile_xy[candidates.indices[:, 0]], query_xy)
+    return report, results
+
+
+def embed_tables(
+    encoder: nn.Module, scene: Scene, asked: pd.DataFrame, tiles: pd.DataFrame, config: Config
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings `float32 (Q, D)` of queries and `(N, D)` of tiles."""
+    return tuple(
+        embed(
+            encoder,
+            torch.utils.data.DataLoader(
+                PatchImages(scene, table, config.image_size), config.batch_size, num_workers=config.workers
+            ),
+            modality,
+        )
+        for table, modality in ((asked, "query"), (tiles, "reference"))
+    )
+
+
+def load_run(path: Path | str) -> Run:
+    """A run from its folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where the folder holds no finished run.
+    """
+    path = Path(path)
+    if not (path / "metrics.json").is_file():
+        raise FileNotFoundError(f"{path}: no finished run here (metrics.json is missing); sm.run(config) makes one")
+    return Run(path, Config(**json.loads((path / "config.json").read_text())))
+
+
+def compare(runs: list[Run]) -> pd.DataFrame:
+    """Several runs as one table: the metrics of each, with the fields of the configs that differ."""
+    configs = pd.DataFrame([r.config.model_dump(mode="json") for r in runs])
+    differ = [c for c in configs if configs[c].astype(str).nunique() > 1]
+    rows = [r.metrics.assign(**{c: str(r.config.model_dump(mode="json")[c]) for c in differ}) for r in runs]
+    table = pd.concat(rows, ignore_index=True)
+    return table[[*differ, *(c for c in table if c not in differ)]]

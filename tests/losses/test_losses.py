@@ -1,0 +1,277 @@
+"""Losses against plain loops, against pytorch-metric-learning, and where a mean has nothing to hold."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pytorch_metric_learning.distances import CosineSimilarity
+from pytorch_metric_learning.losses import NTXentLoss, TripletMarginLoss
+from pytorch_metric_learning.reducers import MeanReducer
+
+from sarmatch.losses import LOSSES, create_loss, list_losses
+
+
+def batch(size: int, dim: int = 8, seed: int = 0, noise: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    query = torch.randn(size, dim, generator=generator, dtype=torch.float64)
+    reference = query + noise * torch.randn(size, dim, generator=generator, dtype=torch.float64)
+    return F.normalize(query, dim=1), F.normalize(reference, dim=1)
+
+
+def grid_overlap(size: int, pairs: list[tuple[int, int]]) -> torch.Tensor:
+    overlap = torch.eye(size, dtype=torch.float64)
+    for i, j in pairs:
+        overlap[i, j] = 0.25
+    return overlap
+
+
+def triplet_by_loops(query, reference, alpha, overlap):
+    terms = []
+    for i in range(len(query)):
+        for j in range(len(query)):
+            if i == j or overlap[i, j] > 0:
+                continue
+            d2_neg = float(((query[i] - reference[j]) ** 2).sum())
+            for k in (i, j):  # query i has its own reference, reference j its own query
+                d2_pos = float(((query[k] - reference[k]) ** 2).sum())
+                terms.append(math.log(1 + math.exp(alpha * (d2_pos - d2_neg))))
+    return sum(terms) / len(terms)
+
+
+def infonce_by_loops(query, reference, temperature, smoothing, overlap):
+    def one_way(scores, shared):
+        losses = []
+        for i, row in enumerate(scores):
+            kept = [j for j in range(len(row)) if j == i or shared[i][j] <= 0]
+            total = sum(math.exp(row[j] / temperature) for j in kept)
+            log_p = {j: row[j] / temperature - math.log(total) for j in kept}
+            losses.append(-(1 - smoothing) * log_p[i] - smoothing * sum(log_p.values()) / len(kept))
+        return sum(losses) / len(losses)
+
+    scores = query @ reference.T
+    forth = one_way(scores.tolist(), overlap.tolist())
+    return (forth + one_way(scores.T.tolist(), overlap.T.tolist())) / 2
+
+
+NEIGHBOURS = [(0, 1), (1, 0), (2, 4), (5, 3)]  # the last two in one direction only: a mask is not symmetric
+
+
+@pytest.mark.parametrize("pairs", [[], NEIGHBOURS])
+@pytest.mark.parametrize("alpha", [1.0, 10.0])
+def test_triplet_is_the_loop(pairs, alpha):
+    query, reference = batch(7)
+    overlap = grid_overlap(7, pairs)
+    loss = create_loss("soft_margin_triplet", alpha=alpha)(query, reference, overlap=overlap)
+    assert loss.item() == pytest.approx(triplet_by_loops(query, reference, alpha, overlap), rel=1e-12)
+
+
+@pytest.mark.parametrize("pairs", [[], NEIGHBOURS])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_infonce_is_the_loop(pairs, smoothing):
+    query, reference = batch(7)
+    overlap = grid_overlap(7, pairs)
+    loss = create_loss("infonce", temperature=0.1, label_smoothing=smoothing)
+    expected = infonce_by_loops(query, reference, 0.1, smoothing, overlap)
+    assert loss(query, reference, overlap=overlap).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_infonce_is_ntxent_in_both_directions():
+    query, reference = batch(12)
+    labels = torch.arange(12)
+    oracle = NTXentLoss(temperature=0.07)
+    # The clone matters: given one object twice, the oracle takes away each row's own pair and says 0.
+    forth = oracle(query, labels, ref_emb=reference, ref_labels=labels.clone())
+    back = oracle(reference, labels, ref_emb=query, ref_labels=labels.clone())
+    assert create_loss("infonce")(query, reference).item() == pytest.approx(
+        ((forth + back) / 2).item(), rel=1e-12
+    )
+
+
+def test_infonce_is_not_the_joint_cross_entropy():
+    query, reference = batch(12)
+    scores = query @ reference.T / 0.07
+    others = scores.T[~torch.eye(12, dtype=torch.bool)].view(12, 11)
+    joint = F.cross_entropy(torch.cat([scores, others], dim=1), torch.arange(12))
+    assert joint.item() > create_loss("infonce")(query, reference).item() + 0.1
+
+
+def test_infonce_smoothing_is_that_of_torch():
+    query, reference = batch(9)
+    scores, labels = query @ reference.T / 0.07, torch.arange(9)
+    expected = sum(F.cross_entropy(s, labels, label_smoothing=0.1) for s in (scores, scores.T)) / 2
+    loss = create_loss("infonce", label_smoothing=0.1)(query, reference)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_triplet_at_alpha_one_half_is_the_margin_free_smooth_triplet():
+    query, reference = batch(9)
+    labels = torch.arange(9)
+    oracle = TripletMarginLoss(
+        margin=0,
+        smooth_loss=True,
+        distance=CosineSimilarity(),
+        reducer=MeanReducer(),
+        triplets_per_anchor="all",
+    )
+    forth = oracle(query, labels, ref_emb=reference, ref_labels=labels.clone())
+    back = oracle(reference, labels, ref_emb=query, ref_labels=labels.clone())
+    loss = create_loss("soft_margin_triplet", alpha=0.5)(
+        query, reference
+    )  # d2 = 2 - 2 cos: alpha counts twice
+    assert loss.item() == pytest.approx(((forth + back) / 2).item(), rel=1e-12)
+
+
+def test_triplet_at_ten_is_the_cosine_form_at_twenty():
+    query, reference = batch(9)
+    cosine = query @ reference.T
+    own, off = cosine.diagonal(), ~torch.eye(9, dtype=torch.bool)
+    forth, back = F.softplus(20 * (cosine - own[:, None])), F.softplus(20 * (cosine - own[None, :]))
+    expected = (forth[off].mean() + back[off].mean()) / 2
+    assert create_loss("soft_margin_triplet")(query, reference).item() == pytest.approx(
+        expected.item(), rel=1e-12
+    )
+
+
+def test_triplet_with_its_diagonal_is_higher_by_a_constant():
+    query, reference = batch(9)
+    plain, safa = (create_loss("soft_margin_triplet", include_diagonal=flag) for flag in (False, True))
+    assert (safa(query, reference) - plain(query, reference)).item() == pytest.approx(
+        math.log(2) / 8, abs=1e-12
+    )
+    gradients = []
+    for loss in (plain, safa):
+        leaf = query.clone().requires_grad_()
+        loss(leaf, reference).backward()
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("name", list_losses())
+def test_a_false_negative_leaves_no_trace(name):
+    """A masked pair may not reach the gradient: with one negative left, only that one pushes."""
+    query, reference = batch(2)
+    leaf = query.clone().requires_grad_()
+    loss = create_loss(name)
+    loss(leaf, reference, overlap=grid_overlap(2, [(0, 1)])).backward()
+    free = leaf.grad.clone()
+    leaf.grad = None
+    loss(leaf, reference).backward()
+    assert not torch.allclose(free, leaf.grad)
+    # Query 0 has no negative as an anchor; the pull on it comes from reference 0 as an anchor alone.
+    moved = reference.clone()
+    moved[1] = -moved[1]
+    leaf.grad = None
+    loss(leaf, moved, overlap=grid_overlap(2, [(0, 1)])).backward()
+    torch.testing.assert_close(leaf.grad[0], free[0])
+    assert not torch.allclose(leaf.grad[1], free[1])
+
+
+@pytest.mark.parametrize("name", list_losses())
+def test_unknown_overlap_is_no_negative(name):
+    query, reference = batch(4)
+    known, unknown = grid_overlap(4, [(0, 1)]), grid_overlap(4, [])
+    unknown[0, 1] = math.nan
+    loss = create_loss(name)
+    assert loss(query, reference, overlap=unknown) == loss(query, reference, overlap=known)
+
+
+OPTIONS = [
+    ("soft_margin_triplet", {}),
+    ("soft_margin_triplet", {"include_diagonal": True}),
+    ("infonce", {}),
+    ("infonce", {"label_smoothing": 0.1, "learnable_temperature": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS)
+@pytest.mark.parametrize(("size", "masked"), [(1, False), (1, True), (3, True)])
+def test_nothing_to_push_away_is_zero_with_a_gradient(name, options, size, masked):
+    query, reference = (z.requires_grad_() for z in batch(size))
+    overlap = torch.ones(size, size) if masked else None
+    loss = create_loss(name, **options)(query, reference, overlap=overlap)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(query.grad, torch.zeros_like(query))
+    assert torch.equal(reference.grad, torch.zeros_like(reference))
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS)
+def test_gradients_are_those_of_finite_differences(name, options):
+    query, reference = (z.requires_grad_() for z in batch(4, dim=3))
+    loss = create_loss(name, **options).double()
+    overlap = grid_overlap(4, [(0, 1), (2, 3)])
+    assert torch.autograd.gradcheck(lambda q, r: loss(q, r, overlap=overlap), (query, reference))
+
+
+@pytest.mark.parametrize("name", list_losses())
+def test_order_within_the_batch_and_direction_mean_nothing(name):
+    query, reference = batch(6)
+    overlap = grid_overlap(6, NEIGHBOURS)
+    loss, order = create_loss(name), torch.tensor([3, 1, 5, 0, 4, 2])
+    value = loss(query, reference, overlap=overlap)
+    torch.testing.assert_close(value, loss(query[order], reference[order], overlap=overlap[order][:, order]))
+    torch.testing.assert_close(value, loss(reference, query, overlap=overlap.T))
+
+
+@pytest.mark.parametrize("name", list_losses())
+def test_better_pairs_cost_less(name):
+    values = [create_loss(name)(*batch(8, noise=noise)).item() for noise in (0.2, 1.0, 10.0)]
+    assert values == sorted(values)
+    assert values[0] < 0.5 * values[2]
+
+
+@pytest.mark.parametrize("name", list_losses())
+def test_half_precision_keeps_the_value(name):
+    """Under autocast the cosine stays in float32: near-equal pairs would else round to one bfloat16 value."""
+    query, reference = (z.float() for z in batch(16, noise=0.05))
+    loss = create_loss(name)
+    exact = loss(query, reference)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (query @ reference.T).dtype == torch.bfloat16  # the control: autocast is on
+        torch.testing.assert_close(loss(query, reference), exact)
+
+
+def test_learned_temperature_starts_where_told_and_moves():
+    loss = create_loss("infonce", temperature=0.2, learnable_temperature=True).double()
+    query, reference = batch(8)
+    assert loss(query, reference).item() == pytest.approx(
+        create_loss("infonce", temperature=0.2)(query, reference).item(), rel=1e-6
+    )
+    (scale,) = loss.parameters()
+    loss(query, reference).backward()
+    assert scale.grad.abs() > 1e-3
+    assert list(create_loss("infonce").parameters()) == []
+
+
+def test_registry_names_what_it_knows():
+    assert list_losses() == sorted(LOSSES)
+    with pytest.raises(ValueError, match="'tripplet'.*infonce, soft_margin_triplet"):
+        create_loss("tripplet")
+    with pytest.raises(TypeError, match="margin"):
+        create_loss("infonce", margin=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("infonce", {"temperature": 0.0}, "temperature.*0.0"),
+        ("infonce", {"label_smoothing": 1.0}, "label_smoothing.*1.0"),
+        ("soft_margin_triplet", {"alpha": -1}, "alpha.*-1"),
+    ],
+)
+def test_bad_options_are_named(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        create_loss(name, **options)
+
+
+@pytest.mark.parametrize("name", list_losses())
+def test_bad_shapes_are_named(name):
+    query, reference = batch(4)
+    loss = create_loss(name)
+    with pytest.raises(ValueError, match=r"\(4, 8\) and \(3, 8\)"):
+        loss(query, reference[:3])
+    with pytest.raises(ValueError, match=r"\(0, 8\)"):
+        loss(query[:0], reference[:0])
+    with pytest.raises(ValueError, match=r"\(4, 4\).*\(4,\)"):
+        loss(query, reference, overlap=torch.ones(4))
