@@ -4,7 +4,7 @@ Everything a notebook needs is one name away: `import sarmatch as sm`.
 """
 
 # torch comes before faiss: the other way round, a faiss call in a forked worker hangs.
-import torch  # noqa: F401, I001
+import torch  # noqa: F401
 
 from sarmatch._torchvision import import_torchvision
 

@@ -27,7 +27,11 @@ class PlainCNN(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for i, (before, after) in enumerate(zip((channels, *widths), widths, strict=False)):
-            layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+            layers += [
+                nn.Conv2d(before, after, 3, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(inplace=True),
+            ]
             if i < len(widths) - 1:
                 layers.append(nn.MaxPool2d(2))
         self.layers = nn.Sequential(*layers)

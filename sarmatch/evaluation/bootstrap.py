@@ -69,9 +69,7 @@ def bootstrap_mean(
     """
     values, blocks = np.asarray(values, dtype=np.float64), np.asarray(blocks)
     if values.ndim != 1 or len(values) == 0 or blocks.shape != values.shape:
-        raise ValueError(
-            f"values and blocks must be equally long vectors, got {values.shape} and {blocks.shape}"
-        )
+        raise ValueError(f"values and blocks must be equally long vectors, got {values.shape} and {blocks.shape}")
     if not np.isfinite(values).all():
         raise ValueError(f"values must be finite, got {values[~np.isfinite(values)][0]}")
     if draws < 1 or not 0 < level < 1:

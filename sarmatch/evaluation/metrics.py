@@ -345,7 +345,7 @@ def retrieval_report(
     report["mrr_chance"] = float((1 / np.arange(1, gallery + 1)).mean())
     report["hit_rate"] = hit_rate(scores, positive, semi_positives)
     semi = _semi_positive_mask(semi_positives, (count, gallery))
-    pass
+    semi[np.arange(count), positive] = False
     report["hit_rate_chance"] = float((1 / (gallery - semi.sum(axis=1))).mean())
     if query_xy is None and reference_xy is None:
         return report
@@ -360,9 +360,7 @@ def retrieval_report(
     ceiling = localization_errors(reference_xy[positive], query_xy)
     report |= error_summary(localization_errors(reference_xy[best], query_xy), thresholds)
     report |= {f"ceiling_{key}": value for key, value in error_summary(ceiling, thresholds).items()}
-    report |= {
-        f"chance_{key}": value for key, value in chance_errors(query_xy, reference_xy, thresholds).items()
-    }
+    report |= {f"chance_{key}": value for key, value in chance_errors(query_xy, reference_xy, thresholds).items()}
     return report
 
 
@@ -383,17 +381,13 @@ def _ahead(scores: np.ndarray, positive: np.ndarray, tolerance: float) -> np.nda
     return ahead
 
 
-def _semi_positive_mask(
-    semi_positives: Sequence[np.ndarray] | np.ndarray | None, shape: tuple[int, int]
-) -> np.ndarray:
+def _semi_positive_mask(semi_positives: Sequence[np.ndarray] | np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
     """Where a reference is a semi-positive of a query, bool (Q, N)."""
     mask = np.zeros(shape, dtype=bool)
     if semi_positives is None:
         return mask
     if len(semi_positives) != len(mask):
-        raise ValueError(
-            f"semi_positives must have one row per query, {len(mask)}, not {len(semi_positives)}"
-        )
+        raise ValueError(f"semi_positives must have one row per query, {len(mask)}, not {len(semi_positives)}")
     lists = [np.asarray(row, dtype=np.int64) for row in semi_positives]
     rows, columns = np.repeat(np.arange(len(mask)), [len(row) for row in lists]), np.concatenate(lists)
     rows, columns = rows[columns != -1], columns[columns != -1]

@@ -3,7 +3,16 @@
 from sarmatch.patches.images import PatchImages, TrainingPairs, pair_overlap, read_patch, to_input
 from sarmatch.patches.overlap import iou, overlap, overlapping_references
 from sarmatch.patches.splits import PROTOCOLS, inside, regions, training_regions
-from sarmatch.patches.tables import KINDS, draw_windows, guard_band, match, positions, queries, references, search_task
+from sarmatch.patches.tables import (
+    KINDS,
+    draw_windows,
+    guard_band,
+    match,
+    positions,
+    queries,
+    references,
+    search_task,
+)
 
 __all__ = [
     "KINDS",

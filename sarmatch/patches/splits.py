@@ -74,7 +74,12 @@ def training_regions(scene: Scene, protocols: Sequence[str], guard: int) -> pd.D
     joined = tables[0]
     for table in tables[1:]:
         joined = joined.merge(table, on=["area", "strip", "split"], suffixes=("", "_other"))
-        for name, pick in (("row0", np.maximum), ("col0", np.maximum), ("row1", np.minimum), ("col1", np.minimum)):
+        for name, pick in (
+            ("row0", np.maximum),
+            ("col0", np.maximum),
+            ("row1", np.minimum),
+            ("col1", np.minimum),
+        ):
             joined[name] = pick(joined[name], joined.pop(f"{name}_other"))
     return joined[(joined.row1 > joined.row0) & (joined.col1 > joined.col0)].reset_index(drop=True)
 

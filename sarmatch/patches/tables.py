@@ -122,7 +122,14 @@ def queries(
 
 
 def search_task(
-    scene: Scene, kind: str, size: int | None, split: str, *, protocol: str, stride: int | None = None, **options
+    scene: Scene,
+    kind: str,
+    size: int | None,
+    split: str,
+    *,
+    protocol: str,
+    stride: int | None = None,
+    **options,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The queries of a split, and the tiles they are searched among.
 
@@ -232,9 +239,7 @@ def _aligned(scene: Scene, size: int, stride: int) -> pd.DataFrame:
         row, col = _grid(area.map, size, stride)
         for strip in area.strips:
             keep = strip.covers(row, col, size)
-            parts.append(
-                pd.DataFrame({"area": area.name, "strip": strip.name, "row": row[keep], "col": col[keep]})
-            )
+            parts.append(pd.DataFrame({"area": area.name, "strip": strip.name, "row": row[keep], "col": col[keep]}))
     return pd.concat(parts, ignore_index=True)
 
 

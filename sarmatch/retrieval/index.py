@@ -156,7 +156,5 @@ def _positions(value: np.ndarray, count: int) -> np.ndarray:
     if value.shape != (count, 2):
         raise ValueError(f"positions must be ({count}, 2), one row per embedding, got {value.shape}")
     if not np.isfinite(value).all():
-        raise ValueError(
-            f"positions must be finite, row {np.flatnonzero(~np.isfinite(value).all(axis=1))[0]} is not"
-        )
+        raise ValueError(f"positions must be finite, row {np.flatnonzero(~np.isfinite(value).all(axis=1))[0]} is not")
     return value

@@ -3,7 +3,18 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from sarmatch.scenes.city import MATERIALS, City, Floats, Ground, for_each, ground_grid, hash_cells, tiles, unit, value_noise
+from sarmatch.scenes.city import (
+    MATERIALS,
+    City,
+    Floats,
+    Ground,
+    for_each,
+    ground_grid,
+    hash_cells,
+    tiles,
+    unit,
+    value_noise,
+)
 
 # Colour of a material where `tone` is 0, 0.5 and 1 (sRGB-like, 0-255), and the strength of its grain.
 _COLOURS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int], float]] = {

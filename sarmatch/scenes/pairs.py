@@ -22,7 +22,9 @@ def is_pairs(folder: Path) -> bool:
 
 def read_pairs(folder: Path) -> Scene:
     """A scene of one area whose map is a sheet of the optical images; every SAR image is a strip of its own."""
-    opt, sar = ({p.stem: p for p in sorted((folder / m).iterdir()) if p.suffix.lower() in SUFFIXES} for m in ("opt", "sar"))
+    opt, sar = (
+        {p.stem: p for p in sorted((folder / m).iterdir()) if p.suffix.lower() in SUFFIXES} for m in ("opt", "sar")
+    )
     names = sorted(opt.keys() & sar.keys())
     if not names:
         raise ValueError(
@@ -53,9 +55,7 @@ def read_pairs(folder: Path) -> Scene:
             "reflectance",
             joined=False,
         ),
-        strips=tuple(
-            Raster(n, (Tile(*place[n], partial(read_image, sar[n], 1)),), 1, "amplitude") for n in names
-        ),
+        strips=tuple(Raster(n, (Tile(*place[n], partial(read_image, sar[n], 1)),), 1, "amplitude") for n in names),
         roles=tuple(("train", "train", "train", "val", "test")[i % 5] for i in range(len(names))),
     )
     return Scene(

@@ -9,7 +9,6 @@ frontier; the wall-ground double bounce is the geometrical-optics form of France
 2002). The backscatter coefficients are rounded values typical of X band, meant for a plausible image, not for radiometry.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np

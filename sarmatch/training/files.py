@@ -1,10 +1,9 @@
-"""Files of a run: written to a temporary name and renamed, so that an interruption leaves the old or the new, never half."""
+"""What a run keeps on disk: its training state, and what it was made with."""
 
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,25 +11,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from sarmatch.files import write
 from sarmatch.home import ROOT
 
 PACKAGES = ("torch", "timm", "numpy", "accelerate", "scikit-image", "POT", "torch-geometric")
-
-
-def write(path: Path, save: Callable[[Path], Any]) -> None:
-    """Call `save` on a temporary file beside `path`, then rename it to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        save(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON with sorted-out indentation."""
-    write(path, lambda p: p.write_text(json.dumps(content, indent=2) + "\n"))
 
 
 def save_training_state(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, **progress: Any) -> None:

@@ -12,12 +12,20 @@ from tqdm.auto import tqdm
 
 from sarmatch.encoders import create_encoder, embed
 from sarmatch.evaluation import ranks, recall_at_k
+from sarmatch.files import write
 from sarmatch.losses import create_loss
-from sarmatch.patches import PatchImages, TrainingPairs, guard_band, pair_overlap, search_task, training_regions
+from sarmatch.patches import (
+    PatchImages,
+    TrainingPairs,
+    guard_band,
+    pair_overlap,
+    search_task,
+    training_regions,
+)
 from sarmatch.patches.transforms import augment
 from sarmatch.scenes.scene import Scene
 from sarmatch.training.config import Config
-from sarmatch.training.files import load_training_state, save_training_state, write
+from sarmatch.training.files import load_training_state, save_training_state
 
 STATE = "training.safetensors"
 WEIGHTS = "model.safetensors"
@@ -100,14 +108,21 @@ def train(config: Config, scene: Scene, folder: Path) -> nn.Module:
         bar.close()
 
         plain = accelerator.unwrap_model(learner)
-        row = {"epoch": epoch + 1, "loss": total / steps, **validation.recall(plain.encoder, config.batch_size)}
+        row = {
+            "epoch": epoch + 1,
+            "loss": total / steps,
+            **validation.recall(plain.encoder, config.batch_size),
+        }
         history.append(row)
         if accelerator.is_main_process:
             if row[config.select] > max((r[config.select] for r in history[:-1]), default=-math.inf):
                 write(folder / WEIGHTS, lambda p, e=plain.encoder: save_weights(e, p))
             write(folder / HISTORY, lambda p: pd.DataFrame(history).to_csv(p, index=False))
             save_training_state(folder / STATE, plain, optimizer, history=history)
-            print(f"{title}  loss {row['loss']:.3f}  validation {config.select} {row[config.select]:.3f}", flush=True)
+            print(
+                f"{title}  loss {row['loss']:.3f}  validation {config.select} {row[config.select]:.3f}",
+                flush=True,
+            )
 
     load_weights(encoder, folder / WEIGHTS)
     return encoder

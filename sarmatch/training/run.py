@@ -12,12 +12,13 @@ from torch import nn
 
 from sarmatch.encoders import create_encoder, embed
 from sarmatch.evaluation import localization_errors, ranks, retrieval_report
+from sarmatch.files import write, write_json
 from sarmatch.home import runs_dir
 from sarmatch.patches import PatchImages, positions, search_task
 from sarmatch.retrieval import MapIndex
 from sarmatch.scenes import Scene, load_scene
 from sarmatch.training.config import Config
-from sarmatch.training.files import describe_environment, write, write_json
+from sarmatch.training.files import describe_environment
 from sarmatch.training.loop import WEIGHTS, load_weights, train
 
 TOP = 10  # candidates kept per query in a run's results

@@ -66,6 +66,7 @@ def test_a_difference_below_the_tolerance_is_a_tie():
     np.testing.assert_array_equal(ev.ranks(scores, np.array([0, 0])), [1, 0])
     np.testing.assert_array_equal(ev.ranks(scores, np.array([0, 0]), tolerance=0), [0, 0])
     np.testing.assert_array_equal(ev.ranks(scores, np.array([0, 0]), tolerance=1e-4), [1, 1])
+    np.testing.assert_array_equal(ev.ranks(np.full((1, 3), 0.5), np.array([0]), tolerance=0), [2])
     assert ev.hit_rate(scores, np.array([0, 0]), None, tolerance=0) == 1
 
 
@@ -119,9 +120,7 @@ def test_random_embeddings_score_chance():
     assert better * queries > binom.interval(0.9999, queries, 10 / gallery)[1]
 
 
-@pytest.mark.parametrize(
-    ("gallery", "k"), [(1, 1), (99, 1), (100, 1), (101, 2), (437, 5), (700, 7), (20000, 200)]
-)
+@pytest.mark.parametrize(("gallery", "k"), [(1, 1), (99, 1), (100, 1), (101, 2), (437, 5), (700, 7), (20000, 200)])
 def test_one_percent_rounds_up(gallery, k):
     assert ev.one_percent(gallery) == k
 
@@ -252,17 +251,13 @@ def test_report_has_no_nan_even_from_an_encoder_that_gives_only_nan():
 
 def test_of_several_best_the_farthest_is_the_answer():
     reference_xy = np.array([[0.0, 0], [300, 0], [100, 0]])
-    report = ev.retrieval_report(
-        np.array([[0.5, 0.5, 0.4]]), np.array([0]), None, np.zeros((1, 2)), reference_xy
-    )
+    report = ev.retrieval_report(np.array([[0.5, 0.5, 0.4]]), np.array([0]), None, np.zeros((1, 2)), reference_xy)
     assert report["median_m"] == 300
     assert report["ceiling_median_m"] == 0
 
 
 def test_no_model_is_imported():
-    modules = {
-        name for name, module in sys.modules.items() if name.startswith("sarmatch.evaluation") and module
-    }
+    modules = {name for name, module in sys.modules.items() if name.startswith("sarmatch.evaluation") and module}
     assert {"sarmatch.evaluation.metrics", "sarmatch.evaluation.bootstrap"} <= modules
     for name in modules:
         assert "torch" not in vars(sys.modules[name])

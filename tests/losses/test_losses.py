@@ -83,9 +83,7 @@ def test_infonce_is_ntxent_in_both_directions():
     # The clone matters: given one object twice, the oracle takes away each row's own pair and says 0.
     forth = oracle(query, labels, ref_emb=reference, ref_labels=labels.clone())
     back = oracle(reference, labels, ref_emb=query, ref_labels=labels.clone())
-    assert create_loss("infonce")(query, reference).item() == pytest.approx(
-        ((forth + back) / 2).item(), rel=1e-12
-    )
+    assert create_loss("infonce")(query, reference).item() == pytest.approx(((forth + back) / 2).item(), rel=1e-12)
 
 
 def test_infonce_is_not_the_joint_cross_entropy():
@@ -116,9 +114,7 @@ def test_triplet_at_alpha_one_half_is_the_margin_free_smooth_triplet():
     )
     forth = oracle(query, labels, ref_emb=reference, ref_labels=labels.clone())
     back = oracle(reference, labels, ref_emb=query, ref_labels=labels.clone())
-    loss = create_loss("soft_margin_triplet", alpha=0.5)(
-        query, reference
-    )  # d2 = 2 - 2 cos: alpha counts twice
+    loss = create_loss("soft_margin_triplet", alpha=0.5)(query, reference)  # d2 = 2 - 2 cos: alpha counts twice
     assert loss.item() == pytest.approx(((forth + back) / 2).item(), rel=1e-12)
 
 
@@ -128,17 +124,13 @@ def test_triplet_at_ten_is_the_cosine_form_at_twenty():
     own, off = cosine.diagonal(), ~torch.eye(9, dtype=torch.bool)
     forth, back = F.softplus(20 * (cosine - own[:, None])), F.softplus(20 * (cosine - own[None, :]))
     expected = (forth[off].mean() + back[off].mean()) / 2
-    assert create_loss("soft_margin_triplet")(query, reference).item() == pytest.approx(
-        expected.item(), rel=1e-12
-    )
+    assert create_loss("soft_margin_triplet")(query, reference).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_triplet_with_its_diagonal_is_higher_by_a_constant():
     query, reference = batch(9)
     plain, safa = (create_loss("soft_margin_triplet", include_diagonal=flag) for flag in (False, True))
-    assert (safa(query, reference) - plain(query, reference)).item() == pytest.approx(
-        math.log(2) / 8, abs=1e-12
-    )
+    assert (safa(query, reference) - plain(query, reference)).item() == pytest.approx(math.log(2) / 8, abs=1e-12)
     gradients = []
     for loss in (plain, safa):
         leaf = query.clone().requires_grad_()
@@ -227,6 +219,7 @@ def test_half_precision_keeps_the_value(name):
     query, reference = (z.float() for z in batch(16, noise=0.05))
     loss = create_loss(name)
     exact = loss(query, reference)
+    assert exact.dtype == torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert (query @ reference.T).dtype == torch.bfloat16  # the control: autocast is on
         torch.testing.assert_close(loss(query, reference), exact)
