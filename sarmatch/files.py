@@ -10,7 +10,7 @@ from typing import Any
 def write(path: Path, save: Callable[[Path], Any]) -> None:
     """Call `save` on a temporary file beside `path`, then rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save(temporary)
         os.replace(temporary, path)

@@ -1,4 +1,7 @@
-"""Simulated scenes: procedural towns, rendered as optical maps and SAR strips, kept on disk by a hash of what shaped them."""
+"""Simulated scenes: procedural towns, rendered as optical maps and SAR strips when an image is first read.
+
+Images are kept on disk under a hash of what shaped them, so that they are rendered once.
+"""
 
 import hashlib
 import inspect
@@ -72,24 +75,19 @@ def simulate_towns(profile: str) -> Scene:
 
 
 def simulate(name: str, towns: tuple[Town, ...], extent_px: int, test_areas: tuple[str, ...] = ()) -> Scene:
-    """Render towns, or take them from the disk where they were rendered before.
+    """A scene of towns; nothing is rendered before it is read.
 
     Parameters
     ----------
     name
         Of the scene.
     towns
-        What to render.
+        What is there.
     extent_px
         Side of each town in pixels of 0.5 m.
     test_areas
         Names of the towns kept for the test.
     """
-    jobs = [(town, strip) for town in towns for strip in (None, *town.strips)]
-    missing = [job for job in jobs if not _path(*job, extent_px).is_file()]
-    for town, strip in tqdm(missing, desc=f"rendering {name}", unit="image", disable=None):
-        pixels = _render(town, strip, extent_px)
-        write(_path(town, strip, extent_px), lambda p, array=pixels: _save(p, array))
     pitch = extent_px * PIXEL_SIZE + GAP_M
     areas = tuple(
         Area(
@@ -143,12 +141,18 @@ def _path(town: Town, strip: Strip | None, extent_px: int) -> Path:
 
 def _tile(town: Town, strip: Strip | None, extent_px: int) -> Tile:
     col0, col1 = _window(strip, extent_px)
-    return Tile(0, col0, extent_px, col1 - col0, partial(_open, _path(town, strip, extent_px)))
+    return Tile(0, col0, extent_px, col1 - col0, partial(_load, town, strip, extent_px))
 
 
 @lru_cache(maxsize=64)
-def _open(path: Path) -> np.ndarray:
-    """Map the file into memory, once."""
+def _load(town: Town, strip: Strip | None, extent_px: int) -> np.ndarray:
+    """Map an image into memory, rendering it first where no earlier call has."""
+    path = _path(town, strip, extent_px)
+    if not path.is_file():
+        for _ in tqdm(
+            [path], desc=f"rendering {town.name} {strip.name if strip else 'map'}", unit="image", disable=None
+        ):
+            write(path, partial(_save, array=_render(town, strip, extent_px)))
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
