@@ -30,7 +30,7 @@ class Normalise(nn.Module):
         self.std.copy_(images.std((0, 2, 3))[:, None, None].clamp(min=1e-6))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return (images - self.mean) / self.std
+        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
 class DualEncoder(nn.Module):
@@ -77,6 +77,7 @@ class DualEncoder(nn.Module):
 
         self.reference_branch = branch(OPTICAL_CHANNELS)
         self.query_branch = self.reference_branch if shared else branch(SAR_CHANNELS)
+        self.to(memory_format=torch.channels_last)  # a third faster on CPU, and what tensor cores want
 
     def encode_query(self, images: torch.Tensor) -> torch.Tensor:
         """SAR in decibels `(B, 1, H, W)` to L2-normalised `(B, feature_dim)`."""

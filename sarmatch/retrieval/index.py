@@ -1,11 +1,16 @@
 """Exact search for the references nearest to a query."""
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
-import torch  # before faiss: in the other order a faiss call in a forked worker hangs
+import torch  # before faiss, so that both share one OpenMP runtime
 
 import faiss  # isort: skip
+
+# A forked worker inherits the runtime's bookkeeping but not its threads: asking for a second one waits forever.
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))
 
 _GPU_LIMIT = 2048  # the longest list that faiss selects on a GPU
 

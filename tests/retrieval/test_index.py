@@ -1,5 +1,8 @@
 """The map index against brute force, and the contract of a candidate list."""
 
+import multiprocessing
+import os
+
 import faiss
 import numpy as np
 import pytest
@@ -86,6 +89,23 @@ def test_gpus_are_asked_for_and_long_lists_stay_off_them(monkeypatch):
     assert gpu.asked == 2048
     monkeypatch.delattr(faiss, "get_num_gpus")  # a build that does not know the word
     np.testing.assert_array_equal(MapIndex(unit(3)).search(unit(3), 1).indices[:, 0], np.arange(3))
+
+
+@pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_worker_can_search():
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(2)
+    try:
+        index = MapIndex(unit(3000))
+        index.search(unit(200), 3)  # starts the threads that the worker will miss
+        worker = multiprocessing.get_context("fork").Process(target=index.search, args=(unit(200), 3), daemon=True)
+        worker.start()
+        worker.join(60)
+        assert worker.exitcode == 0  # None: it hangs
+    finally:
+        worker.kill()
+        faiss.omp_set_num_threads(threads)
 
 
 def with_value(rows: np.ndarray, value: float) -> np.ndarray:

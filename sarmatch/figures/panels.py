@@ -1,0 +1,278 @@
+"""Pictures of patches: what a place looks like in both images, and what a search found."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sarmatch.figures.style import (
+    BLUE,
+    DARK_EDGE,
+    ORANGE,
+    PLACES,
+    SKY,
+    YELLOW,
+    bare,
+    frame,
+    new_figure,
+    scale_bar,
+    show,
+    to_display,
+)
+from sarmatch.patches.images import raster_of, read_patch
+from sarmatch.scenes.scene import Scene
+
+
+def pair(
+    sar: np.ndarray, optical: np.ndarray, sar_scale: str, pixel_size: float | None, title: str, data: str
+) -> Figure:
+    """SAR and optical image of one place side by side.
+
+    Parameters
+    ----------
+    sar, optical
+        `(1, H, W)` and `(3, H, W)` in their own scales.
+    sar_scale
+        `intensity` or `amplitude`.
+    pixel_size
+        Metres, `None` where there are no coordinates.
+    title
+        Of the figure.
+    data
+        `simulated` or `real`, part of the title.
+    """
+    figure, axes = new_figure(9, 4.6, 1, 2)
+    for ax, image, name in zip(
+        axes[0],
+        (to_display(sar, sar_scale), to_display(optical, "reflectance")),
+        ("SAR (dB, grey)", "optical map (RGB)"),
+        strict=True,
+    ):
+        show(ax, image, pixel_size, (0, 0))
+        scale_bar(ax, "m" if pixel_size else "px")
+        ax.set_title(name)
+    figure.suptitle(f"{title} ({data})")
+    return figure
+
+
+def images_row(
+    images: Sequence[np.ndarray], titles: Sequence[str], pixel_size: float | None, title: str, data: str
+) -> Figure:
+    """Display images (see `to_display`) side by side under one title."""
+    figure, axes = new_figure(2.9 * len(images), 3.6, 1, len(images))
+    for ax, image, name in zip(axes[0], images, titles, strict=True):
+        show(ax, image, pixel_size)
+        scale_bar(ax, "m" if pixel_size else "px")
+        ax.set_title(name)
+    for ax in axes[0, 1:]:
+        ax.set(ylabel="", yticklabels=[])
+    figure.suptitle(f"{title} ({data})")
+    return figure
+
+
+def annotated_pair(
+    sar: np.ndarray,
+    optical: np.ndarray,
+    masks: dict[str, np.ndarray],
+    sar_scale: str,
+    pixel_size: float,
+    title: str,
+    data: str,
+) -> Figure:
+    """Close-up of a building seen from the west: optical image, SAR, and SAR with its effects coloured and named.
+
+    Parameters
+    ----------
+    sar, optical
+        `(1, H, W)` and `(3, H, W)`.
+    masks
+        Some of `layover`, `shadow`, `double bounce`: bool `(H, W)` each, on the same grid. The effect is named at the spot
+        of the mask that lies deepest inside it.
+    sar_scale, pixel_size, title, data
+        As for `pair`.
+    """
+    figure, axes = new_figure(12.5, 4.8, 1, 3)
+    grey = to_display(sar, sar_scale)
+    for ax, image, name in zip(
+        axes[0],
+        (to_display(optical, "reflectance"), grey, grey),
+        ("optical map", "SAR: radar looks from the left", "the same SAR, explained"),
+        strict=True,
+    ):
+        show(ax, image, pixel_size)
+        scale_bar(ax)
+        ax.set_title(name)
+    for ax in axes[0, 1:]:
+        ax.set(ylabel="", yticklabels=[])
+    height, width = grey.shape
+    axes[0, 1].annotate(
+        "", (0.22, 0.93), (0.04, 0.93), "axes fraction", arrowprops={"arrowstyle": "-|>", "color": YELLOW, "lw": 3}
+    )
+    texts = {"layover": (0.03, 0.74), "shadow": (0.62, 0.80), "double bounce": (0.05, 0.16)}
+    for name, mask in masks.items():
+        colour = EFFECTS[name]
+        tint = np.zeros((*mask.shape, 4))
+        tint[mask] = (*_rgb(colour), 0.5)
+        axes[0, 2].imshow(tint, extent=axes[0, 2].images[0].get_extent(), interpolation="nearest")
+        if not mask.any():
+            continue
+        row, col = _deepest(mask)
+        axes[0, 2].annotate(
+            name,
+            (col * pixel_size, -row * pixel_size),
+            texts[name],
+            textcoords="axes fraction",
+            color=colour,
+            fontweight="bold",
+            path_effects=DARK_EDGE,
+            arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2},
+        )
+    figure.suptitle(f"{title} ({data})")
+    return figure
+
+
+#: Colours of the effects of side-looking geometry.
+EFFECTS = {"layover": ORANGE, "shadow": SKY, "double bounce": YELLOW}
+
+
+def _rgb(colour: str) -> tuple[float, float, float]:
+    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+
+
+def _deepest(mask: np.ndarray) -> tuple[float, float]:
+    """Pixel of the mask farthest from its rim: a safe spot for the tip of an arrow."""
+    from scipy.ndimage import distance_transform_edt
+
+    row, col = np.unravel_index(distance_transform_edt(mask).argmax(), mask.shape)
+    return row + 0.5, col + 0.5
+
+
+def place_of(tile: int, positive: int, semi: Sequence[int]) -> str:
+    """What a found tile is to its query: a key of `PLACES`."""
+    return "true" if tile == positive else "shares ground" if tile in semi else "wrong"
+
+
+def retrieval_rows(
+    scene: Scene,
+    asked: pd.DataFrame,
+    tiles: pd.DataFrame,
+    found: np.ndarray,
+    scores: np.ndarray,
+    distances: np.ndarray | None = None,
+    names: Sequence[str] | None = None,
+    title: str = "Queries and the tiles found for them",
+) -> Figure:
+    """One row per query: the SAR patch, its true tile, and the first tiles found, framed by what they are.
+
+    Parameters
+    ----------
+    scene
+        Where the pixels are read.
+    asked
+        Query table, `R` rows; `tiles`: the gallery its `positive` and `semi` count in.
+    found, scores
+        Tiles found `(R, K)`, best first, and how well they match.
+    distances
+        From the true place to the centre of each, metres `(R, K)`; leave out where there are no coordinates.
+    names
+        Written beside each row.
+    title
+        Of the figure; whether the data are simulated or real is added.
+    """
+    count, width = np.shape(found)
+    figure, axes = new_figure(1.75 * (width + 2), 2.15 * count + 0.5, count, width + 2)
+    for r, query in enumerate(asked.itertuples(index=False)):
+        show(axes[r, 0], to_display(read_patch(scene, query), raster_of(scene, query).scale), scene.pixel_size)
+        scale_bar(axes[r, 0], "m" if scene.has_coordinates else "px")
+        axes[r, 0].set_title("SAR query", fontsize="small")
+        true = list(tiles.iloc[[query.positive]].itertuples(index=False))[0]
+        show(axes[r, 1], to_display(read_patch(scene, true), "reflectance"))
+        axes[r, 1].set_title(f"true tile\n{query.overlap:.0%} shared", fontsize="small")
+        for ax, tile in zip(axes[r, 2:], tiles.iloc[list(found[r])].itertuples(index=False), strict=True):
+            show(ax, to_display(read_patch(scene, tile), "reflectance"))
+        for k, ax in enumerate(axes[r, 2:]):
+            place = place_of(found[r][k], query.positive, query.semi)
+            far = "" if distances is None else f"{distances[r][k]:,.0f} m, "
+            ax.set_title(f"{k + 1}: {PLACES[place]['sign']}\n{far}score {scores[r][k]:.3f}", fontsize="small")
+            frame(ax, place)
+        for ax in axes[r]:
+            bare(ax)
+        frame(axes[r, 1], "true", 2)
+        if names is not None:
+            axes[r, 0].set_ylabel(names[r], fontsize="small")
+    figure.suptitle(f"{title} ({scene.label})")
+    return figure
+
+
+def tiling(scene: Scene, tiles: pd.DataFrame, aligned: object, arbitrary: object) -> Figure:
+    """An aligned and an arbitrary query on the reference grid, with the share of the query that lies on each tile.
+
+    Parameters
+    ----------
+    scene
+        Where the map is read.
+    tiles
+        Reference table that the queries are matched to.
+    aligned, arbitrary
+        One row each of a query table.
+    """
+    figure, axes = new_figure(10, 5.2, 1, 2)
+    for ax, query, kind in zip(axes[0], (aligned, arbitrary), ("aligned", "arbitrary"), strict=True):
+        places = [query.positive, *query.semi]
+        shares = dict(zip(places, (query.overlap, *query.semi_overlap), strict=True))
+        own = tiles.iloc[places]
+        size, step = int(query.size), scene.pixel_size or 1.0
+        raster = scene.area(query.area).map
+        row0, col0 = max(raster.bounds[0], own.row.min() - size // 2), max(raster.bounds[1], own.col.min() - size // 2)
+        row1, col1 = (
+            min(raster.bounds[2], own.row.max() + 3 * size // 2),
+            min(raster.bounds[3], own.col.max() + 3 * size // 2),
+        )
+        pixels = raster.read(int(row0), int(col0), int(row1 - row0), int(col1 - col0))
+        show(ax, to_display(pixels, "reflectance"), scene.pixel_size, (0, 0))
+        sign = -1 if scene.pixel_size else 1
+        for tile in own.itertuples():
+            x, y = (tile.col - col0) * step, sign * (tile.row - row0) * step
+            style = PLACES["true" if tile.Index == query.positive else "shares ground"]
+            outline(
+                ax,
+                (x, y),
+                size * step,
+                sign * size * step,
+                color=style["color"],
+                linestyle=style["linestyle"],
+                linewidth=3 if tile.Index == query.positive else 2,
+            )
+            ax.text(
+                x + size * step * (0.08 if tile.col <= query.col else 0.92),
+                y + sign * size * step * (0.12 if tile.row <= query.row else 0.94),
+                f"{shares[tile.Index]:.0%}",
+                ha="left" if tile.col <= query.col else "right",
+                color="white",
+                fontweight="bold",
+                path_effects=DARK_EDGE,
+            )
+        outline(
+            ax,
+            ((query.col - col0) * step, sign * (query.row - row0) * step),
+            size * step,
+            sign * size * step,
+            color=YELLOW,
+            linewidth=3,
+            linestyle=(0, (4, 2)),
+        )
+        ax.set_title(f"{kind}: best tile holds {query.overlap:.1%} of the query")
+    handles = [
+        outline(axes[0, 0], (0, 0), 0, 0, color=YELLOW, linestyle=(0, (4, 2)), label="SAR query"),
+        *(
+            outline(axes[0, 0], (0, 0), 0, 0, **{k: PLACES[p][k] for k in ("color", "linestyle")}, label=text)
+            for p, text in (("true", "tile it belongs to (positive)"), ("shares ground", "other tiles it touches"))
+        ),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    figure.suptitle(f"Where a query lies on the grid of map tiles ({scene.label})")
+    return figure
+
+
+__all__ = ["BLUE", "annotated_pair", "images_row", "pair", "place_of", "retrieval_rows", "tiling"]

@@ -1,0 +1,97 @@
+"""pyproject.toml, constraints.txt and environment.yml say the same, and the imports survive the installed builds."""
+
+import importlib.abc
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from sarmatch._torchvision import import_torchvision
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+CONDA_NAMES = {"torch": "pytorch", "torch-geometric": "pytorch_geometric"}  # the rest differs in case at most
+
+
+def bounds(requirements: list[str]) -> dict[str, SpecifierSet]:
+    """Canonical pip name to its bounds."""
+    parsed = [Requirement(text) for text in requirements]
+    return {canonicalize_name(r.name): r.specifier for r in parsed}
+
+
+def conda_packages() -> dict[str, SpecifierSet]:
+    """Conda name to its bounds."""
+    lines = [line for line in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"] if line != "pip"]
+    packages = {}
+    for line in lines:
+        if isinstance(line, dict):
+            continue
+        match = re.fullmatch(r"([\w.-]+)(?: ([<>=!~][\w.,<>=!~*]*))?", line)
+        assert match, f"environment.yml: {line!r} is not 'name bounds' (a build string, perhaps?)"
+        name, bound = match.groups()
+        assert name not in packages, f"environment.yml lists {name!r} twice"
+        packages[name] = SpecifierSet(bound or "")
+    return packages
+
+
+def test_environment_repeats_the_names_and_bounds_of_pyproject():
+    wanted = bounds(PROJECT["dependencies"] + EXTRAS["cpu"] + EXTRAS["dev"])
+    expected = {CONDA_NAMES.get(name, name): bound for name, bound in wanted.items()}
+    expected["python"] = SpecifierSet(PROJECT["requires-python"])
+    assert conda_packages() == expected
+
+
+def test_environment_uses_one_channel_and_installs_the_checkout():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["channels"] == ["conda-forge", "nodefaults"]
+    assert environment["dependencies"][-1] == {"pip": ["-e ."]}
+
+
+def test_constraints_fit_the_bounds_and_pin_every_direct_dependency():
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
+    pins = {canonicalize_name(name): version for name, version in pins.items()}
+    declared = bounds(PROJECT["dependencies"] + [r for extra in EXTRAS.values() for r in extra])
+    assert not declared.keys() - pins.keys(), "not pinned in constraints.txt"
+    wrong = {name: (pins[name], str(bound)) for name, bound in declared.items() if not bound.contains(pins[name])}
+    assert not wrong, f"constraints.txt breaks the bounds of pyproject.toml: {wrong}"
+    assert not [v for v in pins.values() if "+" in v], "a local version such as +cpu installs on one kind of machine only"
+
+
+def test_nothing_installs_both_builds_of_faiss():
+    lists = {"dependencies": PROJECT["dependencies"], **EXTRAS}
+    builds = {where: {n for n in bounds(texts) if n.startswith("faiss")} for where, texts in lists.items()}
+    assert {where: found for where, found in builds.items() if found} == {"cpu": {"faiss-cpu"}, "gpu": {"faiss-gpu"}}
+    assert len([n for n in conda_packages() if n.startswith(("faiss", "libfaiss"))]) == 1
+
+
+def test_sarmatch_and_then_timm_import_in_a_fresh_process():
+    code = "import sarmatch, timm, torchvision.transforms; print(timm.is_model('resnet18'), sarmatch.__version__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["True", PROJECT["version"]]
+
+
+class Broken(importlib.abc.MetaPathFinder):
+    """Makes the import of torchvision fail in another way than the one that the shim is for."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname == "torchvision":
+            raise RuntimeError("out of cheese")
+        return None
+
+
+def test_shim_lets_other_errors_through(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torchvision")
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    kept = [name for name in sys.modules if name.startswith("torchvision.")]
+    with pytest.raises(RuntimeError, match="out of cheese"):
+        import_torchvision()
+    assert kept and all(name in sys.modules for name in kept)
