@@ -1,8 +1,9 @@
 """Import torchvision beside a CPU build of torch.
 
 The registry's torchvision is compiled for CUDA. Beside a CPU torch its C++ part stays unloaded, and Python code that
-only wants to *describe* the operator ``torchvision::nms`` fails at import, and timm with it. Declaring the schemas of the
-two operators is all the import needs; calling them still fails, and we never do. With a CUDA torch nothing happens here.
+only wants to *describe* the operator `torchvision::nms` fails at import, and timm with it. Declaring the schemas of
+the two operators is all the import needs; calling them still fails, and we never do. Beside a CUDA torch nothing
+happens here.
 """
 
 import sys

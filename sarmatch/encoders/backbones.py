@@ -10,8 +10,8 @@ from torch import nn
 class PlainCNN(nn.Module):
     """Five convolutions, each followed by batch norm and ReLU, then an average over the grid that is left.
 
-    Small enough to train on two CPU cores in minutes: it strides early, because the first full-size layers are what costs.
-    Averaging over the grid makes the feature shift-tolerant: similarity falls smoothly as two patches share less ground.
+    Small enough to train on two CPU cores in minutes: it strides early, because full-size layers are what costs.
+    Averaging over the grid makes the feature shift-tolerant: similarity falls smoothly as two patches share less.
 
     Parameters
     ----------

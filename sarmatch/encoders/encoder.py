@@ -16,7 +16,7 @@ OPTICAL_CHANNELS = 3
 
 
 class Normalise(nn.Module):
-    """Subtract a mean and divide by a spread per channel; both are measured on training ground and saved with the weights."""
+    """Subtract a mean and divide by a spread per channel, measured on training ground and saved with the weights."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

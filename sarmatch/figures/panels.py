@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from sarmatch.figures.style import (
-    BLUE,
     DARK_EDGE,
     ORANGE,
     PLACES,
@@ -16,6 +16,7 @@ from sarmatch.figures.style import (
     bare,
     frame,
     new_figure,
+    outline,
     scale_bar,
     show,
     to_display,
@@ -49,7 +50,7 @@ def pair(
         ("SAR (dB, grey)", "optical map (RGB)"),
         strict=True,
     ):
-        show(ax, image, pixel_size, (0, 0))
+        show(ax, image, pixel_size)
         scale_bar(ax, "m" if pixel_size else "px")
         ax.set_title(name)
     figure.suptitle(f"{title} ({data})")
@@ -87,8 +88,8 @@ def annotated_pair(
     sar, optical
         `(1, H, W)` and `(3, H, W)`.
     masks
-        Some of `layover`, `shadow`, `double bounce`: bool `(H, W)` each, on the same grid. The effect is named at the spot
-        of the mask that lies deepest inside it.
+        Some of `layover`, `shadow`, `double bounce`: bool `(H, W)` each, on the same grid. The effect is named at the
+        spot of the mask that lies deepest inside it.
     sar_scale, pixel_size, title, data
         As for `pair`.
     """
@@ -105,7 +106,7 @@ def annotated_pair(
         ax.set_title(name)
     for ax in axes[0, 1:]:
         ax.set(ylabel="", yticklabels=[])
-    height, width = grey.shape
+    height = len(grey)
     axes[0, 1].annotate(
         "", (0.22, 0.93), (0.04, 0.93), "axes fraction", arrowprops={"arrowstyle": "-|>", "color": YELLOW, "lw": 3}
     )
@@ -120,7 +121,7 @@ def annotated_pair(
         row, col = _deepest(mask)
         axes[0, 2].annotate(
             name,
-            (col * pixel_size, -row * pixel_size),
+            (col * pixel_size, (height - row) * pixel_size),
             texts[name],
             textcoords="axes fraction",
             color=colour,
@@ -217,62 +218,37 @@ def tiling(scene: Scene, tiles: pd.DataFrame, aligned: object, arbitrary: object
     aligned, arbitrary
         One row each of a query table.
     """
-    figure, axes = new_figure(10, 5.2, 1, 2)
+    figure, axes = new_figure(10, 5.4, 1, 2)
     for ax, query, kind in zip(axes[0], (aligned, arbitrary), ("aligned", "arbitrary"), strict=True):
-        places = [query.positive, *query.semi]
-        shares = dict(zip(places, (query.overlap, *query.semi_overlap), strict=True))
-        own = tiles.iloc[places]
-        size, step = int(query.size), scene.pixel_size or 1.0
-        raster = scene.area(query.area).map
-        row0, col0 = max(raster.bounds[0], own.row.min() - size // 2), max(raster.bounds[1], own.col.min() - size // 2)
-        row1, col1 = (
-            min(raster.bounds[2], own.row.max() + 3 * size // 2),
-            min(raster.bounds[3], own.col.max() + 3 * size // 2),
-        )
-        pixels = raster.read(int(row0), int(col0), int(row1 - row0), int(col1 - col0))
-        show(ax, to_display(pixels, "reflectance"), scene.pixel_size, (0, 0))
-        sign = -1 if scene.pixel_size else 1
+        own = tiles.iloc[[query.positive, *query.semi]].assign(share=[query.overlap, *query.semi_overlap])
+        size, raster = int(query.size), scene.area(query.area).map
+        top, left, bottom, right = raster.bounds
+        row0, col0 = max(top, own.row.min() - size // 2), max(left, own.col.min() - size // 2)
+        row1, col1 = min(bottom, own.row.max() + 3 * size // 2), min(right, own.col.max() + 3 * size // 2)
+        show(ax, to_display(raster.read(int(row0), int(col0), int(row1 - row0), int(col1 - col0)), "reflectance"))
         for tile in own.itertuples():
-            x, y = (tile.col - col0) * step, sign * (tile.row - row0) * step
-            style = PLACES["true" if tile.Index == query.positive else "shares ground"]
-            outline(
-                ax,
-                (x, y),
-                size * step,
-                sign * size * step,
-                color=style["color"],
-                linestyle=style["linestyle"],
-                linewidth=3 if tile.Index == query.positive else 2,
-            )
+            is_true = tile.Index == query.positive
+            style = {k: PLACES["true" if is_true else "shares ground"][k] for k in ("color", "linestyle")}
+            corner = np.array([tile.col - col0, tile.row - row0])
+            outline(ax, corner, size, size, linewidth=4 if is_true else 2, **style)
+            away = np.where(corner + [col0, row0] <= [query.col, query.row], 0.14, 0.86)  # from the query's own centre
             ax.text(
-                x + size * step * (0.08 if tile.col <= query.col else 0.92),
-                y + sign * size * step * (0.12 if tile.row <= query.row else 0.94),
-                f"{shares[tile.Index]:.0%}",
-                ha="left" if tile.col <= query.col else "right",
+                *(corner + away * size),
+                f"{tile.share:.0%}",
+                ha="center",
+                va="center",
                 color="white",
                 fontweight="bold",
                 path_effects=DARK_EDGE,
             )
-        outline(
-            ax,
-            ((query.col - col0) * step, sign * (query.row - row0) * step),
-            size * step,
-            sign * size * step,
-            color=YELLOW,
-            linewidth=3,
-            linestyle=(0, (4, 2)),
-        )
-        ax.set_title(f"{kind}: best tile holds {query.overlap:.1%} of the query")
-    handles = [
-        outline(axes[0, 0], (0, 0), 0, 0, color=YELLOW, linestyle=(0, (4, 2)), label="SAR query"),
-        *(
-            outline(axes[0, 0], (0, 0), 0, 0, **{k: PLACES[p][k] for k in ("color", "linestyle")}, label=text)
-            for p, text in (("true", "tile it belongs to (positive)"), ("shares ground", "other tiles it touches"))
-        ),
-    ]
+        outline(ax, (query.col - col0, query.row - row0), size, size, color=YELLOW, linewidth=3, linestyle=(0, (4, 2)))
+        ax.set_title(f"{kind}: the best tile holds {query.overlap:.1%} of the query")
+    styles = (
+        (PLACES["true"], "tile it belongs to (positive)"),
+        (PLACES["shares ground"], "other tiles it touches (semi-positive)"),
+        ({"color": YELLOW, "linestyle": (0, (4, 2))}, "SAR query"),
+    )
+    handles = [Line2D([], [], color=s["color"], linestyle=s["linestyle"], lw=3, label=text) for s, text in styles]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     figure.suptitle(f"Where a query lies on the grid of map tiles ({scene.label})")
     return figure
-
-
-__all__ = ["BLUE", "annotated_pair", "images_row", "pair", "place_of", "retrieval_rows", "tiling"]

@@ -90,19 +90,18 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **o
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def show(axes: Axes, image: np.ndarray, pixel_size: float | None = None, corner: tuple[float, float] = (0, 0)) -> None:
-    """Draw a display image with its top left pixel at `corner`, in metres where a pixel has a size, else in pixels.
+def show(axes: Axes, image: np.ndarray, pixel_size: float | None = None) -> None:
+    """Draw a display image from 0 on: in metres where a pixel has a size, else in pixels from the top.
 
     SAR `(H, W)` is always grey, optical `(H, W, 3)` always in its colours.
     """
-    step = pixel_size or 1.0
     height, width = image.shape[:2]
-    left, top = corner
-    down = -step if pixel_size else step  # north is up in metres, rows grow downwards in pixels
-    extent = (left, left + width * step, top + height * down, top)
+    if pixel_size:
+        extent, labels = (0, width * pixel_size, 0, height * pixel_size), ("east (m)", "north (m)")
+    else:
+        extent, labels = (0, width, height, 0), ("column (px)", "row (px)")
     axes.imshow(image, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest", aspect="equal")
-    unit = "m" if pixel_size else "px"
-    axes.set(xlabel=f"{'east' if pixel_size else 'column'} ({unit})", ylabel=f"{'north' if pixel_size else 'row'} ({unit})")
+    axes.set(xlabel=labels[0], ylabel=labels[1])
 
 
 def bare(axes: Axes) -> None:

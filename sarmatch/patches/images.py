@@ -84,11 +84,11 @@ class PatchImages(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> torch.Tensor:
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> torch.Tensor:
-        """Several at once `(B, C, image_size, image_size)`: what a `DataLoader` asks for, and far fewer small operations."""
+    def __getitems__(self, indices: Sequence[int]) -> list[torch.Tensor]:
+        """Several at once, which is what a `DataLoader` asks for: far fewer small operations than one by one."""
         patches = [self.rows[i] for i in indices]
         pixels = torch.from_numpy(np.stack([read_patch(self.scene, p) for p in patches]))
-        return to_input(pixels, raster_of(self.scene, patches[0]).scale, self.image_size)
+        return list(to_input(pixels, raster_of(self.scene, patches[0]).scale, self.image_size))
 
 
 class TrainingPairs(torch.utils.data.Dataset):
@@ -168,7 +168,7 @@ class TrainingPairs(torch.utils.data.Dataset):
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """One pair: `query (C, s, s)`, `reference (C, s, s)`, and `place (5,)`, the two corners and the area's number."""
+        """One pair: `query (C, s, s)`, `reference (C, s, s)`, `place (5,)`: the two corners and the area's number."""
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:

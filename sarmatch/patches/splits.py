@@ -36,8 +36,8 @@ def regions(scene: Scene, protocol: str, guard: int, val_share: float = 0.2) -> 
 
     Returns
     -------
-    DataFrame with columns `area`, `strip`, `split`, `row0`, `col0`, `row1`, `col1`: a patch of that strip belongs to the split
-    if it lies wholly inside the rectangle. What lies in none is dropped.
+    DataFrame with `area`, `strip`, `split`, `row0`, `col0`, `row1`, `col1`: a patch of that strip belongs to the
+    split if it lies wholly inside the rectangle. What lies in none is dropped.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol is {protocol!r}, expected one of {PROTOCOLS}")
@@ -85,7 +85,7 @@ def training_regions(scene: Scene, protocols: Sequence[str], guard: int) -> pd.D
 
 
 def inside(windows: pd.DataFrame, table: pd.DataFrame, size: int) -> np.ndarray:
-    """Which windows lie wholly inside a rectangle of `table` for their area (and strip, where they have one): bool `(N,)`."""
+    """Which windows lie wholly inside a rectangle for their area, and their strip where they have one: bool `(N,)`."""
     keep = np.zeros(len(windows), dtype=bool)
     row, col, area = (windows[name].to_numpy() for name in ("row", "col", "area"))
     strip = windows["strip"].to_numpy() if "strip" in windows else None

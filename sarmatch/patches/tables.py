@@ -78,7 +78,7 @@ def queries(
     scene
         Where from.
     kind
-        `aligned`: cut on the reference grid, every one there is. `arbitrary`: `count` windows at uniformly random offsets.
+        `aligned`: cut on the reference grid, every one there is. `arbitrary`: `count` windows at random offsets.
     size
         Side in pixels; the scene's own patch size by default.
     split
@@ -133,9 +133,9 @@ def search_task(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The queries of a split, and the tiles they are searched among.
 
-    The gallery is every tile on the split's ground, in all areas that have a query: a whole map where the area is unseen or
-    only its strips are held out, the validation band otherwise. A tile that crosses the band's edge is in it if some
-    query belongs to it.
+    The gallery is every tile on the split's ground, in all areas that have a query: a whole map where the area is
+    unseen or only its strips are held out, the validation band otherwise. A tile that crosses the band's edge is in it if
+    some query belongs to it.
 
     Returns
     -------
@@ -160,11 +160,11 @@ def search_task(
 
 
 def match(windows: pd.DataFrame, tiles: pd.DataFrame, scene: Scene, stride: int | None = None) -> pd.DataFrame:
-    """Add to query windows the tile each belongs to: columns `positive`, `overlap`, `semi`, `semi_overlap`, and positions.
+    """Add to query windows the tile each belongs to: `positive`, `overlap`, `semi`, `semi_overlap`, and positions.
 
     The positive is the tile with the largest overlap, the first in table order where two are equal; every other tile
-    that shares ground is semi-positive. On a seamless grid some tile covers at least `(1 - stride / 2 size)^2` of any window;
-    windows with less hang over the grid's edge and are dropped.
+    that shares ground is semi-positive. On a seamless grid some tile covers at least `(1 - stride / 2 size)^2` of any
+    window; windows with less hang over the grid's edge and are dropped.
     """
     size = int(tiles["size"].iloc[0])
     least = max(1 - (stride or size) / (2 * size), 0) ** 2

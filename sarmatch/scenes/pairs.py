@@ -1,7 +1,7 @@
 """A plain folder of co-registered pairs: `opt/NAME.png` beside `sar/NAME.png`, no coordinates.
 
-The pairs are laid out on a sheet with gaps between them, so that they are read, tiled and split by the same code as a map.
-The sheet is a bookkeeping device: it has no metres, and whoever asks for them is refused.
+The pairs are laid out on a sheet with gaps between them, so that they are read, tiled and split by the same code as a
+map. The sheet is a bookkeeping device: it has no metres, and whoever asks for them is refused.
 """
 
 import math

@@ -53,6 +53,6 @@ def load_scene(name_or_path: str | Path, profile: str = "quick") -> Scene:
         if recognises(folder):
             return read(folder)
     raise ValueError(
-        f"{folder}: no known layout; expected opt/ and sar/ with images of the same names, or a metadata.json or tiles.json "
-        f"beside them; found {sorted(p.name for p in folder.iterdir())[:5]}"
+        f"{folder}: no known layout; expected opt/ and sar/ with images of the same names, or a metadata.json or "
+        f"tiles.json beside them; found {sorted(p.name for p in folder.iterdir())[:5]}"
     )

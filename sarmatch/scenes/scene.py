@@ -1,8 +1,8 @@
 """What a scene is: areas of ground, each with an optical map and the SAR strips flown over it.
 
-Everything in one area lies on one pixel grid (north up, one pixel size), so a patch is a window `(row, col, size)` on that
-grid whatever image it is cut from. Positions in metres come from the scene, and only from it: a set of image pairs without
-coordinates has a grid but no metres, and says so when asked.
+Everything in one area lies on one pixel grid (north up, one pixel size), so a patch is a window `(row, col, size)` on
+that grid whatever image it is cut from. Positions in metres come from the scene, and only from it: a set of image pairs
+without coordinates has a grid but no metres, and says so when asked.
 """
 
 from collections.abc import Callable, Iterable
@@ -126,8 +126,8 @@ class Raster:
             missing -= (bottom - top) * (right - left)
         if missing:
             raise ValueError(
-                f"raster {self.name!r}: the window of {height} x {width} px at row {row}, column {col} has {missing} px "
-                f"outside the image, which spans rows {self.bounds[0]}..{self.bounds[2]}, "
+                f"raster {self.name!r}: the window of {height} x {width} px at row {row}, column {col} has {missing} "
+                f"px outside the image, which spans rows {self.bounds[0]}..{self.bounds[2]}, "
                 f"columns {self.bounds[1]}..{self.bounds[3]}"
             )
         return window

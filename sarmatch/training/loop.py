@@ -155,7 +155,7 @@ def fit_normalisation(encoder: nn.Module, pairs: TrainingPairs, count: int = 512
 
 
 class Validation:
-    """Arbitrary queries of the first protocol's validation split and their gallery, read once and searched every epoch."""
+    """Arbitrary queries of the first protocol's validation split and their gallery, read once, searched every epoch."""
 
     def __init__(self, config: Config, scene: Scene) -> None:
         self.queries, self.tiles = search_task(

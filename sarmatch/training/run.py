@@ -21,6 +21,7 @@ from sarmatch.training.config import Config
 from sarmatch.training.files import describe_environment
 from sarmatch.training.loop import WEIGHTS, load_weights, train
 
+MEASURES = ("recall@1", "recall@5", "recall@10", "recall@1%", "hit_rate", "median_m")
 TOP = 10  # candidates kept per query in a run's results
 
 
@@ -56,6 +57,32 @@ class Run:
         if encoder.trainable:
             load_weights(encoder, self.path / WEIGHTS)
         return encoder.eval()
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """The numbers to read first, each beside the training-free floor, chance, and the ceiling of the grid.
+
+        Index `protocol`, `kind`, `gallery`, `measure`; a column per method, then `chance` and `ceiling`: what a perfect
+        search would reach by answering with the centre of the right tile.
+        """
+        rows = []
+        for (protocol, kind), group in self.metrics.groupby(["protocol", "kind"], sort=False):
+            methods = group.set_index("method")
+            first = methods.iloc[0]
+            for measure in (m for m in MEASURES if m in methods):
+                metres = measure == "median_m"
+                rows.append(
+                    {
+                        "protocol": protocol,
+                        "kind": kind,
+                        "gallery": int(first["gallery"]),
+                        "measure": measure,
+                        **methods[measure],
+                        "chance": first[f"chance_{measure}" if metres else f"{measure}_chance"],
+                        "ceiling": first[f"ceiling_{measure}"] if metres else 1.0,
+                    }
+                )
+        return pd.DataFrame(rows).set_index(["protocol", "kind", "gallery", "measure"])
 
     def scene(self) -> Scene:
         """The scene it ran on."""
@@ -94,7 +121,7 @@ def run(config: Config, folder: Path | None = None) -> Run:
     write_json(folder / "environment.json", describe_environment())
 
     encoder = train(config, scene, folder)
-    floor = create_encoder(config.floor, config.image_size)
+    floor = create_encoder(config.floor, config.image_size, **config.floor_options)
     rows = []
     for protocol in config.protocols:
         for kind in config.kinds:

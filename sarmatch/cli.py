@@ -1,0 +1,71 @@
+"""The same from a shell: `sarmatch run demo`."""
+
+import json
+from typing import Annotated
+
+import pandas as pd
+import typer
+from pydantic import ValidationError
+
+import sarmatch as sm
+from sarmatch.figures.report import write_report
+from sarmatch.training.config import RECIPES
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=sm.__doc__, pretty_exceptions_enable=False)
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="one of `sarmatch recipes`")],
+    scene: Annotated[str | None, typer.Option(help="a simulated scene's name, or a folder with your data")] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="change a field of the recipe; repeatable")
+    ] = None,
+) -> None:
+    """Train, search and report; goes on where an interrupted run of the same config stopped."""
+    changes = dict(_parse(text) for text in change or [])
+    if scene is not None:
+        changes["scene"] = scene
+    try:
+        config = sm.recipe(recipe, **changes)
+        finished = sm.run(config)
+    except (ValidationError, ValueError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    label = finished.metrics["data"].iloc[0]
+    counts = finished.metrics.groupby(["protocol", "kind"], sort=False)["queries"].first()
+    typer.echo(f"\nscene {config.scene.rstrip('/').split('/')[-1]!r}, {label}; recall as shares, errors in metres")
+    typer.echo("test queries: " + ", ".join(f"{p} {k} {n}" for (p, k), n in counts.items()) + "\n")
+    with pd.option_context("display.width", 120, "display.float_format", _number):
+        typer.echo(finished.summary.to_string(na_rep="-"))
+    typer.echo(f"\nreport: {write_report(finished)}")
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes."""
+    for name, what in sorted(RECIPES.items()):
+        typer.echo(f"{name:12} {what.about}")
+
+
+@app.command()
+def notebooks() -> None:
+    """Execute all notebooks and keep their outputs."""
+    from sarmatch.notebooks import execute_all
+
+    execute_all(write_back=True)
+
+
+def _parse(text: str) -> tuple[str, object]:
+    """`field=value`; the value is JSON where it can be read so, else text."""
+    field, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{text!r}: expected FIELD=VALUE, e.g. epochs=4")
+    try:
+        return field, json.loads(value)
+    except json.JSONDecodeError:
+        return field, value
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"

@@ -1,0 +1,244 @@
+"""Maps of whole areas: where things lie, what was found, and which ground is for what."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from sarmatch.figures.style import (
+    BLACK,
+    DARK_EDGE,
+    GREEN,
+    PLACES,
+    SPLIT_COLOURS,
+    WHITE_EDGE,
+    YELLOW,
+    new_figure,
+    outline,
+)
+from sarmatch.scenes.scene import Area, Raster, Scene
+
+
+def overview(raster: Raster, longest: int = 900) -> np.ndarray:
+    """A raster by every n-th pixel, `float32 (C, h, w)` with `h, w <= longest`; NaN where no tile lies."""
+    row0, col0, row1, col1 = raster.bounds
+    step = max(1, -(-max(row1 - row0, col1 - col0) // longest))
+    image = np.full((raster.channels, -(-(row1 - row0) // step), -(-(col1 - col0) // step)), np.nan, np.float32)
+    for t in raster.tiles:
+        first_row, first_col = -(t.row - row0) % step, -(t.col - col0) % step
+        part = t.load()[:, first_row::step, first_col::step]
+        top, left = (t.row - row0 + first_row) // step, (t.col - col0 + first_col) // step
+        scaled = part / np.float32(255) if part.dtype == np.uint8 else part
+        image[:, top : top + part.shape[1], left : left + part.shape[2]] = scaled
+    return image
+
+
+class Frame:
+    """Coordinates of an area's map: kilometres of the scene where there are any, else pixels of the area's grid."""
+
+    def __init__(self, scene: Scene, area: Area) -> None:
+        self.scene, self.area = scene, area
+        row0, col0, row1, col1 = area.map.bounds
+        (left, top), (right, bottom) = self.of_grid([row0, row1], [col0, col1])
+        self.extent = (left, right, bottom, top)
+        self.labels = ("east (km)", "north (km)") if scene.has_coordinates else ("column (px)", "row (px)")
+
+    def of_grid(self, row: Sequence[float], col: Sequence[float]) -> np.ndarray:
+        """Rows and columns of the grid to `(N, 2)` coordinates of the figure."""
+        if self.scene.has_coordinates:
+            return self.scene.metres(self.area.name, row, col) / 1000
+        return np.stack([col, row], axis=-1).astype(float)
+
+    def of_table(self, table: pd.DataFrame) -> np.ndarray:
+        """Centres of a patch table, `(N, 2)`."""
+        half = table["size"].to_numpy() / 2
+        return self.of_grid(table["row"].to_numpy() + half, table["col"].to_numpy() + half)
+
+    def box(self, axes: Axes, bounds: Sequence[float], **style) -> None:
+        """Outline of `(row0, col0, row1, col1)`."""
+        (left, top), (right, bottom) = self.of_grid(bounds[0::2], bounds[1::2])
+        outline(axes, (left, top), right - left, bottom - top, **style)
+
+    def fill(self, axes: Axes, bounds: Sequence[float], **style) -> None:
+        """The same, filled."""
+        (left, top), (right, bottom) = self.of_grid(bounds[0::2], bounds[1::2])
+        axes.fill([left, right, right, left], [top, top, bottom, bottom], **style)
+
+    def draw(self, axes: Axes, fade: float = 0.0) -> None:
+        """The optical map, blended towards white by `fade`; ground without a tile is white."""
+        image = np.moveaxis(overview(self.area.map), 0, -1)
+        image = np.nan_to_num(np.clip(image, 0, 1), nan=1.0) * (1 - fade) + fade
+        axes.imshow(image, extent=self.extent, interpolation="antialiased", aspect="equal")
+        axes.set(xlabel=self.labels[0], ylabel=self.labels[1])
+
+
+def _area_of(scene: Scene, table: pd.DataFrame) -> Area:
+    names = table["area"].unique()
+    if len(names) != 1:
+        raise ValueError(f"a map shows one area, but the table has {sorted(names)}; filter it by `area` first")
+    return scene.area(names[0])
+
+
+def _legend(axes: Axes, handles: list) -> None:
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0, frameon=False)
+
+
+def map_with_places(
+    scene: Scene, query: pd.DataFrame, tiles: pd.DataFrame, found: Sequence[int], title: str = "True and found places"
+) -> Figure:
+    """The map with the strip a query was cut from, where the query lies, and the first tiles found.
+
+    Parameters
+    ----------
+    scene
+        Where the map is read.
+    query
+        Query table of one row.
+    tiles
+        The gallery.
+    found
+        Rows of `tiles`, best first; the first is the answer.
+    title
+        Whether the data are simulated or real is added.
+    """
+    row, area = query.iloc[0], _area_of(scene, query)
+    map_frame = Frame(scene, area)
+    figure, axes = new_figure(8.6, 6.2)
+    ax = axes[0, 0]
+    map_frame.draw(ax, fade=0.25)
+    handles = []
+    if len(area.strips) <= 6:
+        for strip in area.strips:
+            map_frame.box(ax, strip.bounds, color=BLACK, linewidth=1, linestyle=(0, (1, 2)))
+        handles.append(Line2D([], [], color=BLACK, linewidth=1, linestyle=(0, (1, 2)), label="edge of a SAR strip"))
+    map_frame.box(ax, area.strip(row.strip).bounds, color=YELLOW, linewidth=3)
+    handles.append(Line2D([], [], color=YELLOW, linewidth=3, label=f"strip of the query ({row.strip})"))
+
+    places = map_frame.of_table(tiles.iloc[list(found)])
+    states = [
+        "true" if f == row.positive else "shares ground" if f in row.semi else "wrong" if k == 0 else "candidate"
+        for k, f in enumerate(found)
+    ]
+    for k, ((x, y), state) in enumerate(zip(places, states, strict=True)):
+        style = PLACES[state]
+        ax.plot(x, y, style["marker"], ms=13 if k == 0 else 11, color=style["color"], mec="black", mew=0.8, zorder=4)
+        ax.annotate(
+            str(k + 1), (x, y), (7, 5), textcoords="offset points", fontweight="bold", path_effects=WHITE_EDGE, zorder=6
+        )
+    (true,) = map_frame.of_table(query)
+    ax.plot(*true, "o", ms=24, mfc="none", mec=GREEN, mew=3, zorder=5)
+    handles += [
+        Line2D([], [], ls="", marker="o", ms=14, mfc="none", mec=GREEN, mew=3, label="where the query lies"),
+        *(
+            Line2D([], [], ls="", marker=PLACES[s]["marker"], ms=10, color=PLACES[s]["color"], mec="black", label=text)
+            for s, text in (
+                ("true", "found: the true tile"),
+                ("shares ground", "found: shares ground"),
+                ("wrong", "found first, wrong"),
+                ("candidate", "found later, wrong"),
+            )
+            if s in states
+        ),
+    ]
+    _legend(ax, handles)
+    ax.set_title(f"{title}: {area.name} ({scene.label})\nnumbers: order in the list of results", fontsize="medium")
+    return figure
+
+
+def map_of_outcomes(scene: Scene, queries: pd.DataFrame, found: np.ndarray, title: str = "Test queries") -> Figure:
+    """Where queries were answered rightly and where not; queries of one area.
+
+    Parameters
+    ----------
+    scene
+        Where the map is read.
+    queries
+        Query table.
+    found
+        bool `(Q,)`.
+    title
+        Whether the data are simulated or real is added.
+    """
+    area, found = _area_of(scene, queries), np.asarray(found, dtype=bool)
+    map_frame = Frame(scene, area)
+    figure, axes = new_figure(8.6, 6.2)
+    ax = axes[0, 0]
+    map_frame.draw(ax, fade=0.45)
+    xy, handles = map_frame.of_table(queries), []
+    for state, mask, text in (("wrong", ~found, "not found"), ("true", found, "found")):
+        style = PLACES[state]
+        label = f"{text}: {mask.sum()} of {len(mask)}"
+        (line,) = ax.plot(
+            *xy[mask].T,
+            style["marker"],
+            color=style["color"],
+            ms=6 if state == "true" else 4,
+            mec="black",
+            mew=0.3,
+            label=label,
+        )
+        handles.insert(0, line)
+    _legend(ax, handles)
+    ax.set_title(f"{title}: {area.name} ({scene.label})")
+    return figure
+
+
+def split_map(scene: Scene, tables: dict[str, pd.DataFrame]) -> Figure:
+    """Which ground and which strips each protocol gives to training, validation and test.
+
+    Parameters
+    ----------
+    scene
+        Its areas are the columns.
+    tables
+        By name of the protocol, what `sarmatch.patches.regions` gives; a row of maps each.
+    """
+    figure, axes = new_figure(3.6 * len(scene.areas) + 1.2, 3.7 * len(tables) + 0.6, len(tables), len(scene.areas))
+    for r, (protocol, table) in enumerate(tables.items()):
+        for ax, area in zip(axes[r], scene.areas, strict=True):
+            map_frame = Frame(scene, area)
+            map_frame.draw(ax, fade=0.55)
+            pieces = table[table.area == area.name]
+            if protocol == "cross_area" and len(pieces):
+                map_frame.fill(
+                    ax, area.map.bounds, facecolor="none", edgecolor=SPLIT_COLOURS["guard"], hatch="xx", lw=0
+                )
+            _draw_pieces(ax, map_frame, pieces)
+            ax.set_title(f"{protocol}: {area.name}" + ("" if len(pieces) else " (not used)"), fontsize="medium")
+    for ax in axes[:, 1:].flat:
+        ax.set_ylabel("")
+    handles = [
+        Patch(facecolor=SPLIT_COLOURS[s], alpha=0.6, edgecolor="black", label=s) for s in ("train", "val", "test")
+    ]
+    handles.append(Patch(facecolor="none", edgecolor=SPLIT_COLOURS["guard"], hatch="xx", label="guard band, nobody's"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    figure.suptitle(f"Two ways to hold ground out ({scene.label})")
+    return figure
+
+
+def _draw_pieces(axes: Axes, map_frame: Frame, pieces: pd.DataFrame) -> None:
+    """Strips clipped to their ground; of passes over the same ground the later ones are drawn narrower, so all show."""
+    drawn: list[tuple[int, ...]] = []
+    for piece in pieces.itertuples():
+        row0, col0, row1, col1 = map_frame.area.strip(piece.strip).bounds
+        box = (max(row0, piece.row0), max(col0, piece.col0), min(row1, piece.row1), min(col1, piece.col1))
+        if box[0] >= box[2] or box[1] >= box[3]:
+            continue
+        repeats = drawn.count(box)
+        drawn.append(box)
+        inset = (box[3] - box[1]) * 0.25 * repeats
+        inner = (box[0] + inset, box[1] + inset, box[2] - inset, box[3] - inset)
+        colour = SPLIT_COLOURS[piece.split]
+        map_frame.fill(axes, inner, facecolor=colour, alpha=0.45 if repeats == 0 else 0.8, lw=0)
+        map_frame.box(axes, inner, color=BLACK, linewidth=1)
+        if len(map_frame.area.strips) <= 6:
+            height = box[2] - box[0]
+            at = (box[0] + height * (0.12 if repeats == 0 else 0.5), (box[1] + box[3]) / 2)
+            (xy,) = map_frame.of_grid([at[0]], [at[1]])
+            axes.text(
+                *xy, f"{piece.strip}\n{piece.split}", ha="center", va="center", color="white", path_effects=DARK_EDGE
+            )
