@@ -56,6 +56,14 @@ def notebooks() -> None:
     execute_all(write_back=True)
 
 
+@app.command()
+def readme() -> None:
+    """Write the table of results into README, from the recorded runs."""
+    from sarmatch.records import update_readme
+
+    update_readme()
+
+
 def _parse(text: str) -> tuple[str, object]:
     """`field=value`; the value is JSON where it can be read so, else text."""
     field, equals, value = text.partition("=")

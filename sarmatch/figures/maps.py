@@ -118,17 +118,19 @@ def map_with_places(
     map_frame.box(ax, area.strip(row.strip).bounds, color=YELLOW, linewidth=3)
     handles.append(Line2D([], [], color=YELLOW, linewidth=3, label=f"strip of the query ({row.strip})"))
 
-    places = map_frame.of_table(tiles.iloc[list(found)])
-    states = [
-        "true" if f == row.positive else "shares ground" if f in row.semi else "wrong" if k == 0 else "candidate"
-        for k, f in enumerate(found)
-    ]
-    for k, ((x, y), state) in enumerate(zip(places, states, strict=True)):
+    states = []
+    for k, tile in enumerate(found):
+        if tiles["area"].iloc[tile] != area.name:
+            continue  # its number is missing on the map, as it should be
+        state = "true" if tile == row.positive else "shares ground" if tile in row.semi else "wrong"
+        state = "candidate" if state == "wrong" and k else state
+        ((x, y),) = map_frame.of_table(tiles.iloc[[tile]])
         style = PLACES[state]
         ax.plot(x, y, style["marker"], ms=13 if k == 0 else 11, color=style["color"], mec="black", mew=0.8, zorder=4)
         ax.annotate(
             str(k + 1), (x, y), (7, 5), textcoords="offset points", fontweight="bold", path_effects=WHITE_EDGE, zorder=6
         )
+        states.append(state)
     (true,) = map_frame.of_table(query)
     ax.plot(*true, "o", ms=24, mfc="none", mec=GREEN, mew=3, zorder=5)
     handles += [

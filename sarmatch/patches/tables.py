@@ -134,8 +134,8 @@ def search_task(
     """The queries of a split, and the tiles they are searched among.
 
     The gallery is every tile on the split's ground, in all areas that have a query: a whole map where the area is
-    unseen or only its strips are held out, the validation band otherwise. A tile that crosses the band's edge is in it if
-    some query belongs to it.
+    unseen or only its strips are held out, the validation band otherwise. A tile that crosses the band's edge is in it
+    if some query belongs to it.
 
     Returns
     -------

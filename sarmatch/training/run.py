@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sarmatch.encoders import create_encoder, embed
-from sarmatch.evaluation import localization_errors, ranks, retrieval_report
+from sarmatch.evaluation import block_ids, bootstrap_mean, localization_errors, ranks, retrieval_report
 from sarmatch.files import write, write_json
 from sarmatch.home import runs_dir
 from sarmatch.patches import PatchImages, positions, search_task
@@ -87,6 +87,10 @@ class Run:
     def scene(self) -> Scene:
         """The scene it ran on."""
         return load_scene(self.config.scene, self.config.profile)
+
+    def embed(self, scene: Scene, asked: pd.DataFrame, tiles: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings `float32 (Q, D)` of queries and `(N, D)` of tiles, L2-normalised, in table order."""
+        return embed_tables(self.encoder, scene, asked, tiles, self.config)
 
     def results(self, protocol: str, kind: str) -> pd.DataFrame:
         """One row per test query: its window, the true tile, rank, and the first tiles found with their scores."""
@@ -172,15 +176,34 @@ def evaluate(
             "thresholds": tuple(round(share * side) for share in (0.1, 0.25, 0.5, 1.0)),
         }
     report = retrieval_report(scores, asked["positive"].to_numpy(), list(asked["semi"]), **metres)
+    found = ranks(scores, asked["positive"].to_numpy())
+    report |= intervals(found, blocks(scene, asked))
     candidates = MapIndex(reference, tile_xy).search(query, min(TOP, len(tiles)))
     results = asked.assign(
-        rank=ranks(scores, asked["positive"].to_numpy()),
+        rank=found,
         found=candidates.indices.tolist(),
         score=candidates.scores.tolist(),
     )
     if scene.has_coordinates:
         results["error_m"] = localization_errors(tile_xy[candidates.indices[:, 0]], query_xy)
     return report, results
+
+
+def blocks(scene: Scene, asked: pd.DataFrame) -> np.ndarray:
+    """Which queries stand or fall together `(Q,)`: those within one square of four tiles, or of one image pair."""
+    if scene.has_coordinates:
+        return block_ids(positions(asked), 4 * int(asked["size"].iloc[0]) * scene.pixel_size)
+    return asked["strip"].astype("category").cat.codes.to_numpy()
+
+
+def intervals(found: np.ndarray, group: np.ndarray, ks: tuple[int, ...] = (1, 5, 10)) -> dict[str, float]:
+    """95 % intervals `recall@k_low`, `recall@k_high` from a bootstrap over spatial blocks; empty for less than two."""
+    if len(np.unique(group)) < 2:
+        return {}
+    ends = {k: bootstrap_mean((found < k).astype(float), group)[1:] for k in ks}
+    return {
+        f"recall@{k}_{end}": value for k, pair in ends.items() for end, value in zip(("low", "high"), pair, strict=True)
+    }
 
 
 def embed_tables(

@@ -1,0 +1,69 @@
+"""Numbers that stand in README come from the records of runs under `data/`, through here, and a test compares them."""
+
+from pathlib import Path
+
+from sarmatch.files import write
+from sarmatch.home import ROOT
+from sarmatch.training.run import Run, load_run
+
+#: Recorded runs, in the order of README's table.
+RECORDS = ("data/demo", "data/results/sentinel")
+BEGIN, END = "<!-- results: written by `sarmatch readme` -->\n", "<!-- end of results -->"
+PROTOCOL_WORDS = {"same_area": "same area, held-out pass", "cross_area": "unseen ground"}
+
+
+def results_table(runs: list[Run]) -> str:
+    """README's table in Markdown: a row per run, protocol and kind of query.
+
+    Recall in percent with its 95 % interval (bootstrap over spatial blocks), beside the training-free floor and chance.
+    """
+    head = [
+        "data",
+        "test on",
+        "queries",
+        "gallery",
+        "recall@1",
+        "recall@10",
+        "HOG @1 / @10",
+        "chance @1 / @10",
+        "median error",
+    ]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for run in runs:
+        for (protocol, kind), group in run.metrics.groupby(["protocol", "kind"], sort=False):
+            ours, floor = (group[group.method == m].iloc[0] for m in (run.config.encoder, run.config.floor))
+            cells = [
+                f"{run.config.name}, **{ours['data']}**",
+                f"{PROTOCOL_WORDS[protocol]}, {kind}",
+                f"{ours['queries']:,}",
+                f"{ours['gallery']:,}",
+                *(_with_interval(ours, k) for k in (1, 10)),
+                _both(floor, "recall@1", "recall@10"),
+                _both(ours, "recall@1_chance", "recall@10_chance"),
+                "{median_m:,.0f} m (ceiling {ceiling_median_m:,.0f}, chance {chance_median_m:,.0f})".format(**ours),
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def readme_with_results(readme: str, root: Path = ROOT) -> str:
+    """README's text with the table made anew from the records that exist."""
+    runs = [load_run(root / path) for path in RECORDS if (root / path).is_dir()]
+    before, rest = readme.split(BEGIN)
+    return before + BEGIN + "\n" + results_table(runs) + "\n" + END + rest.split(END)[1]
+
+
+def update_readme(root: Path = ROOT) -> None:
+    """Write the table into README."""
+    path = root / "README.md"
+    text = readme_with_results(path.read_text(), root)
+    write(path, lambda p: p.write_text(text))
+
+
+def _with_interval(row, k: int) -> str:
+    middle, low, high = (100 * row[f"recall@{k}{end}"] for end in ("", "_low", "_high"))
+    return f"**{middle:.1f}** ({low:.1f} to {high:.1f})"
+
+
+def _both(row, first: str, second: str) -> str:
+    return f"{100 * row[first]:.1f} / {100 * row[second]:.1f}"
