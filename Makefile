@@ -6,8 +6,8 @@ BIN    := $(VENV)/bin
 .PHONY: demo test lab notebooks lint format clean
 .DEFAULT_GOAL := demo
 
-demo: $(VENV)/.ready  ## the main job on the simulated scene: train, search, report
-	$(BIN)/sarmatch run demo
+demo: $(VENV)/.ready  ## the main job: train, search, report; on your data with SCENE=folder
+	$(BIN)/sarmatch run demo $(if $(SCENE),--scene "$(SCENE)")
 
 test: $(VENV)/.ready lint  ## lint, tests, every notebook in the quick profile
 	$(BIN)/python -m pytest

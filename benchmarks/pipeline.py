@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/pipeline.py
 
-Prints seconds for a scene of 1000 x 1000 px, and pairs per second of the loader, of the encoder alone and of both together;
+Prints seconds for a scene of 1000 x 1000 px, and pairs per second of the loader, of the encoder alone and of both;
 the ratio says whether reading is the bottleneck (it is not, above 1).
 """
 

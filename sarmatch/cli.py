@@ -1,6 +1,7 @@
 """The same from a shell: `sarmatch run demo`."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
@@ -54,6 +55,18 @@ def notebooks() -> None:
     from sarmatch.notebooks import execute_all
 
     execute_all(write_back=True)
+
+
+@app.command()
+def record(
+    run: Annotated[Path, typer.Argument(help="run folder")],
+    folder: Annotated[Path, typer.Argument(help="where to keep it, e.g. data/demo")],
+    weights: Annotated[bool, typer.Option(help="keep the weights too")] = False,
+) -> None:
+    """Keep the numbers of a run in the repository."""
+    from sarmatch.records import record
+
+    record(sm.load_run(run), folder, weights)
 
 
 @app.command()

@@ -1,15 +1,28 @@
 """Numbers that stand in README come from the records of runs under `data/`, through here, and a test compares them."""
 
+import shutil
+from functools import partial
 from pathlib import Path
 
-from sarmatch.files import write
+from sarmatch.files import write, write_json
 from sarmatch.home import ROOT
+from sarmatch.training.loop import WEIGHTS
 from sarmatch.training.run import Run, load_run
 
 #: Recorded runs, in the order of README's table.
 RECORDS = ("data/demo", "data/results/sentinel")
 BEGIN, END = "<!-- results: written by `sarmatch readme` -->\n", "<!-- end of results -->"
 PROTOCOL_WORDS = {"same_area": "same area, held-out pass", "cross_area": "unseen ground"}
+
+
+def record(run: Run, folder: Path, weights: bool = False) -> None:
+    """Keep what a run found under `folder`: config, metrics, history and environment, and its weights if asked.
+
+    The scene's folder is shortened to its name: where the data lay on one machine is of no use on another.
+    """
+    write_json(folder / "config.json", run.config.model_dump(mode="json") | {"scene": Path(run.config.scene).name})
+    for name in ("metrics.json", "history.csv", "environment.json", *([WEIGHTS] if weights else [])):
+        write(folder / name, partial(shutil.copyfile, run.path / name))
 
 
 def results_table(runs: list[Run]) -> str:

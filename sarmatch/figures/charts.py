@@ -68,7 +68,7 @@ def overlap_histograms(offsets: np.ndarray, overlaps: np.ndarray, tile: float, u
     """
     figure, axes = new_figure(10, 3.8, 1, 2)
     left, right = axes[0]
-    *_, picture = left.hist2d(*offsets.T, bins=20, range=[[-tile / 2, tile / 2]] * 2, cmap="Blues", vmin=0)
+    *_, picture = left.hist2d(*offsets.T, bins=10, range=[[-tile / 2, tile / 2]] * 2, cmap="Blues", vmin=0)
     figure.colorbar(picture, ax=left, label="queries (count)")
     left.set(
         xlabel=f"offset east ({unit})",
@@ -186,7 +186,8 @@ def error_cdf(
         # a query on the grid has an error of 0 m, which a logarithmic axis shows at its left edge
         ax.ecdf(np.maximum(values, 1), lw=2, label=name, color=style["color"], linestyle=style["linestyle"])
     for name, shares in points.items():
-        ax.plot(shares.keys(), shares.values(), lw=1.2, label=name, **method_line(name))
+        style = method_line(name) | {"linestyle": "none"}  # nothing is known between the points
+        ax.plot(shares.keys(), shares.values(), label=name, mec="black", mew=0.5, **style)
     ax.set(
         xscale="log",
         xlim=(1, None),
@@ -212,7 +213,7 @@ def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = 
     data
         `simulated` or `real`.
     """
-    figure, axes = new_figure(9, 3.5, 1, 2)
+    figure, axes = new_figure(10.5, 3.5, 1, 2)
     left, right = axes[0]
     left.plot(history["epoch"], history["loss"], "-o", color=BLUE)
     left.set(xlabel="epoch (count)", ylabel="training loss (nats)", title="loss on training pairs", ylim=(0, None))
@@ -223,7 +224,7 @@ def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = 
     right.set(
         xlabel="epoch (count)", ylabel="share of queries (0 to 1)", title="recall on validation ground", ylim=(0, None)
     )
-    right.legend(frameon=False)
+    right.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
     for ax in axes[0]:
         ax.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(f"Training ({data})" if data else "Training")

@@ -1,6 +1,7 @@
 """Maps of whole areas: where things lie, what was found, and which ground is for what."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -23,17 +24,20 @@ from sarmatch.figures.style import (
 from sarmatch.scenes.scene import Area, Raster, Scene
 
 
-def overview(raster: Raster, longest: int = 900) -> np.ndarray:
-    """A raster by every n-th pixel, `float32 (C, h, w)` with `h, w <= longest`; NaN where no tile lies."""
+def overview(raster: Raster, longest: int = 1024) -> np.ndarray:
+    """A raster averaged over blocks of pixels, `float32 (C, h, w)` with `h, w <= longest`; NaN where no tile lies."""
     row0, col0, row1, col1 = raster.bounds
-    step = max(1, -(-max(row1 - row0, col1 - col0) // longest))
+    side = max(row1 - row0, col1 - col0)
+    step = 2 ** max(0, int(np.ceil(np.log2(side / longest))))  # tiles are mostly multiples of it, so no seam shows
     image = np.full((raster.channels, -(-(row1 - row0) // step), -(-(col1 - col0) // step)), np.nan, np.float32)
     for t in raster.tiles:
-        first_row, first_col = -(t.row - row0) % step, -(t.col - col0) % step
-        part = t.load()[:, first_row::step, first_col::step]
-        top, left = (t.row - row0 + first_row) // step, (t.col - col0 + first_col) // step
-        scaled = part / np.float32(255) if part.dtype == np.uint8 else part
-        image[:, top : top + part.shape[1], left : left + part.shape[2]] = scaled
+        skip_row, skip_col = -(t.row - row0) % step, -(t.col - col0) % step
+        part = t.load()[:, skip_row:, skip_col:]
+        height, width = part.shape[1] // step, part.shape[2] // step
+        blocks = part[:, : height * step, : width * step].reshape(len(part), height, step, width, step)
+        top, left = (t.row - row0 + skip_row) // step, (t.col - col0 + skip_col) // step
+        mean = blocks.mean((2, 4), dtype=np.float32) / (255 if part.dtype == np.uint8 else 1)
+        image[:, top : top + height, left : left + width] = mean
     return image
 
 
@@ -115,6 +119,7 @@ def map_with_places(
         for strip in area.strips:
             map_frame.box(ax, strip.bounds, color=BLACK, linewidth=1, linestyle=(0, (1, 2)))
         handles.append(Line2D([], [], color=BLACK, linewidth=1, linestyle=(0, (1, 2)), label="edge of a SAR strip"))
+    map_frame.fill(ax, area.strip(row.strip).bounds, facecolor=YELLOW, alpha=0.15, lw=0)
     map_frame.box(ax, area.strip(row.strip).bounds, color=YELLOW, linewidth=3)
     handles.append(Line2D([], [], color=YELLOW, linewidth=3, label=f"strip of the query ({row.strip})"))
 
@@ -169,22 +174,15 @@ def map_of_outcomes(scene: Scene, queries: pd.DataFrame, found: np.ndarray, titl
     map_frame = Frame(scene, area)
     figure, axes = new_figure(8.6, 6.2)
     ax = axes[0, 0]
-    map_frame.draw(ax, fade=0.45)
-    xy, handles = map_frame.of_table(queries), []
-    for state, mask, text in (("wrong", ~found, "not found"), ("true", found, "found")):
-        style = PLACES[state]
+    map_frame.draw(ax, fade=0.5)
+    xy = map_frame.of_table(queries)
+    for state, mask, text, look in (
+        ("true", found, "found", {"marker": "o", "ms": 5, "mec": "white", "mew": 0.5, "zorder": 3}),
+        ("wrong", ~found, "not found", {"marker": "x", "ms": 4, "mew": 1.1, "zorder": 2}),
+    ):
         label = f"{text}: {mask.sum()} of {len(mask)}"
-        (line,) = ax.plot(
-            *xy[mask].T,
-            style["marker"],
-            color=style["color"],
-            ms=6 if state == "true" else 4,
-            mec="black",
-            mew=0.3,
-            label=label,
-        )
-        handles.insert(0, line)
-    _legend(ax, handles)
+        ax.plot(*xy[mask].T, linestyle="none", color=PLACES[state]["color"], label=label, **look)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0, frameon=False)
     ax.set_title(f"{title}: {area.name} ({scene.label})")
     return figure
 
@@ -205,10 +203,10 @@ def split_map(scene: Scene, tables: dict[str, pd.DataFrame]) -> Figure:
             map_frame = Frame(scene, area)
             map_frame.draw(ax, fade=0.55)
             pieces = table[table.area == area.name]
-            if protocol == "cross_area" and len(pieces):
-                map_frame.fill(
-                    ax, area.map.bounds, facecolor="none", edgecolor=SPLIT_COLOURS["guard"], hatch="xx", lw=0
-                )
+            bands = sorted(set(zip(pieces["row0"], pieces["row1"], strict=True)))
+            for (_, above), (below, _) in pairwise(bands):
+                box = (above, area.map.bounds[1], below, area.map.bounds[3])
+                map_frame.fill(ax, box, facecolor="none", edgecolor=SPLIT_COLOURS["guard"], hatch="xxx", lw=0)
             _draw_pieces(ax, map_frame, pieces)
             ax.set_title(f"{protocol}: {area.name}" + ("" if len(pieces) else " (not used)"), fontsize="medium")
     for ax in axes[:, 1:].flat:
@@ -223,24 +221,22 @@ def split_map(scene: Scene, tables: dict[str, pd.DataFrame]) -> Figure:
 
 
 def _draw_pieces(axes: Axes, map_frame: Frame, pieces: pd.DataFrame) -> None:
-    """Strips clipped to their ground; of passes over the same ground the later ones are drawn narrower, so all show."""
-    drawn: list[tuple[int, ...]] = []
+    """Strips clipped to their ground; where splits share ground, the later one is drawn inside the first."""
+    names: dict[tuple[tuple[int, ...], str], list[str]] = {}
     for piece in pieces.itertuples():
         row0, col0, row1, col1 = map_frame.area.strip(piece.strip).bounds
         box = (max(row0, piece.row0), max(col0, piece.col0), min(row1, piece.row1), min(col1, piece.col1))
-        if box[0] >= box[2] or box[1] >= box[3]:
-            continue
-        repeats = drawn.count(box)
-        drawn.append(box)
-        inset = (box[3] - box[1]) * 0.25 * repeats
+        if box[0] < box[2] and box[1] < box[3]:
+            names.setdefault((box, piece.split), []).append(piece.strip)
+    boxes = [box for box, _ in names]
+    for i, ((box, split), strips) in enumerate(names.items()):
+        inset = (box[3] - box[1]) * 0.22 * boxes[:i].count(box)
         inner = (box[0] + inset, box[1] + inset, box[2] - inset, box[3] - inset)
-        colour = SPLIT_COLOURS[piece.split]
-        map_frame.fill(axes, inner, facecolor=colour, alpha=0.45 if repeats == 0 else 0.8, lw=0)
+        map_frame.fill(axes, inner, facecolor=SPLIT_COLOURS[split], alpha=0.75 if inset else 0.45, lw=0)
         map_frame.box(axes, inner, color=BLACK, linewidth=1)
         if len(map_frame.area.strips) <= 6:
-            height = box[2] - box[0]
-            at = (box[0] + height * (0.12 if repeats == 0 else 0.5), (box[1] + box[3]) / 2)
-            (xy,) = map_frame.of_grid([at[0]], [at[1]])
-            axes.text(
-                *xy, f"{piece.strip}\n{piece.split}", ha="center", va="center", color="white", path_effects=DARK_EDGE
-            )
+            middle = (box[0] + box[2]) / 2
+            row = box[0] + (box[3] - box[1]) * 0.12 if boxes.count(box) > 1 and not inset else middle
+            ((x, y),) = map_frame.of_grid([row], [(box[1] + box[3]) / 2])
+            text = f"{', '.join(strips)}: {split}"
+            axes.text(x, y, text, ha="center", va="center", color="white", path_effects=DARK_EDGE)

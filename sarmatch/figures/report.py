@@ -32,7 +32,8 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 1060px; mar
 h1 { margin-bottom: 0 } h2 { margin-top: 2em; border-bottom: 1px solid #ccc } img { max-width: 100% }
 table { border-collapse: collapse; margin: 1em 0 } caption { text-align: left; font-weight: bold; padding: .3em 0 }
 th, td { padding: .25em .9em; border-bottom: 1px solid #ddd; text-align: right }
-th:first-child, td:first-child { text-align: left } td.ours { font-weight: bold } .tag { background: #eee; padding: 0 .5em }
+th:first-child, td:first-child { text-align: left }
+td.ours { font-weight: bold } .tag { background: #eee; padding: 0 .5em }
 p.read { color: #444 } pre { background: #f6f6f6; padding: .8em; overflow-x: auto; font-size: 13px }
 """
 
@@ -68,7 +69,7 @@ def _page(run: "Run", scene: Scene) -> Iterator[str]:
         metrics[["protocol", "kind"]].itertuples(index=False, name=None),
         key=lambda task: (task[0], task[1] != "arbitrary"),
     )
-    results, tiles = run.results(protocol, kind), _gallery(run, scene, protocol, kind)
+    results, tiles = _results(run, protocol, kind), _gallery(run, scene, protocol, kind)
     size = int(tiles["size"].iloc[0])
     side = f"{size} px, {size * scene.pixel_size:.0f} m" if scene.has_coordinates else f"{size} px, no coordinates"
 
@@ -82,9 +83,10 @@ def _page(run: "Run", scene: Scene) -> Iterator[str]:
         caption = f"{task[0]}, {task[1]}: {count} test queries, gallery of {task[2]} tiles ({scene.label})"
         yield _table(table.droplevel(["protocol", "kind", "gallery"]), caption, config.encoder)
     yield (
-        '<p class="read">Recall as shares of the queries, errors in metres. <em>hit_rate</em>: no tile off the query\'s '
-        "ground scores above the true one (VIGOR). <em>chance</em>: a random tile. <em>ceiling</em>: the centre of the right "
-        "tile, which is what a perfect search answers. Ties count against the method.</p>"
+        '<p class="read">Recall as shares of the queries, errors in metres. <em>hit_rate</em>: no tile off '
+        "the ground of the query scores above the true one (VIGOR). <em>chance</em>: a random tile. "
+        "<em>ceiling</em>: the centre of the right tile, which is what a perfect search answers. "
+        "Ties count against the method.</p>"
     )
     yield _image(recall_curves(metrics))
     if scene.has_coordinates:
@@ -98,8 +100,8 @@ def _page(run: "Run", scene: Scene) -> Iterator[str]:
     yield f"<h2>Queries found and missed ({protocol}, {kind})</h2>"
     right = (results["rank"] == 0).to_numpy()
     yield (
-        f"<p>The true tile came first for {right.sum()} of {len(right)} queries. Shown are the first {SHOWN} of the table "
-        "that were found and the first that were missed, not chosen by eye.</p>"
+        f"<p>The true tile came first for {right.sum()} of {len(right)} queries. Shown are the first {SHOWN} found "
+        f"and the first {SHOWN} missed in the table, not chosen by eye.</p>"
     )
     for mask, name in ((right, "found"), (~right, "missed")):
         chosen = results[mask].head(SHOWN)
@@ -121,6 +123,12 @@ def _page(run: "Run", scene: Scene) -> Iterator[str]:
     yield f"<pre>{escape(json.dumps(config.model_dump(mode='json'), indent=2))}</pre>"
 
 
+def _results(run: "Run", protocol: str, kind: str) -> pd.DataFrame:
+    """The results of a task; a strip may be called "005", which is no number."""
+    path = run.path / f"results_{protocol}_{kind}.json"
+    return pd.read_json(path, orient="records", dtype={"area": str, "strip": str})
+
+
 def _gallery(run: "Run", scene: Scene, protocol: str, kind: str) -> pd.DataFrame:
     """The tiles that `found` and `positive` of a run's results count in."""
     config = run.config
@@ -129,12 +137,11 @@ def _gallery(run: "Run", scene: Scene, protocol: str, kind: str) -> pd.DataFrame
 
 
 def _headline(run: "Run", scene: Scene, protocol: str, kind: str) -> str:
-    table = run.summary.loc[(protocol, kind)].droplevel("gallery")
+    table = run.summary.xs((protocol, kind), level=["protocol", "kind"]).reset_index("gallery")
     ours, floor, row = run.config.encoder, run.config.floor, table.loc["recall@1"]
-    gallery = run.summary.loc[(protocol, kind)].index.get_level_values("gallery")[0]
     text = (
         f"{protocol}, {kind} queries: the true tile comes first for <strong>{row[ours]:.1%}</strong> of them, out of "
-        f"{gallery} tiles (chance {row['chance']:.2%}, {floor} {row[floor]:.1%})."
+        f"{row['gallery']:.0f} tiles (chance {row['chance']:.2%}, {floor} {row[floor]:.1%})."
     )
     if scene.has_coordinates:
         row = table.loc["median_m"]
@@ -160,13 +167,15 @@ def _table(table: pd.DataFrame, caption: str, ours: str) -> str:
 
 
 def _errors(run: "Run", scene: Scene, protocol: str, kind: str, tiles: pd.DataFrame) -> Figure:
-    results, xy = run.results(protocol, kind), positions(tiles)
+    results, xy = _results(run, protocol, kind), positions(tiles)
     perfect = localization_errors(xy[results["positive"]], positions(results))
     task = run.metrics.query("protocol == @protocol and kind == @kind").set_index("method")
 
     def shares(method: str, prefix: str) -> dict[float, float]:
         start, row = f"{prefix}within_", task.loc[method].dropna()
-        return {float(k[len(start) : -1]): row[k] for k in row.index if k.startswith(start)}
+        points = {float(k[len(start) : -1]): row[k] for k in row.index if k.startswith(start)}
+        points |= {row[f"{prefix}median_m"]: 0.5, row[f"{prefix}p90_m"]: 0.9}
+        return dict(sorted(points.items()))
 
     return error_cdf(
         {run.config.encoder: results["error_m"].to_numpy(), "ceiling": perfect},

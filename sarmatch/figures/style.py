@@ -27,7 +27,7 @@ SPLIT_COLOURS = {"train": BLUE, "val": PURPLE, "test": YELLOW, "guard": GREY}
 METHODS = {
     "plain": {"color": BLUE, "linestyle": "-", "marker": "o"},
     "hog": {"color": ORANGE, "linestyle": "-.", "marker": "s"},
-    "chance": {"color": GREY, "linestyle": ":", "marker": "_"},
+    "chance": {"color": GREY, "linestyle": ":", "marker": "v"},
     "ceiling": {"color": BLACK, "linestyle": "--", "marker": "^"},
 }
 _OTHERS = (PURPLE, SKY, GREEN, RED)

@@ -78,7 +78,7 @@ RECIPES: dict[str, Recipe] = {
         "two simulated towns to learn from; tested on a held-out pass over one of them and on a third town",
         quick={
             "protocols": ("same_area", "cross_area"),
-            "epochs": 12,
+            "epochs": 14,
             "learning_rate": 2e-3,
             "augment": ("radiometry",),
             "floor_options": {"cells": 8, "sigma": 1.0},
@@ -89,8 +89,10 @@ RECIPES: dict[str, Recipe] = {
         "real Sentinel-1 against Sentinel-2 at 8.3 m a pixel: trained on one region, tested on another",
         quick={
             "protocols": ("cross_area",),
-            "epochs": 15,
+            "epochs": 100,
             "learning_rate": 2e-3,
+            "offset": 0.5,
+            "val_queries": 1000,
             "floor_options": {"cells": 16, "sigma": 2.0},
         },
         full={"encoder": "resnet18", "epochs": 60, "pairs_per_epoch": 16384, "precision": "bf16"},

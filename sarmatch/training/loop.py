@@ -124,6 +124,7 @@ def train(config: Config, scene: Scene, folder: Path) -> nn.Module:
                 flush=True,
             )
 
+    accelerator.wait_for_everyone()
     load_weights(encoder, folder / WEIGHTS)
     return encoder
 

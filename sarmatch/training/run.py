@@ -43,7 +43,7 @@ class Run:
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """One row per protocol, kind and method: the columns of `retrieval_report`."""
-        return pd.read_json(self.path / "metrics.json", orient="records")
+        return _read_records(self.path / "metrics.json")
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -84,6 +84,10 @@ class Run:
                 )
         return pd.DataFrame(rows).set_index(["protocol", "kind", "gallery", "measure"])
 
+    def task(self, scene: Scene, protocol: str, kind: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The test queries of this run, and the tiles they are searched among."""
+        return task(self.config, scene, protocol, kind)
+
     def scene(self) -> Scene:
         """The scene it ran on."""
         return load_scene(self.config.scene, self.config.profile)
@@ -94,7 +98,7 @@ class Run:
 
     def results(self, protocol: str, kind: str) -> pd.DataFrame:
         """One row per test query: its window, the true tile, rank, and the first tiles found with their scores."""
-        return pd.read_json(self.path / f"results_{protocol}_{kind}.json", orient="records")
+        return _read_records(self.path / f"results_{protocol}_{kind}.json")
 
     @property
     def report(self) -> Path:
@@ -141,6 +145,22 @@ def run(config: Config, folder: Path | None = None) -> Run:
     return load_run(folder)
 
 
+def task(
+    config: Config, scene: Scene, protocol: str, kind: str, split: str = "test"
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Queries of a split as the config draws them, and the tiles they are searched among."""
+    return search_task(
+        scene,
+        kind,
+        config.patch_size,
+        split,
+        protocol=protocol,
+        stride=config.stride,
+        count=config.test_queries,
+        seed=config.seed + 2,
+    )
+
+
 def evaluate(
     encoder: nn.Module, scene: Scene, config: Config, protocol: str, kind: str, split: str = "test"
 ) -> tuple[dict[str, float], pd.DataFrame]:
@@ -154,16 +174,7 @@ def evaluate(
         The query table with `rank`, `found` and `score` (lists of the first ten tiles), and `error_m` of the first one
         where the scene has coordinates.
     """
-    asked, tiles = search_task(
-        scene,
-        kind,
-        config.patch_size,
-        split,
-        protocol=protocol,
-        stride=config.stride,
-        count=config.test_queries,
-        seed=config.seed + 2,
-    )
+    asked, tiles = task(config, scene, protocol, kind, split)
     query, reference = embed_tables(encoder, scene, asked, tiles, config)
     query_xy, tile_xy = positions(asked), positions(tiles)
     scores = query @ reference.T
@@ -234,6 +245,11 @@ def load_run(path: Path | str) -> Run:
     if not (path / "metrics.json").is_file():
         raise FileNotFoundError(f"{path}: no finished run here (metrics.json is missing); sm.run(config) makes one")
     return Run(path, Config(**json.loads((path / "config.json").read_text())))
+
+
+def _read_records(path: Path) -> pd.DataFrame:
+    """A list of JSON objects as a table; pandas' own reader would take a strip called "007" for a number."""
+    return pd.DataFrame(json.loads(path.read_text()))
 
 
 def compare(runs: list[Run]) -> pd.DataFrame:
