@@ -1,4 +1,4 @@
-"""Tiny fake data, made on the spot: data set folders in every layout that is read, and a scene small enough to train on."""
+"""Tiny fake data, made on the spot: folders in every layout that is read, and a scene small enough to train on."""
 
 import json
 from pathlib import Path
@@ -25,8 +25,8 @@ def sentinel_corners(region: str, number: int) -> list[list[float]]:
 def write_sentinel(folder: Path, layout: str = "local", tiles: int = 2) -> Path:
     """Write a Sentinel folder with the first `tiles` tiles of both regions.
 
-    `local` is tiles.json with JPEG maps and one-channel SAR; `public` is dataset/metadata.json with PNG maps, SAR as RGB of
-    equal channels, and one name listed twice, of which the last entry is right.
+    `local` is tiles.json with JPEG maps and one-channel SAR; `public` is dataset/metadata.json with PNG maps, SAR as
+    RGB of equal channels, and one name listed twice, of which the last entry is right.
     """
     public = layout == "public"
     images = folder / "dataset" if public else folder
@@ -62,7 +62,7 @@ def write_pairs(folder: Path, count: int = 10, size: int = 96) -> Path:
 
 
 def tiny_scene(size: int = 320, test_areas: tuple[str, ...] = ("unseen",), seed: int = 0) -> Scene:
-    """Areas `one`, `two` and `unseen` of `size` px at 0.5 m, with SAR that follows the optical map so closely that it is easy.
+    """Areas `one`, `two` and `unseen` of `size` px at 0.5 m, with SAR that follows the map so closely that it is easy.
 
     A patch is 32 px. Every area has a strip over its left and one over its right half; `one` is flown twice, and what
     was seen the second time is held out. Without test areas there is only area `one`.

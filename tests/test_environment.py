@@ -62,7 +62,9 @@ def test_constraints_fit_the_bounds_and_pin_every_direct_dependency():
     assert not declared.keys() - pins.keys(), "not pinned in constraints.txt"
     wrong = {name: (pins[name], str(bound)) for name, bound in declared.items() if not bound.contains(pins[name])}
     assert not wrong, f"constraints.txt breaks the bounds of pyproject.toml: {wrong}"
-    assert not [v for v in pins.values() if "+" in v], "a local version such as +cpu installs on one kind of machine only"
+    assert not [v for v in pins.values() if "+" in v], (
+        "a local version such as +cpu installs on one kind of machine only"
+    )
 
 
 def test_nothing_installs_both_builds_of_faiss():

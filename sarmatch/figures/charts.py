@@ -130,7 +130,7 @@ def recall_curves(metrics: pd.DataFrame, ks: tuple[int, ...] = (1, 5, 10)) -> Fi
     Parameters
     ----------
     metrics
-        A run's `metrics`.
+        A run's `metrics`. Bands are its intervals `recall@k_low` to `recall@k_high`, where it has them.
     ks
         Those the table holds.
     """
@@ -138,6 +138,9 @@ def recall_curves(metrics: pd.DataFrame, ks: tuple[int, ...] = (1, 5, 10)) -> Fi
     figure, axes = new_figure(2.9 * len(groups) + 0.6, 3.9, 1, len(groups), sharey=True)
     for ax, ((protocol, kind), table) in zip(axes[0], groups, strict=True):
         for row in table.to_dict("records"):
+            if "recall@1_low" in row:
+                ends = [[row[f"recall@{k}_{end}"] for k in ks] for end in ("low", "high")]
+                ax.fill_between(range(len(ks)), *ends, color=method_line(row["method"])["color"], alpha=0.2, lw=0)
             ax.plot(
                 range(len(ks)),
                 [row[f"recall@{k}"] for k in ks],
@@ -159,7 +162,8 @@ def recall_curves(metrics: pd.DataFrame, ks: tuple[int, ...] = (1, 5, 10)) -> Fi
     axes[0, 0].set_ylabel("R@k (share of queries)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    figure.suptitle(f"How often the right tile is among the first k ({metrics['data'].iloc[0]})")
+    bands = "; bands: 95 % interval over blocks of ground" if "recall@1_low" in metrics else ""
+    figure.suptitle(f"How often the right tile is among the first k ({metrics['data'].iloc[0]}{bands})")
     return figure
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy.ndimage import distance_transform_edt
 
 from sarmatch.figures.style import (
     DARK_EDGE,
@@ -88,8 +89,8 @@ def annotated_pair(
     sar, optical
         `(1, H, W)` and `(3, H, W)`.
     masks
-        Some of `layover`, `shadow`, `double bounce`: bool `(H, W)` each, on the same grid. The effect is named at the
-        spot of the mask that lies deepest inside it.
+        Some of `layover`, `shadow`, `double bounce`: bool `(H, W)` each, on the same grid. The effect is named at a
+        spot near the middle that lies deep inside it.
     sar_scale, pixel_size, title, data
         As for `pair`.
     """
@@ -110,7 +111,7 @@ def annotated_pair(
     axes[0, 1].annotate(
         "", (0.22, 0.93), (0.04, 0.93), "axes fraction", arrowprops={"arrowstyle": "-|>", "color": YELLOW, "lw": 3}
     )
-    texts = {"layover": (0.03, 0.74), "shadow": (0.62, 0.80), "double bounce": (0.05, 0.16)}
+    texts = {"layover": (0.03, 0.74), "shadow": (0.62, 0.80), "double bounce": (0.3, 0.1)}
     for name, mask in masks.items():
         colour = EFFECTS[name]
         tint = np.zeros((*mask.shape, 4))
@@ -142,10 +143,12 @@ def _rgb(colour: str) -> tuple[float, float, float]:
 
 
 def _deepest(mask: np.ndarray) -> tuple[float, float]:
-    """Pixel of the mask farthest from its rim: a safe spot for the tip of an arrow."""
-    from scipy.ndimage import distance_transform_edt
-
-    row, col = np.unravel_index(distance_transform_edt(mask).argmax(), mask.shape)
+    """Pixel in the middle of the picture that lies deepest in the mask: a safe spot for the tip of an arrow."""
+    height, width = mask.shape
+    middle = np.zeros_like(mask)
+    middle[height // 4 : -height // 4, width // 8 : -width // 8] = True
+    depth = distance_transform_edt(mask) * middle
+    row, col = np.unravel_index(depth.argmax(), mask.shape)
     return row + 0.5, col + 0.5
 
 

@@ -18,7 +18,7 @@ from sarmatch.figures.maps import map_of_outcomes, map_with_places
 from sarmatch.figures.panels import retrieval_rows
 from sarmatch.figures.style import use_style
 from sarmatch.files import write
-from sarmatch.patches import positions, search_task
+from sarmatch.patches import positions
 from sarmatch.scenes import Scene
 
 if TYPE_CHECKING:  # a figure imports no model, and a run knows how to make one
@@ -69,7 +69,7 @@ def _page(run: "Run", scene: Scene) -> Iterator[str]:
         metrics[["protocol", "kind"]].itertuples(index=False, name=None),
         key=lambda task: (task[0], task[1] != "arbitrary"),
     )
-    results, tiles = _results(run, protocol, kind), _gallery(run, scene, protocol, kind)
+    results, (_, tiles) = run.results(protocol, kind), run.task(scene, protocol, kind)
     size = int(tiles["size"].iloc[0])
     side = f"{size} px, {size * scene.pixel_size:.0f} m" if scene.has_coordinates else f"{size} px, no coordinates"
 
@@ -123,19 +123,6 @@ def _page(run: "Run", scene: Scene) -> Iterator[str]:
     yield f"<pre>{escape(json.dumps(config.model_dump(mode='json'), indent=2))}</pre>"
 
 
-def _results(run: "Run", protocol: str, kind: str) -> pd.DataFrame:
-    """The results of a task; a strip may be called "005", which is no number."""
-    path = run.path / f"results_{protocol}_{kind}.json"
-    return pd.read_json(path, orient="records", dtype={"area": str, "strip": str})
-
-
-def _gallery(run: "Run", scene: Scene, protocol: str, kind: str) -> pd.DataFrame:
-    """The tiles that `found` and `positive` of a run's results count in."""
-    config = run.config
-    drawn = {"count": config.test_queries, "seed": config.seed + 2}
-    return search_task(scene, kind, config.patch_size, "test", protocol=protocol, stride=config.stride, **drawn)[1]
-
-
 def _headline(run: "Run", scene: Scene, protocol: str, kind: str) -> str:
     table = run.summary.xs((protocol, kind), level=["protocol", "kind"]).reset_index("gallery")
     ours, floor, row = run.config.encoder, run.config.floor, table.loc["recall@1"]
@@ -167,7 +154,7 @@ def _table(table: pd.DataFrame, caption: str, ours: str) -> str:
 
 
 def _errors(run: "Run", scene: Scene, protocol: str, kind: str, tiles: pd.DataFrame) -> Figure:
-    results, xy = _results(run, protocol, kind), positions(tiles)
+    results, xy = run.results(protocol, kind), positions(tiles)
     perfect = localization_errors(xy[results["positive"]], positions(results))
     task = run.metrics.query("protocol == @protocol and kind == @kind").set_index("method")
 

@@ -87,7 +87,7 @@ class Ground(NamedTuple):
     tone: Floats  # in [0, 1], one value per object: roof colour, age of the asphalt, sort of crop
 
 
-# --------------------------------------------------------------------------------------------------------------- hashing
+# ----------------------------------------------------------------------------------------------------- hashing
 _GOLDEN, _P, _Q = np.uint32(0x9E3779B1), np.uint32(0x85EBCA77), np.uint32(0xC2B2AE3D)
 
 
@@ -142,7 +142,7 @@ def value_noise(seed: int, x: ArrayLike, y: ArrayLike, cell_m: float) -> Floats:
     return low + fy * (high - low)
 
 
-# ------------------------------------------------------------------------------------------------------------- districts
+# --------------------------------------------------------------------------------------------------- districts
 class District(NamedTuple):
     """One Voronoi cell of the town."""
 
@@ -231,10 +231,7 @@ def _locate_district(city: City, x: Floats, y: Floats) -> _Place:
     wx, wy = _warp(city, x, y)
     box = wx.min(), wx.max(), wy.min(), wy.max()
     first_i, last_i, first_j, last_j = (int(np.floor(b / DISTRICT_M)) for b in box)
-    table = [
-        district(city, i, j)
-        for i, j in product(range(first_i - 2, last_i + 3), range(first_j - 2, last_j + 3))
-    ]
+    table = [district(city, i, j) for i, j in product(range(first_i - 2, last_i + 3), range(first_j - 2, last_j + 3))]
     sx, sy = np.array([d[:2] for d in table]).T
     near = np.hypot(*(np.maximum(0, np.maximum(lo - s, s - hi)) for s, lo, hi in ((sx, *box[:2]), (sy, *box[2:]))))
     far = np.hypot(*(np.maximum(abs(lo - s), abs(s - hi)) for s, lo, hi in ((sx, *box[:2]), (sy, *box[2:]))))
@@ -263,7 +260,7 @@ def _locate_district(city: City, x: Floats, y: Floats) -> _Place:
     return _Place(k1, table, edge, nx.ravel()[pair], ny.ravel()[pair])
 
 
-# ----------------------------------------------------------------------------------------------------------------- water
+# ------------------------------------------------------------------------------------------------------- water
 class _River(NamedTuple):
     """Position relative to the river."""
 
@@ -294,7 +291,7 @@ def _terrain(city: City, x: Floats, y: Floats, bank: Floats) -> Floats:
     return (np.float32(city.relief_m) * hills * fade).astype(np.float32)
 
 
-# ----------------------------------------------------------------------------------------------------------------- trees
+# ------------------------------------------------------------------------------------------------------- trees
 def _trees(city: City, x: Floats, y: Floats, density: Floats) -> Floats:
     """Height of the crown above the ground, 0 without a tree.
 
@@ -324,7 +321,7 @@ def _trees(city: City, x: Floats, y: Floats, density: Floats) -> Floats:
     return crown
 
 
-# ------------------------------------------------------------------------------------------------------------- buildings
+# --------------------------------------------------------------------------------------------------- buildings
 class _Lot(NamedTuple):
     """Position within a lot; a runs along the street, b away from it."""
 
@@ -393,7 +390,7 @@ def _yard(lot: _Lot) -> tuple[NDArray[np.bool_], Floats]:
     return np.where(stacked, full, tank), np.where(stacked, containers, tanks).astype(np.float32)
 
 
-# ---------------------------------------------------------------------------------------------------------------- ground
+# ------------------------------------------------------------------------------------------------------ ground
 def ground(city: City, x: ArrayLike, y: ArrayLike) -> Ground:
     """Evaluate the city at positions; every position is independent of all others.
 
@@ -474,9 +471,9 @@ def ground(city: City, x: ArrayLike, y: ArrayLike) -> Ground:
     bridge = arterial & (river.bank < 0) & along_border
     water &= ~bridge
     beside = np.minimum(np.abs(quay_s - 30), np.abs(quay_s - 95))
-    quay = built_up & (river.bank < 4.5) | (kind == INDUSTRY) & (river.bank < 154) & (
-        (quay_s > 26) & (quay_s < 99)
-    ) & (np.minimum(beside, np.abs(river.bank - 150)) < 4.5)
+    quay = built_up & (river.bank < 4.5) | (kind == INDUSTRY) & (river.bank < 154) & ((quay_s > 26) & (quay_s < 99)) & (
+        np.minimum(beside, np.abs(river.bank - 150)) < 4.5
+    )
 
     # paint from the ground up
     lot_tone = unit(lot_key, 14)
@@ -546,7 +543,7 @@ def ground(city: City, x: ArrayLike, y: ArrayLike) -> Ground:
     return Ground(height, terrain, material, tone.astype(np.float32))
 
 
-# ------------------------------------------------------------------------------------------------------------------ grid
+# -------------------------------------------------------------------------------------------------------- grid
 def tiles(shape: tuple[int, int], rows: int = 128, cols: int = 512) -> Iterator[tuple[slice, slice]]:
     """Cut (H, W) into tiles small enough for the processor's cache."""
     for r, c in product(range(0, shape[0], rows), range(0, shape[1], cols)):
@@ -598,8 +595,8 @@ def ground_grid(
     x, y = (np.rot90(c, quarter_turns) for c in np.broadcast_arrays(x[None, :], y[:, None]))
     odd = quarter_turns % 2
     x, y = (x[:, :1], y[:1, :]) if odd else (x[:1, :], y[:, :1])
-    out = Ground(*(np.empty(x.shape[:odd] + y.shape[odd:] if False else np.broadcast_shapes(x.shape, y.shape), t)
-                   for t in (np.float32, np.float32, np.uint8, np.float32)))
+    shape = np.broadcast_shapes(x.shape, y.shape)
+    out = Ground(*(np.empty(shape, t) for t in (np.float32, np.float32, np.uint8, np.float32)))
 
     def fill(tile: tuple[slice, slice]) -> None:
         rows, cols = tile

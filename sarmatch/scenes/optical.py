@@ -33,7 +33,9 @@ _TABLE = np.array([_COLOURS[m][:3] for m in MATERIALS], np.float32) / 255
 _GRAIN = np.array([_COLOURS[m][3] for m in MATERIALS], np.float32)
 
 
-def cast_shadow(height: Floats, pixel_size: float, sun_azimuth_deg: float, sun_elevation_deg: float) -> NDArray[np.bool_]:
+def cast_shadow(
+    height: Floats, pixel_size: float, sun_azimuth_deg: float, sun_elevation_deg: float
+) -> NDArray[np.bool_]:
     """Where the sun is hidden, by max-plus doubling.
 
     After k steps T(p) is the highest of the sun rays that graze the first 2^k pixels towards the sun, so that a
@@ -128,7 +130,13 @@ def render_map(
     wide = (shape[0] + top + bottom, shape[1] + left + right)
     x, y = x0 - left * pixel_size, y_top + top * pixel_size
     whole = render_optical(
-        ground_grid(city, x, y, wide, pixel_size, workers=workers), pixel_size, seed=city.seed, x0=x, y_top=y,
-        sun_azimuth_deg=sun_azimuth_deg, sun_elevation_deg=sun_elevation_deg, workers=workers,
+        ground_grid(city, x, y, wide, pixel_size, workers=workers),
+        pixel_size,
+        seed=city.seed,
+        x0=x,
+        y_top=y,
+        sun_azimuth_deg=sun_azimuth_deg,
+        sun_elevation_deg=sun_elevation_deg,
+        workers=workers,
     )
     return np.ascontiguousarray(whole[:, top : top + shape[0], left : left + shape[1]])

@@ -6,7 +6,8 @@ the map and every height is displaced towards the sensor by h / tan(theta).
 
 The geometry follows the two-pass layover and shadow sweep of range-Doppler simulators, written as an illuminated
 frontier; the wall-ground double bounce is the geometrical-optics form of Franceschetti, Iodice and Riccio (TGRS 40(8),
-2002). The backscatter coefficients are rounded values typical of X band, meant for a plausible image, not for radiometry.
+2002). The backscatter coefficients are rounded values typical of X band, meant for a plausible image and
+not for radiometry.
 """
 
 from typing import NamedTuple
@@ -73,9 +74,7 @@ def _angle(incidence_deg: float) -> tuple[float, float]:
     return float(np.sin(theta)), float(np.cos(theta))
 
 
-def frontier(
-    height: ArrayLike, pixel_size: float, incidence_deg: float
-) -> tuple[NDArray[np.bool_], Doubles, Doubles]:
+def frontier(height: ArrayLike, pixel_size: float, incidence_deg: float) -> tuple[NDArray[np.bool_], Doubles, Doubles]:
     """Sweep the illuminated frontier from near to far range.
 
     Along the coordinate u = x cos(theta) + h sin(theta), square to the rays, a sample is lit when no nearer one has a
@@ -289,9 +288,7 @@ def trace(
     return out
 
 
-def speckle(
-    shape: tuple[int, int], looks: float, texture_order: float | None, rng: np.random.Generator
-) -> Floats:
+def speckle(shape: tuple[int, int], looks: float, texture_order: float | None, rng: np.random.Generator) -> Floats:
     """Multiplicative noise of mean 1: gamma of `looks` looks, times a gamma texture when an order is given (K law).
 
     The equivalent number of looks is 1 / ((1 + 1/looks) (1 + 1/order) - 1).
@@ -364,11 +361,15 @@ def render_strip(
     # margins of the turned grid (top, bottom, left, right) brought back to north up
     west, north, east, south = np.roll([near, side, far, side], {0: 0, 1: 1, 2: 2, 3: 3}[turns])
     wide = (shape[0] + north + south, shape[1] + west + east)
-    ground = ground_grid(
-        city, x0 - west * pixel_size, y_top + north * pixel_size, wide, pixel_size, turns, workers
-    )
+    ground = ground_grid(city, x0 - west * pixel_size, y_top + north * pixel_size, wide, pixel_size, turns, workers)
     image = render_sar(
-        ground, pixel_size, incidence_deg=incidence_deg, seed=seed, polarisation=polarisation, workers=workers, **options
+        ground,
+        pixel_size,
+        incidence_deg=incidence_deg,
+        seed=seed,
+        polarisation=polarisation,
+        workers=workers,
+        **options,
     )
     image = np.rot90(image, -turns)[north : north + shape[0], west : west + shape[1]]
     return np.ascontiguousarray(image[None])

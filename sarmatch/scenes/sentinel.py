@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from rasterio.warp import transform as warp_points
 
-from sarmatch.scenes.images import read_image, verify_images
+from sarmatch.scenes.images import BadImageError, image_size, read_image, verify_images
 from sarmatch.scenes.scene import Area, Raster, Scene, Tile
 
 CRS = "EPSG:3395"
@@ -109,6 +109,9 @@ def read_sentinel(folder: Path) -> Scene:
             f"{folder}: no tile of the known regions has an entry, opt/NNN and sar/NNN; found {len(corners)} entries, "
             f"{len(opt)} optical and {len(sar)} SAR files"
         )
+    for path in (files[n] for names in regions.values() for n in names for files in (opt, sar)):
+        if image_size(path) != (TILE, TILE):
+            raise BadImageError(f"{path}: is {image_size(path)} px (height, width), expected {(TILE, TILE)}")
     verify_images([(opt[n], 3) for names in regions.values() for n in names])
     verify_images([(sar[n], 1) for names in regions.values() for n in names])
 
@@ -170,10 +173,14 @@ def _grid_step(distance: float) -> int:
 def _corners(folder: Path) -> tuple[Path, dict[str, list[list[float]]]]:
     """The folder that holds `opt/` and `sar/`, and the corners of every tile by its name."""
     if (folder / "tiles.json").is_file():
-        entries = json.loads((folder / "tiles.json").read_text())
-        return folder, {e["id"]: e["corners_epsg3395"] for e in entries}
-    if (folder / "dataset").is_dir():
-        folder = folder / "dataset"
-    entries = json.loads((folder / "metadata.json").read_text())
-    # A name listed twice is right in its last entry, which is the one a dict keeps.
-    return folder, {Path(e["fragment_filename"]).stem: e["corners_EPSG:3395"] for e in entries}
+        path, name, corners = folder / "tiles.json", "id", "corners_epsg3395"
+    else:
+        folder = folder / "dataset" if (folder / "dataset").is_dir() else folder
+        path, name, corners = folder / "metadata.json", "fragment_filename", "corners_EPSG:3395"
+    try:
+        # A name listed twice is right in its last entry, which is the one a dict keeps.
+        return folder, {Path(entry[name]).stem: entry[corners] for entry in json.loads(path.read_text())}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not readable as JSON ({error})") from error
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected a list of objects with {name!r} and {corners!r} ({error!r})") from error

@@ -10,7 +10,7 @@ from sarmatch.scenes import Area, NoCoordinatesError, Raster, Scene, Tile
 
 @st.composite
 def mosaics(draw):
-    """A raster of up to nine tiles of unequal height and width with gaps, and the image it stands for, NaN in the gaps."""
+    """A raster of up to nine unequal tiles with gaps, and the image it stands for, NaN in the gaps."""
     heights = draw(st.lists(st.integers(1, 6), min_size=1, max_size=3))
     widths = draw(st.lists(st.integers(1, 6), min_size=1, max_size=3))
     row0, col0 = draw(st.integers(-5, 5)), draw(st.integers(-5, 5))
