@@ -8,6 +8,7 @@ from sarmatch.figures.charts import (
     overlap_histograms,
     pipeline,
     recall_curves,
+    shares_within,
     training_curve,
 )
 from sarmatch.figures.maps import map_of_outcomes, map_with_places, overview, split_map
@@ -34,6 +35,7 @@ __all__ = [
     "place_of",
     "recall_curves",
     "retrieval_rows",
+    "shares_within",
     "split_map",
     "tiling",
     "to_display",

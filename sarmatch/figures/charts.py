@@ -205,6 +205,22 @@ def error_cdf(
     return figure
 
 
+def shares_within(numbers: Mapping[str, float], prefix: str = "") -> dict[float, float]:
+    """Points of an error distribution, `{metres: share}`, from the keys that `sarmatch.evaluation.error_summary` gives.
+
+    Parameters
+    ----------
+    numbers
+        E.g. a row of a run's metrics.
+    prefix
+        `chance_` or `ceiling_` for those instead.
+    """
+    start = f"{prefix}within_"
+    points = {float(k[len(start) : -1]): v for k, v in dict(numbers).items() if k.startswith(start) and v == v}
+    points |= {numbers[f"{prefix}median_m"]: 0.5, numbers[f"{prefix}p90_m"]: 0.9}
+    return dict(sorted(points.items()))
+
+
 def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = "") -> Figure:
     """Loss and validation recall by epoch; the epoch that was kept is marked.
 

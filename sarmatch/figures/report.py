@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sarmatch.evaluation import localization_errors
-from sarmatch.figures.charts import error_cdf, recall_curves, training_curve
+from sarmatch.figures.charts import error_cdf, recall_curves, shares_within, training_curve
 from sarmatch.figures.maps import map_of_outcomes, map_with_places
 from sarmatch.figures.panels import retrieval_rows
 from sarmatch.figures.style import use_style
@@ -158,15 +158,9 @@ def _errors(run: "Run", scene: Scene, protocol: str, kind: str, tiles: pd.DataFr
     perfect = localization_errors(xy[results["positive"]], positions(results))
     task = run.metrics.query("protocol == @protocol and kind == @kind").set_index("method")
 
-    def shares(method: str, prefix: str) -> dict[float, float]:
-        start, row = f"{prefix}within_", task.loc[method].dropna()
-        points = {float(k[len(start) : -1]): row[k] for k in row.index if k.startswith(start)}
-        points |= {row[f"{prefix}median_m"]: 0.5, row[f"{prefix}p90_m"]: 0.9}
-        return dict(sorted(points.items()))
-
     return error_cdf(
         {run.config.encoder: results["error_m"].to_numpy(), "ceiling": perfect},
-        {run.config.floor: shares(run.config.floor, ""), "chance": shares(run.config.encoder, "chance_")},
+        {run.config.floor: shares_within(task.loc[run.config.floor]), "chance": shares_within(task.iloc[0], "chance_")},
         f"{protocol}, {kind}: {len(results)} queries, {len(tiles)} tiles",
         scene.label,
     )

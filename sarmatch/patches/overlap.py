@@ -55,7 +55,7 @@ def overlapping_references(
     shares : float64 `(Q, M)`
         The overlap of each, padded with 0.
     """
-    width = min((int(np.ceil(size / stride)) + 1) ** 2, len(reference))
+    width = min((2 * int(np.ceil(size / stride))) ** 2, len(reference))  # corners less than `size` away on each axis
     distance, indices = cKDTree(reference).query(query, k=width, p=np.inf, distance_upper_bound=size)
     indices, distance = indices.reshape(len(query), -1), distance.reshape(len(query), -1)
     found = np.isfinite(distance)

@@ -49,7 +49,7 @@ def load_training_state(path: Path, model: torch.nn.Module, optimizer: torch.opt
 def describe_environment() -> dict[str, str]:
     """Versions, machine and commit that a number was made with."""
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.strip()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return {

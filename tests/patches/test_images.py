@@ -1,0 +1,113 @@
+"""Pixels of patches, pairs for training, and transforms that keep pairs together."""
+
+import numpy as np
+import pytest
+import torch
+
+from sarmatch.patches import PatchImages, TrainingPairs, overlap, pair_overlap, queries, read_patch, to_input
+from sarmatch.patches import training_regions as ground_to_train
+from sarmatch.patches.transforms import augment, dihedral
+from sarmatch.scenes import Area, Raster, Scene
+
+
+def test_intensity_is_averaged_before_the_logarithm():
+    pixels = torch.tensor([[1.0, 1.0, 4.0, 8.0], [1.0, 1.0, 4.0, 4.0]] * 2).reshape(1, 1, 4, 4)
+    expected = np.empty((2, 2))
+    for row in range(2):
+        for col in range(2):
+            block = pixels[0, 0, 2 * row : 2 * row + 2, 2 * col : 2 * col + 2].numpy()
+            expected[row, col] = 10 * np.log10(block.mean())
+    assert to_input(pixels, "intensity", 2)[0, 0].numpy() == pytest.approx(expected, rel=1e-5)
+
+
+def test_amplitude_is_twenty_decibels_a_decade_and_dark_pixels_stay_finite():
+    levels = to_input(torch.tensor([[[[1.0, 0.1], [0.0, 1.0]]]]), "amplitude", 2)[0, 0]
+    assert levels[0].tolist() == pytest.approx([0, -20])
+    assert torch.isfinite(levels).all()
+
+
+def test_images_are_the_windows_of_their_table(tiny_scene):
+    asked = queries(tiny_scene, count=7, seed=1)
+    images = PatchImages(tiny_scene, asked, 32)
+    for i, query in enumerate(asked.itertuples()):
+        strip = tiny_scene.area(query.area).strip(query.strip)
+        window = strip.read(query.row, query.col, 32, 32)
+        assert images[i].numpy() == pytest.approx(10 * np.log10(np.maximum(window, 1e-3)), abs=1e-4)
+    batch = images.__getitems__(range(7))
+    assert all(torch.equal(a, images[i]) for i, a in enumerate(batch))
+
+
+@pytest.fixture(scope="module")
+def pairs(tiny_scene):
+    return TrainingPairs(tiny_scene, ground_to_train(tiny_scene, ("cross_area",), 64), 32, 32, 60, 0.33, seed=4)
+
+
+def test_an_epoch_is_fixed_by_seed_and_number(tiny_scene, pairs):
+    first = [pairs[i]["place"] for i in range(5)]
+    pairs.set_epoch(1)
+    second = [pairs[i]["place"] for i in range(5)]
+    pairs.set_epoch(0)
+    assert all(torch.equal(a, pairs[i]["place"]) for i, a in enumerate(first))
+    assert not all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_references_lie_within_the_offset(pairs):
+    step = pairs.query[["row", "col"]].to_numpy() - pairs.reference[["row", "col"]].to_numpy()
+    assert np.abs(step).max() <= 0.33 * 32
+    assert np.abs(step).max() > 4
+
+
+def test_overlap_within_a_batch_agrees_with_loops(pairs):
+    place = torch.stack([pairs[i]["place"] for i in range(20)])
+    found = pair_overlap(place, 32)
+    query, reference = pairs.query.iloc[:20], pairs.reference.iloc[:20]
+    for i in range(20):
+        for j in range(20):
+            a, b = query.iloc[i], reference.iloc[j]
+            expected = overlap(np.array([a.row, a.col]), np.array([b.row, b.col]), 32) if a.area == b.area else 0
+            assert found[i, j].item() == pytest.approx(float(expected), abs=1e-6)
+    assert found.diagonal().min() >= 0.67**2 - 1e-6
+
+
+def test_shuffled_pairs_show_other_ground(tiny_scene):
+    ground = ground_to_train(tiny_scene, ("cross_area",), 64)
+    control = TrainingPairs(tiny_scene, ground, 32, 32, 200, 0.0, seed=0, shuffle_pairs=True)
+    place = torch.stack([control[i]["place"] for i in range(200)])
+    assert pair_overlap(place, 32).diagonal().mean() < 0.1
+
+
+def test_geometry_moves_both_images_of_a_pair():
+    image = torch.rand(64, 1, 8, 8)
+    query, reference = dihedral(image, image.repeat(1, 3, 1, 1), torch.Generator().manual_seed(0))
+    assert torch.equal(query.repeat(1, 3, 1, 1), reference)
+    kinds = set()
+    for before, after in zip(image, query, strict=True):
+        turned = [before.rot90(k, (1, 2)) for k in range(4)]
+        turned += [t.flip(2) for t in turned]
+        kinds.add(next(i for i, t in enumerate(turned) if torch.equal(t, after)))
+    assert kinds == set(range(8))
+
+
+def test_augmentation_is_seeded_and_unknown_names_are_refused():
+    query, reference = torch.rand(4, 1, 8, 8), torch.rand(4, 3, 8, 8)
+    names = ("dihedral", "radiometry")
+    first, again = (augment(query, reference, names, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], query)
+    with pytest.raises(ValueError, match="'mixup'"):
+        augment(query, reference, ("mixup",), torch.Generator())
+
+
+def test_a_patch_with_holes_is_reported_by_its_place():
+    sar = np.ones((1, 64, 64), np.float32)
+    sar[0, 5, 5] = np.nan
+    area = Area(
+        "hole",
+        Raster.from_array("map", np.ones((3, 64, 64), np.float32), "reflectance"),
+        (Raster.from_array("s", sar, "intensity"),),
+        ("train",),
+    )
+    scene = Scene("holes", (area,), 1.0, 32)
+    first = queries(scene, "aligned").itertuples(index=False)
+    with pytest.raises(ValueError, match=r"'hole'.*row 0, column 0 has 1 values"):
+        read_patch(scene, next(first))

@@ -1,0 +1,126 @@
+"""Patch tables against brute force over all tiles."""
+
+import numpy as np
+import pytest
+
+from sarmatch.patches import match, overlap, positions, queries, references, search_task
+
+
+@pytest.fixture(scope="module")
+def tiles(tiny_scene):
+    return references(tiny_scene)
+
+
+def test_the_grid_is_seamless_and_whole(tiny_scene, tiles):
+    for area in tiny_scene.areas:
+        own = tiles[tiles.area == area.name]
+        covered = np.zeros(area.map.bounds[2:], int)
+        for tile in own.itertuples():
+            covered[tile.row : tile.row + 32, tile.col : tile.col + 32] += 1
+        assert (covered == 1).all()
+
+
+def test_stride_sets_the_step(tiny_scene):
+    dense = references(tiny_scene, stride=16)
+    assert np.unique(np.diff(np.unique(dense.row))).tolist() == [16]
+    assert len(dense) == 3 * 19**2
+
+
+def test_positions_are_centres_in_metres_of_the_scene(tiny_scene, tiles):
+    tile = tiles[tiles.area == "two"].iloc[13]
+    x0, y0 = tiny_scene.area("two").origin
+    assert tile.x == pytest.approx(x0 + (tile.col + 16) * 0.5)
+    assert tile.y == pytest.approx(y0 - (tile.row + 16) * 0.5)
+
+
+@pytest.mark.parametrize("stride", [32, 16])
+def test_positive_and_semi_positives_agree_with_brute_force(tiny_scene, stride):
+    tiles = references(tiny_scene, stride=stride)
+    asked = queries(tiny_scene, "arbitrary", stride=stride, count=60, seed=3)
+    corners = tiles[["row", "col"]].to_numpy()
+    for query in asked.itertuples():
+        share = overlap(corners, np.array([query.row, query.col]), 32) * (tiles.area == query.area).to_numpy()
+        assert share[query.positive] == share.max() == pytest.approx(query.overlap)
+        others = set(np.flatnonzero(share)) - {query.positive}
+        assert set(query.semi) == others
+        assert list(query.semi_overlap) == pytest.approx([share[i] for i in query.semi])
+
+
+def test_aligned_queries_are_tiles(tiny_scene, tiles):
+    asked = queries(tiny_scene, "aligned")
+    assert (asked.overlap == 1).all()
+    assert asked.semi.map(len).eq(0).all()
+    own = tiles.loc[asked.positive].reset_index(drop=True)
+    assert (own[["row", "col", "x", "y"]] == asked[["row", "col", "x", "y"]]).all(axis=None)
+    # every strip is half of its area: 5 of 10 columns of tiles, 10 rows
+    assert asked.groupby(["area", "strip"]).size().eq(50).all()
+
+
+@pytest.mark.parametrize("kind", ["aligned", "arbitrary"])
+def test_no_query_leaves_its_strip(tiny_scene, kind):
+    for query in queries(tiny_scene, kind, count=300).itertuples():
+        row0, col0, row1, col1 = tiny_scene.area(query.area).strip(query.strip).bounds
+        assert row0 <= query.row
+        assert col0 <= query.col
+        assert query.row + 32 <= row1
+        assert query.col + 32 <= col1
+
+
+def test_the_seed_decides(tiny_scene):
+    first, again, other = (queries(tiny_scene, count=50, seed=seed) for seed in (1, 1, 2))
+    assert first.equals(again)
+    assert not first[["row", "col"]].equals(other[["row", "col"]])
+
+
+def test_offsets_are_uniform_over_the_cell(tiny_scene):
+    asked = queries(tiny_scene, count=4000, seed=0)
+    for name in ("row", "col"):
+        offsets = np.bincount(asked[name] % 32, minlength=32)
+        assert offsets.min() > 0.5 * offsets.mean()
+    assert asked.overlap.mean() == pytest.approx(0.5625, abs=0.03)
+
+
+def test_a_window_over_the_grids_edge_is_dropped(tiny_scene, tiles):
+    inner = tiles[(tiles.area == "one") & (tiles.row >= 64)]
+    asked = queries(tiny_scene, "arbitrary", count=400)[["area", "strip", "row", "col", "size"]]
+    asked = asked[asked.area == "one"]
+    kept = match(asked, inner.reset_index(drop=True), tiny_scene)
+    assert kept.overlap.min() >= 0.25
+    assert kept.row.min() >= 64 - 0.75 * 32
+    assert len(kept) < len(asked)
+
+
+def test_a_task_numbers_its_own_gallery(tiny_scene):
+    asked, gallery = search_task(tiny_scene, "arbitrary", None, "val", protocol="cross_area", count=80)
+    whole = references(tiny_scene)
+    assert len(gallery) < len(whole)
+    share = overlap(asked[["row", "col"]].to_numpy(), gallery[["row", "col"]].to_numpy()[asked.positive], 32)
+    assert share == pytest.approx(asked.overlap)
+    assert (gallery.area.to_numpy()[asked.positive] == asked.area).all()
+    for query in asked.itertuples():
+        corners = gallery[["row", "col"]].to_numpy()[list(query.semi)]
+        assert overlap(corners, np.array([query.row, query.col]), 32) == pytest.approx(query.semi_overlap)
+
+
+def test_a_set_without_coordinates_has_none(pairs_folder):
+    from sarmatch.scenes import load_scene
+
+    tiles = references(load_scene(pairs_folder))
+    assert positions(tiles) is None
+    assert "x" not in tiles
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda scene: references(scene, 400), "400 x 400 px"),
+        (lambda scene: references(scene, 4), "4 px"),
+        (lambda scene: queries(scene, "slanted"), "slanted"),
+        (lambda scene: queries(scene, split="exam"), "exam"),
+        (lambda scene: queries(scene, protocol="by_hand", split="val"), "by_hand"),
+        (lambda scene: queries(scene, "arbitrary", 170), "170 x 170 px"),
+    ],
+)
+def test_impossible_requests_are_named(tiny_scene, call, said):
+    with pytest.raises(ValueError, match=said):
+        call(tiny_scene)
