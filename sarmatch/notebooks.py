@@ -106,7 +106,6 @@ def execute(path: Path, out: Path | None = None, profile: str = "quick", timeout
         coalesce_streams=True,
         resources={"metadata": {"path": str(path.parent)}},
     )
-    client.create_kernel_manager().transport = "ipc"  # the kernel warns of TCP, and the warning would be kept
     # a progress bar is for who waits; in a kept output it would only be noise
     client.execute(env=os.environ | {"SARMATCH_PROFILE": profile, "TQDM_DISABLE": "1"})
     for holder in (notebook, *notebook.cells):

@@ -7,7 +7,7 @@ from pathlib import Path
 from sarmatch.files import write, write_json
 from sarmatch.home import ROOT
 from sarmatch.training.loop import WEIGHTS
-from sarmatch.training.run import Run, load_run
+from sarmatch.training.runs import Run, load_run
 
 #: Recorded runs, in the order of README's table.
 RECORDS = ("data/demo", "data/results/sentinel")

@@ -129,10 +129,10 @@ class TrainingPairs(torch.utils.data.Dataset):
         self.scene, self.rectangles = scene, rectangles
         self.size, self.image_size, self.count, self.offset = size, image_size, count, offset
         self.seed, self.shuffle_pairs = seed, shuffle_pairs
-        self.set_epoch(0)
+        self.draw(0)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Draw the pairs of that epoch."""
+    def draw(self, epoch: int) -> None:
+        """Draw the pairs of that epoch. Not called `set_epoch`, which accelerate would call by a count of its own."""
         rng = np.random.default_rng([self.seed, epoch])
         query = draw_windows(self.rectangles, self.scene, self.size, self.count, rng)
         if query.empty:

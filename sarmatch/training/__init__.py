@@ -1,6 +1,6 @@
 """Training: one loop, named configs, run folders."""
 
 from sarmatch.training.config import Config, list_recipes, recipe
-from sarmatch.training.run import Run, compare, evaluate, load_run, run
+from sarmatch.training.runs import Run, compare, evaluate, load_run, run
 
 __all__ = ["Config", "Run", "compare", "evaluate", "list_recipes", "load_run", "recipe", "run"]

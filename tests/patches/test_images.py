@@ -44,9 +44,9 @@ def pairs(tiny_scene):
 
 def test_an_epoch_is_fixed_by_seed_and_number(tiny_scene, pairs):
     first = [pairs[i]["place"] for i in range(5)]
-    pairs.set_epoch(1)
+    pairs.draw(1)
     second = [pairs[i]["place"] for i in range(5)]
-    pairs.set_epoch(0)
+    pairs.draw(0)
     assert all(torch.equal(a, pairs[i]["place"]) for i, a in enumerate(first))
     assert not all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 

@@ -27,7 +27,7 @@ def trained(scene, protocols) -> tuple[dict[str, np.ndarray], set[tuple[str, str
     pairs = TrainingPairs(scene, training_regions(scene, protocols, guard), SIZE, 16, 400, 0.5, seed=0)
     masks, strips = {area.name: False for area in scene.areas}, set()
     for epoch in range(3):
-        pairs.set_epoch(epoch)
+        pairs.draw(epoch)
         for table in (pairs.query, pairs.reference):
             masks = {name: masks[name] | mask for name, mask in painted(scene, table).items()}
         strips |= set(zip(pairs.query.area, pairs.query.strip, strict=True))

@@ -1,0 +1,242 @@
+"""Configs, the loop and run folders: determinism, resuming, controls, and nothing half-written."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+import sarmatch as sm
+from sarmatch import files
+from sarmatch.scenes import registry
+from sarmatch.training import loop
+from sarmatch.training.config import Config, recipe
+from sarmatch.training.loop import learning_rate, train
+from sarmatch.training.runs import compare, evaluate, intervals, load_run, run
+
+SMALL = {
+    "scene": "tiny",
+    "image_size": 16,
+    "epochs": 3,
+    "pairs_per_epoch": 128,
+    "batch_size": 32,
+    "learning_rate": 3e-3,
+    "augment": (),
+    "val_queries": 60,
+    "test_queries": 150,
+    "floor_options": {"cells": 4},
+    "encoder_options": {"widths": (8, 16, 32, 32, 32), "feature_dim": 16},
+}
+
+
+@pytest.fixture(autouse=True)
+def _tiny_is_a_preset(tiny_scene, monkeypatch):
+    monkeypatch.setitem(registry.PRESETS, "tiny", lambda profile: tiny_scene)
+
+
+def config(**changes) -> Config:
+    return Config(**(SMALL | changes))
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return load_file(folder / loop.WEIGHTS)
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+class TestConfig:
+    @pytest.mark.parametrize(
+        "change",
+        [{"epocks": 3}, {"epochs": 0}, {"loss_options": 3}, {"control": "x"}, {"protocols": ()}, {"offset": 0.7}],
+    )
+    def test_mistakes_name_their_field(self, change):
+        with pytest.raises(ValidationError, match=next(iter(change))):
+            config(**change)
+
+    def test_a_batch_must_fit_into_an_epoch(self):
+        with pytest.raises(ValidationError, match="batch_size is 256, more than pairs_per_epoch = 128"):
+            config(batch_size=256)
+
+    def test_the_key_stands_for_the_numbers(self):
+        assert config().key == config().key == config(workers=2).key
+        assert config().key != config(seed=1).key
+
+    def test_recipes_change_by_name_and_profile(self, monkeypatch):
+        assert recipe("demo", epochs=2).epochs == 2
+        monkeypatch.setenv("SARMATCH_PROFILE", "full")
+        assert recipe("demo").profile == "full"
+        assert recipe("demo").epochs > recipe("demo", profile="quick").epochs
+        with pytest.raises(ValueError, match="'demmo'.*demo"):
+            recipe("demmo")
+
+
+def test_the_learning_rate_rises_and_then_falls_to_zero():
+    rates = [learning_rate(config(warmup=0.1), step, 100) for step in range(100)]
+    top = int(np.argmax(rates))
+    assert 9 <= top <= 11
+    assert rates[top] == pytest.approx(3e-3)
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] < 1e-5
+
+
+def test_two_trainings_agree_to_the_last_bit_and_a_seed_changes_them(tiny_scene, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(config(seed=seed), tiny_scene, tmp_path / name)
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+def test_going_on_equals_never_having_stopped(tiny_scene, tmp_path, monkeypatch):
+    train(config(), tiny_scene, tmp_path / "whole")
+
+    class PowerCutError(Exception):
+        pass
+
+    def cut(self, encoder, batch_size, recall=loop.Validation.recall):
+        if (tmp_path / "cut" / loop.STATE).is_file():
+            raise PowerCutError
+        return recall(self, encoder, batch_size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Validation, "recall", cut)
+        with pytest.raises(PowerCutError):
+            train(config(), tiny_scene, tmp_path / "cut")
+    assert len(pd.read_csv(tmp_path / "cut" / loop.HISTORY)) == 1
+    train(config(), tiny_scene, tmp_path / "cut")
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "whole" / loop.HISTORY), pd.read_csv(tmp_path / "cut" / loop.HISTORY)
+    )
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_the_best_epoch_is_kept_not_the_last(tiny_scene, tmp_path, monkeypatch):
+    recalls = iter([0.1, 0.9, 0.2])
+    kept = []
+
+    def scripted(self, encoder, batch_size):
+        kept.append({k: v.clone() for k, v in encoder.state_dict().items()})
+        return dict.fromkeys(("recall@1", "recall@5", "recall@10"), next(recalls))
+
+    monkeypatch.setattr(loop.Validation, "recall", scripted)
+    encoder = train(config(), tiny_scene, tmp_path)
+    assert same(dict(encoder.state_dict()), kept[1])
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_name_and_step(tiny_scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "create_loss", lambda name, **options: Broken())
+    with pytest.raises(FloatingPointError, match=r"loss 'infonce' is nan at step 0 of epoch 1"):
+        train(config(), tiny_scene, tmp_path)
+
+
+class Broken(torch.nn.Module):
+    def forward(self, query, reference, *, overlap=None):
+        return query.sum() * float("nan")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_scene, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.PRESETS, "tiny", lambda profile: tiny_scene)
+        patch.setenv("SARMATCH_RUNS", str(tmp_path_factory.mktemp("runs")))
+        return run(config(epochs=8, pairs_per_epoch=512, protocols=("same_area", "cross_area")))
+
+
+def test_learning_beats_chance_on_ground_never_seen(trained):
+    rows = trained.metrics.query("method == 'plain' and kind == 'arbitrary'").set_index("protocol")
+    assert rows["gallery"].eq(100).all()
+    for protocol in ("same_area", "cross_area"):
+        assert rows.loc[protocol, "recall@10"] > 2 * rows.loc[protocol, "recall@10_chance"]
+        assert rows.loc[protocol, "recall@10_low"] > rows.loc[protocol, "recall@10_chance"]
+        assert rows.loc[protocol, "ceiling_median_m"] < rows.loc[protocol, "median_m"]
+
+
+def test_shuffled_pairs_stay_at_chance(tiny_scene, tmp_path):
+    control = run(
+        config(epochs=8, pairs_per_epoch=512, control="shuffled_pairs", kinds=("arbitrary",), test_queries=400),
+        tmp_path,
+    )
+    row = control.metrics.query("method == 'plain'").iloc[0]
+    # the interval over blocks of ground is what an honest reader would look at
+    assert row["recall@10_low"] <= row["recall@10_chance"]
+    assert row["recall@10"] < 2 * row["recall@10_chance"]
+
+
+def test_a_collapsed_encoder_scores_no_better_than_chance(tiny_scene):
+    class Collapsed(torch.nn.Module):
+        def encode_query(self, images):
+            return torch.nn.functional.normalize(torch.ones(len(images), 8) + 1e-9 * torch.rand(len(images), 8), dim=1)
+
+        encode_reference = encode_query
+
+    report, _ = evaluate(Collapsed(), tiny_scene, config(), "cross_area", "arbitrary")
+    for k in (1, 5, 10):
+        assert report[f"recall@{k}"] <= report[f"recall@{k}_chance"]
+    assert report["hit_rate"] <= report["hit_rate_chance"]
+    assert report["median_m"] >= report["chance_median_m"]
+
+
+def test_a_finished_run_is_not_run_again_and_loads(trained, monkeypatch):
+    monkeypatch.setattr("sarmatch.training.runs.train", None)
+    again = run(trained.config, trained.path)
+    assert again == trained
+    assert load_run(trained.path).metrics.equals(trained.metrics)
+    assert len(trained.history) == 8
+
+
+def test_results_say_where_each_query_was_found(trained, tiny_scene):
+    results = trained.results("cross_area", "arbitrary")
+    asked, tiles = trained.task(tiny_scene, "cross_area", "arbitrary")
+    assert results[["row", "col", "positive"]].equals(asked[["row", "col", "positive"]])
+    first = np.array([f[0] for f in results["found"]])
+    errors = np.hypot(*(tiles[["x", "y"]].to_numpy()[first] - asked[["x", "y"]].to_numpy()).T)
+    assert results["error_m"].to_numpy() == pytest.approx(errors, abs=1e-4)
+    assert ((results["rank"] == 0) == (first == results["positive"])).all()
+
+
+def test_the_summary_sets_every_number_beside_chance_and_ceiling(trained):
+    summary = trained.summary
+    assert list(summary.columns) == ["plain", "hog", "chance", "ceiling"]
+    assert not summary.isna().any(axis=None)
+    assert len(summary) == 4 * 6
+
+
+def test_runs_compare_as_rows(trained, tmp_path):
+    other = sm.Run(trained.path, trained.config.model_copy(update={"seed": 7}))
+    table = compare([trained, other])
+    assert list(table.columns)[0] == "seed"
+    assert len(table) == 2 * len(trained.metrics)
+
+
+def test_pairs_without_coordinates_give_no_metres(pairs_folder, tmp_path):
+    finished = run(config(scene=str(pairs_folder), epochs=1, kinds=("aligned",), image_size=24), tmp_path)
+    assert not [c for c in finished.metrics if c.endswith("_m")]
+    assert "error_m" not in finished.results("cross_area", "aligned")
+
+
+def test_intervals_need_two_blocks():
+    assert intervals(np.zeros(10), np.zeros(10)) == {}
+    both = intervals(np.array([0, 9] * 50), np.arange(100) // 10, ks=(1,))
+    assert both["recall@1_low"] == both["recall@1_high"] == 0.5  # every block is half right
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no finished run"):
+        load_run(tmp_path)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
+    path = tmp_path / "metrics.json"
+    files.write_json(path, {"old": 1})
+
+    def fail(temporary):
+        temporary.write_text("{half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        files.write(path, fail)
+    assert path.read_text() == '{\n  "old": 1\n}\n'
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
