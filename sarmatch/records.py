@@ -4,13 +4,19 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sarmatch.figures import use_style
+from sarmatch.figures.report import result_rows
 from sarmatch.files import write, write_json
 from sarmatch.home import ROOT
 from sarmatch.training.loop import WEIGHTS
-from sarmatch.training.runs import Run, load_run
+from sarmatch.training.runs import Run, evaluate, load_run
 
 #: Recorded runs, in the order of README's table.
 RECORDS = ("data/demo", "data/results/sentinel")
+PICTURE = "data/results/located.jpg"
 BEGIN, END = "<!-- results: written by `sarmatch readme` -->\n", "<!-- end of results -->"
 PROTOCOL_WORDS = {"same_area": "same area, held-out pass", "cross_area": "unseen ground"}
 
@@ -66,8 +72,21 @@ def readme_with_results(readme: str, root: Path = ROOT) -> str:
     return before + BEGIN + "\n" + results_table(runs) + "\n" + END + rest.split(END)[1]
 
 
+def picture(run: Run) -> Figure:
+    """README's picture: the first two queries found and the first one missed, on ground never seen."""
+    use_style()
+    scene = run.scene()
+    _, results = evaluate(run.encoder, scene, run.config, "cross_area", "arbitrary")
+    right = results["rank"] == 0
+    chosen = pd.concat([results[right].head(2), results[~right].head(1)])
+    _, tiles = run.task(scene, "cross_area", "arbitrary")
+    return result_rows(scene, chosen, tiles, "Two queries found and one missed")
+
+
 def update_readme(root: Path = ROOT) -> None:
-    """Write the table into README."""
+    """Write the table and the picture that stand in README."""
+    figure = picture(load_run(root / RECORDS[0]))
+    write(root / PICTURE, lambda p: figure.savefig(p, format="jpeg", bbox_inches="tight", pil_kwargs={"quality": 85}))
     path = root / "README.md"
     text = readme_with_results(path.read_text(), root)
     write(path, lambda p: p.write_text(text))
@@ -79,4 +98,4 @@ def _with_interval(row, k: int) -> str:
 
 
 def _both(row, first: str, second: str) -> str:
-    return f"{100 * row[first]:.1f} / {100 * row[second]:.1f}"
+    return f"{100 * row[first]:.3g} / {100 * row[second]:.3g}"

@@ -108,7 +108,7 @@ def _page(run: "Run", scene: Scene) -> Iterator[str]:
         if chosen.empty:
             yield f"<p>No query was {name}.</p>"
         else:
-            yield _image(_rows(scene, chosen, tiles, f"{name.capitalize()} queries"))
+            yield _image(result_rows(scene, chosen, tiles, f"{name.capitalize()} queries"))
 
     if scene.has_coordinates:
         yield "<h2>On the map</h2>"
@@ -166,7 +166,8 @@ def _errors(run: "Run", scene: Scene, protocol: str, kind: str, tiles: pd.DataFr
     )
 
 
-def _rows(scene: Scene, chosen: pd.DataFrame, tiles: pd.DataFrame, title: str) -> Figure:
+def result_rows(scene: Scene, chosen: pd.DataFrame, tiles: pd.DataFrame, title: str) -> Figure:
+    """Rows of a run's results as pictures: each query, its true tile, and the first tiles found."""
     found = np.array([f[:FIRST] for f in chosen["found"]])
     scores = np.array([s[:FIRST] for s in chosen["score"]])
     distances = None

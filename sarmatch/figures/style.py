@@ -45,7 +45,7 @@ def use_style() -> None:
     if get_ipython() is not None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 85}, dpi=110)
+        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 80}, dpi=100)
 
 
 def method_line(name: str) -> dict[str, str]:
