@@ -37,7 +37,7 @@ def main() -> None:
     subprocess.run([sys.executable, "-m", "venv", "--clear", venv], check=True)
 
     target = f"{ROOT}[{'gpu' if has_nvidia_driver() else 'cpu'},dev]"
-    what = ["install", "-c", ROOT / "constraints.txt", "-e", target]
+    what = ["install", "-q", "-c", ROOT / "constraints.txt", "-e", target]
     environment = os.environ.copy()
     links = pip_setting(python, "find-links")
     if links and Path(links).is_dir():
@@ -52,7 +52,7 @@ def main() -> None:
     has_uv = subprocess.run([*pip, "install", *quiet, "uv"], check=False).returncode == 0
     if has_uv and subprocess.run([*pip[:2], "uv", "pip", *what], env=environment, check=False).returncode == 0:
         return
-    subprocess.run([*pip, *what, *quiet], check=True)
+    subprocess.run([*pip, *what, "--disable-pip-version-check"], check=True)
 
 
 if __name__ == "__main__":

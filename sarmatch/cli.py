@@ -33,6 +33,9 @@ def run(
     except (ValidationError, ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
+    except KeyboardInterrupt:
+        typer.echo("\ninterrupted; the same command goes on after the last whole epoch", err=True)
+        raise typer.Exit(130) from None
     label = finished.metrics["data"].iloc[0]
     counts = finished.metrics.groupby(["protocol", "kind"], sort=False)["queries"].first()
     typer.echo(f"\nscene {config.scene.rstrip('/').split('/')[-1]!r}, {label}; recall as shares, errors in metres")
