@@ -1,0 +1,342 @@
+"""Figures draw, say their units and whether data are simulated, and show what they are given."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from PIL import Image
+
+import sarmatch as sm
+from sarmatch import figures
+from sarmatch.evaluation import error_summary, grid_ceiling
+from sarmatch.figures.report import write_report
+from sarmatch.figures.style import GREEN, METHODS, PLACES, RED
+from sarmatch.patches import regions
+from sarmatch.scenes import Area, Raster, Scene, Tile
+
+UNIT = re.compile(r"\((m|km|px|count|nats|0 to 1|tiles looked at|share of queries)\)")
+
+
+@pytest.fixture(scope="module")
+def task(tiny_scene):
+    """Queries of the unseen area and their gallery."""
+    return sm.search_task(tiny_scene, "arbitrary", None, "test", protocol="cross_area", count=12, seed=1)
+
+
+@pytest.fixture(scope="module")
+def metrics():
+    rows = []
+    for method, recall in (("plain", 0.5), ("hog", 0.1)):
+        row = {f"recall@{k}": recall * k / 10 for k in (1, 5, 10)} | {f"recall@{k}_chance": k / 100 for k in (1, 5, 10)}
+        ends = {
+            f"recall@{k}_{end}": recall * k / 10 + s for k in (1, 5, 10) for end, s in (("low", -0.01), ("high", 0.01))
+        }
+        fixed = {"protocol": "cross_area", "kind": "arbitrary", "data": "simulated", "queries": 12, "gallery": 100}
+        rows.append({**fixed, "method": method, **row, **ends})
+    return pd.DataFrame(rows)
+
+
+def drawn(figure) -> np.ndarray:
+    """The figure's pixels."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=60)
+    return np.asarray(Image.open(file).convert("RGB"))
+
+
+def candidates(queries, tiles):
+    """The right tile first, then a semi-positive, then others."""
+    found = []
+    for query in queries.itertuples():
+        first = [query.positive, *query.semi[:1]]
+        found.append(first + [i for i in range(len(tiles)) if i not in {query.positive, *query.semi}][: 4 - len(first)])
+    return np.array(found)
+
+
+FIGURES = {
+    "pair": lambda scene, queries, tiles, metrics: figures.pair(
+        sm.read_patch(scene, next(queries.itertuples())), np.full((3, 32, 32), 0.5), "intensity", 0.5, "a", scene.label
+    ),
+    "images_row": lambda scene, queries, tiles, metrics: figures.images_row(
+        [np.eye(32), np.eye(32)], ["a", "b"], 0.5, "c", scene.label
+    ),
+    "annotated_pair": lambda scene, queries, tiles, metrics: figures.annotated_pair(
+        np.random.default_rng(0).gamma(1, 1, (1, 32, 32)),
+        np.full((3, 32, 32), 0.5),
+        {"layover": np.eye(32) > 0, "shadow": np.zeros((32, 32), bool), "double bounce": np.tri(32) > 0},
+        "intensity",
+        0.5,
+        "a",
+        scene.label,
+    ),
+    "tiling": lambda scene, queries, tiles, metrics: figures.tiling(
+        scene, tiles, next(queries.itertuples()), next(queries.iloc[1:].itertuples())
+    ),
+    "map_with_places": lambda scene, queries, tiles, metrics: figures.map_with_places(
+        scene, queries[:1], tiles, candidates(queries[:1], tiles)[0]
+    ),
+    "map_of_outcomes": lambda scene, queries, tiles, metrics: figures.map_of_outcomes(
+        scene, queries, np.arange(len(queries)) % 2 == 0
+    ),
+    "split_map": lambda scene, queries, tiles, metrics: figures.split_map(
+        scene, {p: regions(scene, p, 64) for p in ("same_area", "cross_area")}
+    ),
+    "overlap_histograms": lambda scene, queries, tiles, metrics: figures.overlap_histograms(
+        np.random.default_rng(0).uniform(-8, 8, (50, 2)), np.linspace(0.25, 1, 50), 16.0, "m", scene.label
+    ),
+    "offset_errors": lambda scene, queries, tiles, metrics: figures.offset_errors(
+        np.linspace(0, 70, 50), grid_ceiling(100), 100.0, scene.label
+    ),
+    "recall_curves": lambda scene, queries, tiles, metrics: figures.recall_curves(metrics),
+    "error_cdf": lambda scene, queries, tiles, metrics: figures.error_cdf(
+        {"plain": np.array([0.0, 5, 500])}, {"chance": {10: 0.1}}, "a", scene.label
+    ),
+    "training_curve": lambda scene, queries, tiles, metrics: figures.training_curve(
+        pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0], "recall@1": [0.1, 0.2], "recall@5": [0.5, 0.4]}),
+        data=scene.label,
+    ),
+    "material_bars": lambda scene, queries, tiles, metrics: figures.material_bars(
+        pd.DataFrame({"water": [0.25, 0.5], "grass": [0.75, 0.5]}, index=["one", "two"]), scene.label
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_draws_and_names_its_units_and_its_data(name, tiny_scene, task, metrics):
+    figure = FIGURES[name](tiny_scene, *task, metrics)
+    assert np.ptp(drawn(figure)) > 100, "an empty picture"
+    titles = [figure.get_suptitle(), *(ax.get_title() for ax in figure.axes)]
+    assert any("simulated" in title for title in titles)
+    for ax in figure.axes:
+        axes = (("x", ax.xaxis), ("y", ax.yaxis))
+        for direction, axis in axes:
+            text = axis.get_label_text()
+            shared = name in {"images_row", "annotated_pair", "recall_curves", "split_map"} and ax is not figure.axes[0]
+            categories = name == "material_bars" and direction == "y"
+            colour_bar = not text and ax.get_label() == "<colorbar>"
+            if not (shared and not text) and not categories and not colour_bar:
+                assert UNIT.search(text), f"{name}: the {direction} axis says {text!r}"
+
+
+def test_all_public_figures_are_drawn_here():
+    helpers = {"to_display", "decibels", "method_line", "overview", "place_of", "shares_within", "use_style"}
+    makers = {name for name in figures.__all__ if name.islower()} - helpers
+    assert makers == set(FIGURES) | {"pipeline", "retrieval_rows"}
+
+
+class TestDisplay:
+    def test_intensity_and_amplitude_of_one_power_are_one_picture(self):
+        power = np.random.default_rng(0).uniform(0.01, 1, (1, 20, 20))
+        np.testing.assert_allclose(
+            figures.to_display(power, "intensity"), figures.to_display(np.sqrt(power), "amplitude"), atol=1e-5
+        )
+
+    def test_decibels_are_ten_logarithms_of_power(self):
+        np.testing.assert_allclose(figures.decibels(np.array([1.0, 0.1, 100.0]), "intensity"), [0, -10, 20], atol=1e-5)
+        np.testing.assert_allclose(figures.decibels(np.array([1.0, 0.1]), "amplitude"), [0, -20], atol=1e-5)
+
+    def test_zero_power_stays_finite(self):
+        assert np.isfinite(figures.to_display(np.zeros((1, 4, 4)), "intensity")).all()
+
+    def test_limits_are_black_and_white(self):
+        pixels = np.array([[[1e-2, 1e-1, 1.0, 1e2]]])
+        np.testing.assert_allclose(figures.to_display(pixels, "intensity", (-20, 0)), [[0, 0.5, 1, 1]], atol=1e-5)
+
+    def test_percentiles_clip_one_value_in_a_hundred_at_each_end(self):
+        pixels = np.random.default_rng(0).permutation(np.linspace(1, 100, 10_000)).reshape(1, 100, 100)
+        image = figures.to_display(pixels, "intensity")
+        assert (image == 0).mean() == pytest.approx(0.01, abs=1e-3)
+        assert (image == 1).mean() == pytest.approx(0.01, abs=1e-3)
+
+    def test_optical_is_clipped_and_nothing_else(self):
+        pixels = np.array([-0.5, 0.25, 1.5], np.float32)[:, None, None] * np.ones((3, 2, 2), np.float32)
+        np.testing.assert_array_equal(figures.to_display(pixels, "reflectance")[0, 0], [0, 0.25, 1])
+
+    def test_an_unknown_scale_is_named(self):
+        with pytest.raises(ValueError, match="'dB', expected one of"):
+            figures.to_display(np.ones((1, 2, 2)), "dB")
+
+
+class TestOverview:
+    def raster(self, *tiles):
+        return Raster("map", tuple(Tile(*corner, *a.shape[1:], lambda a=a: a) for corner, a in tiles), 3, "reflectance")
+
+    def test_blocks_are_averaged_and_bytes_scaled(self):
+        pixels = np.random.default_rng(0).integers(0, 255, (3, 40, 24), np.uint8)
+        small = figures.overview(self.raster(((0, 0), pixels)), longest=10)
+        expected = [
+            [[block.mean() / 255 for block in np.split(row, 6, 1)] for row in np.split(c, 10, 0)] for c in pixels
+        ]
+        np.testing.assert_allclose(small, expected, rtol=1e-5)
+
+    def test_ground_without_a_tile_is_nan_and_tiles_keep_their_place(self):
+        one, two = np.full((3, 8, 8), 0.25, np.float32), np.full((3, 8, 8), 0.75, np.float32)
+        small = figures.overview(self.raster(((0, 0), one), ((8, 8), two)), longest=8)
+        assert small.shape == (3, 8, 8)
+        assert (small[:, :4, :4] == 0.25).all()
+        assert (small[:, 4:, 4:] == 0.75).all()
+        assert np.isnan(small[:, :4, 4:]).all()
+
+
+class TestPlaces:
+    def test_what_a_tile_is_to_its_query(self):
+        assert [figures.place_of(tile, 3, (4, 5)) for tile in (3, 5, 6)] == ["true", "shares ground", "wrong"]
+
+    def test_frames_tell_places_apart_by_colour_and_line(self, tiny_scene, task):
+        queries, tiles = task
+        found = candidates(queries[:2], tiles)
+        figure = figures.retrieval_rows(
+            tiny_scene, queries[:2], tiles, found, np.ones(found.shape), np.ones(found.shape)
+        )
+        drawn(figure)
+        first = figure.axes[:6]
+        colours = [to_hex(ax.spines["left"].get_edgecolor()).upper() for ax in first[2:]]
+        lines = [ax.spines["left"].get_linestyle() for ax in first[2:]]
+        assert colours == [GREEN, GREEN, RED, RED]
+        assert lines[0] != lines[-1]
+        assert [ax.get_title().split("\n")[0] for ax in first[2:4]] == ["1: true tile", "2: shares ground"]
+        assert "1 m, score 1.000" in first[2].get_title()
+        assert "simulated" in figure.get_suptitle()
+
+    def test_places_and_methods_never_differ_in_colour_alone(self):
+        for looks in (PLACES, METHODS):
+            values = list(looks.values())
+            assert len({v["linestyle"] for v in values}) == len(values) or len({v["marker"] for v in values}) == len(
+                values
+            )
+
+    def test_a_method_looks_the_same_everywhere(self):
+        assert figures.method_line("resnet18") == figures.method_line("resnet18")
+        assert figures.method_line("hog") == METHODS["hog"]
+
+    def test_a_map_shows_one_area(self, tiny_scene):
+        queries = sm.queries(tiny_scene, "aligned")
+        with pytest.raises(ValueError, match=r"a map shows one area, but the table has \['one', 'two', 'unseen'\]"):
+            figures.map_of_outcomes(tiny_scene, queries, np.ones(len(queries), bool))
+
+    def test_a_tile_found_in_another_area_is_not_drawn(self, tiny_scene):
+        queries, tiles = sm.queries(tiny_scene, "aligned"), sm.references(tiny_scene)
+        query, elsewhere = queries[queries.area == "one"][:1], tiles.index[tiles.area == "two"][0]
+        figure = figures.map_with_places(tiny_scene, query, tiles, [elsewhere, query.positive.iloc[0]])
+        assert [t.get_text() for t in figure.axes[0].texts] == ["2"]
+
+
+class TestSplitMap:
+    def test_the_guard_band_is_hatched_where_it_lies(self, tiny_scene):
+        guard = 64
+        figure = figures.split_map(tiny_scene, {"cross_area": regions(tiny_scene, "cross_area", guard)})
+        hatched = [p for ax in figure.axes for p in ax.patches if p.get_hatch()]
+        assert len(hatched) == 2, "one in each town that has training and validation ground"
+        heights = {round(float(np.ptp(p.get_xy()[:, 1])) * 1000 / tiny_scene.pixel_size) for p in hatched}
+        assert heights == {guard}
+
+    def test_nothing_is_hatched_without_a_guard_band(self, tiny_scene):
+        figure = figures.split_map(tiny_scene, {"same_area": regions(tiny_scene, "same_area", 64)})
+        assert not [p for ax in figure.axes for p in ax.patches if p.get_hatch()]
+
+
+class TestCharts:
+    def test_pipeline_highlights_its_stages_and_refuses_others(self):
+        figure = figures.pipeline("patches")
+        filled = [to_hex(b.get_facecolor()) != "#ffffff" for b in figure.axes[0].patches if hasattr(b, "get_boxstyle")]
+        assert filled == [name == "patches" for name in figures.STAGES]
+        with pytest.raises(ValueError, match="no stage is called"):
+            figures.pipeline("paches")
+
+    def test_recall_curves_plot_the_table(self, metrics):
+        lines = {line.get_label(): line.get_ydata() for line in figures.recall_curves(metrics).axes[0].lines}
+        np.testing.assert_allclose(lines["plain"], [0.05, 0.25, 0.5])
+        np.testing.assert_allclose(lines["chance"], [0.01, 0.05, 0.1])
+
+    def test_an_error_of_zero_shows_on_the_logarithmic_axis(self):
+        (line,) = figures.error_cdf({"plain": np.zeros(4)}, {}, "a", "real").axes[0].lines
+        assert line.get_xdata().max() == 1
+        assert line.get_ydata().max() == 1
+
+    def test_points_of_a_distribution_come_from_a_summary(self):
+        summary = error_summary(np.arange(1, 101), (10, 50))
+        row = {f"chance_{k}": v for k, v in summary.items()} | {"chance_within_99m": float("nan")}
+        points = figures.shares_within(row, "chance_")
+        assert points[10] == 0.1
+        assert points[summary["median_m"]] == 0.5
+        assert list(points) == sorted(points)
+        assert 99 not in points
+
+
+SMALL = {
+    "image_size": 16,
+    "epochs": 1,
+    "pairs_per_epoch": 16,
+    "batch_size": 8,
+    "val_queries": 8,
+    "test_queries": 20,
+    "floor_options": {"cells": 4},
+    "encoder_options": {"widths": (8, 8, 8, 8, 8), "feature_dim": 8},
+}
+
+
+class TestReport:
+    def page(self, scene: Scene, folder, monkeypatch, **changes) -> str:
+        from sarmatch.scenes import registry
+
+        monkeypatch.setitem(registry.PRESETS, "tiny", lambda profile: scene)
+        run = sm.run(sm.recipe("demo", scene="tiny", **(SMALL | changes)), folder)
+        path = write_report(run)
+        assert path == run.report == folder / "report.html"
+        assert not list(folder.glob("*.part"))
+        return path.read_text()
+
+    def pictures(self, page: str) -> list[Image.Image]:
+        return [Image.open(io.BytesIO(base64.b64decode(b))) for b in re.findall(r'base64,([^"]+)"', page)]
+
+    def test_a_scene_with_coordinates(self, tiny_scene, tmp_path, monkeypatch):
+        page = self.page(tiny_scene, tmp_path, monkeypatch)
+        assert "simulated data" in page
+        assert not re.search(r'(src|href)="(?!data:)', page), "the page needs something beside it"
+        assert "<h2>Metres</h2>" in page
+        assert "On the map" in page
+        for text in ("chance", "ceiling", "hog", "gallery of 100 tiles", "20 test queries", "median_m"):
+            assert text in page
+        assert all(min(picture.size) > 150 for picture in self.pictures(page))
+
+    def test_the_table_states_the_metrics(self, tiny_scene, tmp_path, monkeypatch):
+        page = self.page(tiny_scene, tmp_path, monkeypatch)
+        run = sm.load_run(tmp_path)
+        value = run.summary.xs(("cross_area", "arbitrary", "recall@10"), level=["protocol", "kind", "measure"])["plain"]
+        rows = re.search(r"cross_area, arbitrary: .*?</table>", page).group(0)
+        assert f"<td>recall@10</td><td class=ours>{value.iloc[0]:.4f}</td>" in rows
+
+    def test_a_set_without_coordinates_has_no_metres(self, pairs_folder, tmp_path):
+        run = sm.run(sm.recipe("demo", scene=str(pairs_folder), **(SMALL | {"floor_options": {"cells": 2}})), tmp_path)
+        page = write_report(run).read_text()
+        assert "real data" in page
+        assert "no coordinates" in page
+        assert "<h2>Metres</h2>" not in page
+        assert "median_m" not in page
+        assert "On the map" not in page
+
+    def test_a_map_with_gaps(self, tmp_path, monkeypatch):
+        def raster(name, corners, channels, scale):
+            rng = np.random.default_rng(len(corners))
+            tiles = [(r, c, rng.random((channels, 160, 160), np.float32) + 0.1) for r, c in corners]
+            return Raster(name, tuple(Tile(r, c, 160, 160, lambda a=a: a) for r, c, a in tiles), channels, scale)
+
+        corners = [(0, 0), (160, 160), (320, 160)]  # the rest of the rectangle is no map at all
+        area = Area(
+            "gaps",
+            raster("map", corners, 3, "reflectance"),
+            tuple(raster(f"00{i}", [corner], 1, "amplitude") for i, corner in enumerate(corners)),
+            ("train", "val", "test"),
+        )
+        page = self.page(Scene("gappy", (area,), 8.3, 32), tmp_path, monkeypatch, protocols=("same_area",))
+        assert "real data" in page
+        assert "On the map" in page
+
+    def test_names_cannot_break_the_page(self, tiny_scene, tmp_path, monkeypatch):
+        scene = Scene("<b>&", tiny_scene.areas, 0.5, 32, tiny_scene.test_areas, credit="<script>alert(1)</script>")
+        page = self.page(scene, tmp_path, monkeypatch)
+        assert "<script>" not in page
+        assert "&lt;b&gt;&amp;" in page
