@@ -181,4 +181,5 @@ def result_rows(scene: Scene, chosen: pd.DataFrame, tiles: pd.DataFrame, title: 
 def _image(figure: Figure) -> str:
     file = io.BytesIO()
     figure.savefig(file, format="jpeg", bbox_inches="tight", pil_kwargs={"quality": 85})
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}">'
+    title = escape(figure.get_suptitle() or figure.axes[0].get_title())
+    return f'<img alt="{title}" src="data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}">'

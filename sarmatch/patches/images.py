@@ -34,7 +34,7 @@ def read_patch(scene: Scene, patch: object) -> np.ndarray:
     Raises
     ------
     ValueError
-        Where the patch is not finite, or constant: it cannot be matched, and its place is named.
+        Where a value is not finite: the patch cannot be matched, and its place is named.
     """
     raster = raster_of(scene, patch)
     pixels = raster.read(int(patch.row), int(patch.col), int(patch.size), int(patch.size))

@@ -4,7 +4,7 @@ Two protocols:
 
 - `same_area`: the map is seen in training, whole strips are held out. Nothing of a held-out strip is trained on.
 - `cross_area`: ground is held out. Test areas are never seen; a band of every other area is for validation, and a guard
-  band that belongs to nobody lies between it and the training ground.
+  band that belongs to nobody lies between it and the training ground. Image pairs are never cut by a band's edge.
 
 With several protocols at once, training takes only what every one of them allows.
 """
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from sarmatch.scenes.scene import Scene
+from sarmatch.scenes.scene import Raster, Scene
 
 PROTOCOLS = ("same_area", "cross_area")
 SPLITS = ("train", "val", "test")
@@ -55,10 +55,11 @@ def regions(scene: Scene, protocol: str, guard: int, val_share: float = 0.2) -> 
         if unseen:
             pieces = [("test", row0, row1)]
         else:
-            cut = row1 - round(val_share * (row1 - row0))
+            band = round(val_share * (row1 - row0))
+            cut = _edge(area.map, row1 - band, up=True)
             pieces = [("train", row0, cut - guard), ("val", cut, row1)]
             if not scene.test_areas:  # one area only: the test ground is a second band at its other end
-                first = row0 + round(val_share * (row1 - row0))
+                first = _edge(area.map, row0 + band, up=False)
                 pieces = [("test", row0, first), ("train", first + guard, cut - guard), ("val", cut, row1)]
         rows += [
             (area.name, strip.name, split, top, col0, bottom, col1)
@@ -66,6 +67,14 @@ def regions(scene: Scene, protocol: str, guard: int, val_share: float = 0.2) -> 
             for split, top, bottom in pieces
         ]
     return pd.DataFrame(rows, columns=["area", "strip", "split", "row0", "col0", "row1", "col1"])
+
+
+def _edge(raster: Raster, row: int, up: bool) -> int:
+    """The row itself on a joined map; else the nearest row above or below that cuts through no tile."""
+    if raster.joined:
+        return row
+    tops = [*(t.row for t in raster.tiles), raster.bounds[2]]
+    return max(t for t in tops if t <= row) if up else min(t for t in tops if t >= row)
 
 
 def training_regions(scene: Scene, protocols: Sequence[str], guard: int) -> pd.DataFrame:

@@ -113,12 +113,16 @@ def queries(
     windows = _aligned(scene, size, stride) if kind == "aligned" else _arbitrary(scene, size, allowed, count, seed)
     if allowed is not None:
         windows = windows[inside(windows, allowed, size)].reset_index(drop=True)
+    tiles = references(scene, size, stride)
+    windows = windows[windows["area"].isin(tiles["area"])].assign(size=size)
+    if not windows.empty:
+        windows = match(windows, tiles, scene, stride)
     if windows.empty:
         raise ValueError(
             f"scene {scene.name!r}: no {kind} query of {size} x {size} px lies in split {split!r} of {protocol!r}; "
-            "strips or held-out ground are too small for one patch"
+            "strips, held-out ground or the map are too small for one patch"
         )
-    return match(windows.assign(size=size), references(scene, size, stride), scene, stride)
+    return windows
 
 
 def search_task(
@@ -162,8 +166,8 @@ def search_task(
 def match(windows: pd.DataFrame, tiles: pd.DataFrame, scene: Scene, stride: int | None = None) -> pd.DataFrame:
     """Add to query windows the tile each belongs to: `positive`, `overlap`, `semi`, `semi_overlap`, and positions.
 
-    The positive is the tile with the largest overlap, the first in table order where two are equal; every other tile
-    that shares ground is semi-positive. On a seamless grid some tile covers at least `(1 - stride / 2 size)^2` of any
+    The positive is the tile with the largest overlap, any one of them where two are equal; every other tile that
+    shares ground is semi-positive. On a seamless grid some tile covers at least `(1 - stride / 2 size)^2` of any
     window; windows with less hang over the grid's edge and are dropped.
     """
     size = int(tiles["size"].iloc[0])

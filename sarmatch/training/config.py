@@ -4,7 +4,7 @@ import hashlib
 import os
 from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Protocol = Literal["same_area", "cross_area"]
 Kind = Literal["aligned", "arbitrary"]
@@ -52,6 +52,11 @@ class Config(BaseModel):
     floor: str = Field("hog", description="training-free encoder reported beside ours")
     floor_options: dict[str, Any] = Field(default_factory=dict)
     seed: int = Field(0, ge=0)
+
+    @field_validator("encoder_options", "loss_options", "floor_options")
+    @classmethod
+    def _in_order(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return dict(sorted(options.items()))  # equal configs have equal keys, however their options were written
 
     @model_validator(mode="after")
     def _batch_fits(self) -> "Config":

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm.auto import tqdm
@@ -196,5 +197,7 @@ def load_weights(encoder: nn.Module, path: Path) -> None:
         raise FileNotFoundError(f"{path}: no weights here; the run was not trained to the end of its first epoch")
     try:
         encoder.load_state_dict(load_file(path))
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not readable as safetensors ({error})") from error
     except RuntimeError as error:
         raise ValueError(f"{path}: these weights are of another encoder than the config names ({error})") from error

@@ -119,13 +119,20 @@ def run(config: Config, folder: Path | None = None) -> Run:
     Returns
     -------
     The run, with `config.json`, `metrics.json`, `environment.json`, `history.csv`, `model.safetensors` in its folder.
+
+    Raises
+    ------
+    ValueError
+        Where the folder holds a run of another config.
     """
     folder = folder or runs_dir() / f"{config.name}-{config.key}"
-    finished = folder / "metrics.json"
+    known, finished = folder / "config.json", folder / "metrics.json"
+    if known.is_file() and Config(**json.loads(known.read_text())).key != config.key:
+        raise ValueError(f"{folder}: holds a run of another config; give every config a folder of its own")
     if finished.is_file():
         return load_run(folder)
     scene = load_scene(config.scene, config.profile)
-    write_json(folder / "config.json", config.model_dump())
+    write_json(known, config.model_dump())
     write_json(folder / "environment.json", describe_environment())
 
     encoder = train(config, scene, folder)

@@ -50,6 +50,9 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
     save_weights(create_encoder("plain", image_size=32, feature_dim=8), tmp_path / "small.safetensors")
     with pytest.raises(ValueError, match=r"small\.safetensors.*another encoder"):
         load_weights(create_encoder("plain", image_size=32, feature_dim=16), tmp_path / "small.safetensors")
+    (tmp_path / "half.safetensors").write_bytes((tmp_path / "small.safetensors").read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"half\.safetensors: not readable as safetensors"):
+        load_weights(create_encoder("plain", image_size=32, feature_dim=8), tmp_path / "half.safetensors")
     with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
         load_weights(create_encoder("plain", image_size=32), tmp_path / "none.safetensors")
 

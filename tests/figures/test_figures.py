@@ -122,8 +122,8 @@ def test_a_figure_draws_and_names_its_units_and_its_data(name, tiny_scene, task,
 
 
 def test_all_public_figures_are_drawn_here():
-    helpers = {"to_display", "decibels", "method_line", "overview", "place_of", "shares_within", "use_style"}
-    makers = {name for name in figures.__all__ if name.islower()} - helpers
+    others = {"to_display", "decibels", "method_line", "overview", "place_of", "shares_within", "use_style"}
+    makers = {name for name in figures.__all__ if name.islower()} - others
     assert makers == set(FIGURES) | {"pipeline", "retrieval_rows"}
 
 
@@ -300,6 +300,7 @@ class TestReport:
         assert "On the map" in page
         for text in ("chance", "ceiling", "hog", "gallery of 100 tiles", "20 test queries", "median_m"):
             assert text in page
+        assert 'alt=""' not in page
         assert all(min(picture.size) > 150 for picture in self.pictures(page))
 
     def test_the_table_states_the_metrics(self, tiny_scene, tmp_path, monkeypatch):

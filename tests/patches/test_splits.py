@@ -4,13 +4,20 @@ import numpy as np
 import pytest
 
 from sarmatch.patches import TrainingPairs, guard_band, inside, queries, references, regions, training_regions
+from sarmatch.scenes import load_scene
 
 SIZE = 32
 
 
-@pytest.fixture(scope="module", params=["three areas", "one area"])
-def scene(request, tiny_scene, fake_data):
-    return tiny_scene if request.param == "three areas" else fake_data.tiny_scene(size=640, test_areas=())
+@pytest.fixture(scope="module", params=["three areas", "one area", "tiles", "pairs"])
+def scene(request, tiny_scene, fake_data, sentinel_folder, pairs_folder):
+    kinds = {
+        "three areas": lambda: tiny_scene,
+        "one area": lambda: fake_data.tiny_scene(size=640, test_areas=()),
+        "tiles": lambda: load_scene(sentinel_folder),
+        "pairs": lambda: load_scene(pairs_folder),
+    }
+    return kinds[request.param]()
 
 
 def painted(scene, windows) -> dict[str, np.ndarray]:
@@ -85,3 +92,16 @@ def test_the_whole_map_of_an_unseen_area_is_the_gallery(tiny_scene):
     tiles = references(tiny_scene)
     ground = regions(tiny_scene, "cross_area", 64).query("split == 'test'")
     assert inside(tiles, ground, SIZE).sum() == 100
+
+
+@pytest.mark.parametrize("size", [48, 24])
+def test_no_image_pair_is_both_trained_on_and_held_out(pairs_folder, size):
+    scene = load_scene(pairs_folder)
+    pairs = TrainingPairs(scene, training_regions(scene, ("cross_area",), 0), size, 16, 300, 0.5, seed=0)
+    strips = {"train": set(pairs.query.strip)}
+    for split in ("val", "test"):
+        strips[split] = set(queries(scene, "arbitrary", size, split, count=300).strip)
+    assert sum(map(len, strips.values())) == len(set.union(*strips.values())) == 10
+    images = {(t.row, t.col): s.name for s in scene.areas[0].strips for t in s.tiles}
+    for w in pairs.reference.itertuples():  # the jittered reference stays in its own pair too
+        assert images[w.row // 97 * 97, w.col // 97 * 97] in strips["train"]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sarmatch.patches import match, overlap, positions, queries, references, search_task
+from sarmatch.scenes import Area, Raster, Scene
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +125,21 @@ def test_a_set_without_coordinates_has_none(pairs_folder):
 def test_impossible_requests_are_named(tiny_scene, call, said):
     with pytest.raises(ValueError, match=said):
         call(tiny_scene)
+
+
+@pytest.mark.parametrize("kind", ["aligned", "arbitrary"])
+def test_a_strip_beside_its_map_has_no_query(kind):
+    chart = Raster.from_array("map", np.ones((3, 64, 64), np.float32), "reflectance")
+    strip = Raster.from_array("s", np.ones((1, 64, 64), np.float32), "intensity", row=100)
+    scene = Scene("apart", (Area("a", chart, (strip,), ("train",)),), 1.0, 32)
+    with pytest.raises(ValueError, match=f"'apart': no {kind} query of 32 x 32 px"):
+        queries(scene, kind)
+
+
+def test_an_area_whose_map_holds_no_tile_has_no_query(tiny_scene):
+    small = Raster.from_array("map", np.ones((3, 20, 64), np.float32), "reflectance")
+    strip = Raster.from_array("s", np.ones((1, 64, 64), np.float32), "intensity")
+    narrow, one = Area("narrow", small, (strip,), ("train",)), tiny_scene.areas[0]
+    assert set(queries(Scene("mixed", (narrow, one), 1.0, 32), count=200).area) == {"one"}
+    with pytest.raises(ValueError, match="'mixed': no arbitrary query of 32 x 32 px"):
+        queries(Scene("mixed", (narrow, Area("bare", one.map, (), ())), 1.0, 32))

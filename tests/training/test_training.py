@@ -1,5 +1,7 @@
 """Configs, the loop and run folders: determinism, resuming, controls, and nothing half-written."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -63,6 +65,10 @@ class TestConfig:
     def test_the_key_stands_for_the_numbers(self):
         assert config().key == config().key == config(workers=2).key
         assert config().key != config(seed=1).key
+        options = SMALL["encoder_options"]
+        turned = config(encoder_options=dict(reversed(options.items())))
+        assert turned == config()
+        assert turned.key == config().key
 
     def test_recipes_change_by_name_and_profile(self, monkeypatch):
         assert recipe("demo", epochs=2).epochs == 2
@@ -88,6 +94,12 @@ def test_two_trainings_agree_to_the_last_bit_and_a_seed_changes_them(tiny_scene,
         train(config(seed=seed), tiny_scene, tmp_path / name)
     assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+def test_processes_that_read_images_change_no_number(tiny_scene, tmp_path):
+    for workers in (0, 2):
+        train(config(workers=workers, epochs=2), tiny_scene, tmp_path / str(workers))
+    assert same(weights(tmp_path / "0"), weights(tmp_path / "2"))
 
 
 def test_going_on_equals_never_having_stopped(tiny_scene, tmp_path, monkeypatch):
@@ -185,6 +197,14 @@ def test_a_finished_run_is_not_run_again_and_loads(trained, monkeypatch):
     assert again == trained
     assert load_run(trained.path).metrics.equals(trained.metrics)
     assert len(trained.history) == 8
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_folder_of_another_config_is_refused(trained, tmp_path, finished):
+    for name in ("config.json", "metrics.json") if finished else ("config.json",):
+        shutil.copy(trained.path / name, tmp_path)
+    with pytest.raises(ValueError, match=f"{tmp_path.name}: holds a run of another config"):
+        run(trained.config.model_copy(update={"seed": 5}), tmp_path)
 
 
 def test_results_say_where_each_query_was_found(trained, tiny_scene):
