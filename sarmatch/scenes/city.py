@@ -2,12 +2,16 @@
 
 Nothing is drawn object by object, so a window equals the same area cut from the whole, windows can be computed by
 several threads, and a strip seen from another side is the same function evaluated on turned coordinates. The price is
-that a pixel must find out by itself which district, block, lot and tree it belongs to; that is what this file does, in
-that order. Lengths are metres; x points east and y north.
+that a pixel must find out by itself which district, block, lot and tree it belongs to; that is what `_evaluate` does,
+in that order. Lengths are metres; x points east and y north.
+
+The town exists at two epochs, that of the photograph and that of the flight: a share of its lots, trees and fields is
+replaced in between, and every vehicle has moved.
 """
 
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +19,7 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float32]
@@ -27,12 +32,13 @@ MATERIALS = (
     "grass",
     "crop",
     "tree",
+    "vehicle",
     "roof_tile",
     "roof_gravel",
     "roof_metal",
 )
 """Names of the values of `Ground.material`, in order."""
-(WATER, ASPHALT, CONCRETE, SOIL, GRASS, CROP, TREE, TILE, GRAVEL, METAL) = range(len(MATERIALS))
+(WATER, ASPHALT, CONCRETE, SOIL, GRASS, CROP, TREE, VEHICLE, TILE, GRAVEL, METAL) = range(len(MATERIALS))
 FIRST_ROOF = TILE  # a material from here on is part of a building
 
 KINDS = ("houses", "blocks", "industry", "park", "fields")
@@ -41,8 +47,32 @@ KINDS = ("houses", "blocks", "industry", "park", "fields")
 
 DISTRICT_M = 400.0  # one district seed per cell of this size
 TREE_M = 8.0  # one tree at most per cell of this size, so a crown may not be wider
+ARTERIAL_M = 7.5  # half width of the road between two districts
 WATER_LEVEL_M = -2.5
-MAX_BUILDING_M = 48.0  # the highest roof above its ground, lift housing included
+MAX_BUILDING_M = 48.0  # the highest roof above its ground in a style of ordinary height, lift housing included
+VEHICLE_M = 1.5  # height of a car
+
+
+class Style(NamedTuple):
+    """The character of a town: how often each kind of district occurs, and how it is built, beside the ordinary."""
+
+    weights: tuple[float, float, float, float, float]  # of KINDS
+    block: float = 1.0  # size of blocks
+    lot: float = 1.0  # width of lots
+    storey: float = 1.0  # height of buildings
+    trees: float = 1.0
+    bend: float = 1.0  # how crooked streets are
+    river: float = 1.0  # width
+
+
+STYLES: dict[str, Style] = {
+    "mixed": Style((1, 1, 1, 1, 1)),
+    "old_town": Style((2, 0.6, 0.2, 0.8, 0.3), block=0.72, lot=0.75, storey=1.15, trees=0.6, bend=1.8),
+    "harbour": Style((0.6, 0.8, 2.5, 0.5, 0.3), block=1.15, trees=0.7, river=1.5),
+    "suburb": Style((1.8, 0.25, 0.5, 1.3, 1.5), block=1.1, lot=1.1, storey=0.9, trees=1.4, bend=1.3),
+    "modern": Style((0.3, 2.5, 0.8, 1.2, 0.2), block=1.25, lot=1.2, storey=1.3, bend=0.5),
+}
+"""Styles of towns by name."""
 
 
 @dataclass(frozen=True)
@@ -55,27 +85,77 @@ class City:
         Chooses the town.
     extent_m : float
         The town is centred in the square from (0, 0) to (extent, extent); beyond it the land goes on.
+    style : str
+        One of `STYLES`.
     river_m : float
-        Mean width of the river, 0 for none.
+        Mean width of the river in a town of ordinary style, 0 for none.
     relief_m : float
         The terrain stays within plus and minus this height.
+    change : float
+        Share of lots, clusters of trees and fields that are others in epoch 1 than in epoch 0.
     """
 
     seed: int
     extent_m: float
+    style: str = "mixed"
     river_m: float = 85.0
     relief_m: float = 5.0
+    change: float = 0.0
 
     def __post_init__(self) -> None:
         for name, low in (("seed", 0), ("extent_m", 1), ("river_m", 0), ("relief_m", 0)):
             value = getattr(self, name)
             if not low <= value < 2**31:
                 raise ValueError(f"{name} must lie in [{low}, 2**31), got {value}")
+        if self.style not in STYLES:
+            raise ValueError(f"style is {self.style!r}, expected one of {sorted(STYLES)}")
+        if not 0 <= self.change <= 1:
+            raise ValueError(f"change must lie in [0, 1], got {self.change}")
 
     @property
     def max_height_m(self) -> float:
         """No surface is higher than this: the margin that shadow and layover need follows from it."""
-        return MAX_BUILDING_M + self.relief_m
+        return MAX_BUILDING_M * max(1.0, STYLES[self.style].storey) + self.relief_m
+
+
+class Grid(NamedTuple):
+    """A pixel grid laid over the town.
+
+    Parameters
+    ----------
+    x0, y0
+        Metres east and north of the outer corner of pixel (0, 0).
+    shape
+        Rows and columns.
+    pixel_size
+        Metres.
+    turn_deg
+        Clockwise turn. At 0 columns run east and rows run south, so the image is north up.
+    """
+
+    x0: float
+    y0: float
+    shape: tuple[int, int]
+    pixel_size: float
+    turn_deg: float = 0.0
+
+    def xy(self, row: ArrayLike, col: ArrayLike) -> tuple[NDArray, NDArray]:
+        """Metres of pixel coordinates; edges count from 0."""
+        cos, sin = _turn(self.turn_deg)
+        row, col = (np.asarray(a, np.float64) * self.pixel_size for a in (row, col))
+        return self.x0 + (col * cos - row * sin), self.y0 - (col * sin + row * cos)
+
+    def window(self, row: int, col: int, height: int, width: int) -> "Grid":
+        """A part of the grid, or more than it: `row` and `col` may be negative."""
+        x, y = self.xy(row, col)
+        return Grid(float(x), float(y), (height, width), self.pixel_size, self.turn_deg)
+
+
+def _turn(turn_deg: float) -> tuple[float, float]:
+    """Cosine and sine, exact for quarter turns, so that turned towns agree pixel by pixel."""
+    quarter = {0: (1.0, 0.0), 90: (0.0, 1.0), 180: (-1.0, 0.0), 270: (0.0, -1.0)}
+    angle = math.radians(turn_deg)
+    return quarter.get(turn_deg % 360, (math.cos(angle), math.sin(angle)))
 
 
 class Ground(NamedTuple):
@@ -88,75 +168,68 @@ class Ground(NamedTuple):
 
 
 # ----------------------------------------------------------------------------------------------------- hashing
-_GOLDEN, _P, _Q = np.uint32(0x9E3779B1), np.uint32(0x85EBCA77), np.uint32(0xC2B2AE3D)
+_LOW = np.uint64(0xFFFFFFFF)
+_GOLDEN, _P, _Q = np.uint64(0x9E3779B1), np.uint64(0x85EBCA77), np.uint64(0xC2B2AE3D)
+_F1, _F2 = np.uint64(0x7FEB352D), np.uint64(0x846CA68B)
+_A, _B = np.uint64(0x2C1B3C6D), np.uint64(0x297A2D38)
+_ONE, _SEVEN, _EIGHT, _FIFTEEN, _SIXTEEN = (np.uint64(n) for n in (1, 7, 8, 15, 16))
 
 
-def _mix(h: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Scramble 32 bits (Wellons' `lowbias32`), in place."""
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        h ^= h >> np.uint32(shift)
-        h *= np.uint32(factor)
-    h ^= h >> np.uint32(16)
-    return h
+@njit(nogil=True, cache=True, inline="always")
+def mix(h: np.uint64) -> np.uint64:
+    """Scramble 32 bits (Wellons' `lowbias32`)."""
+    h ^= h >> _SIXTEEN
+    h = (h * _F1) & _LOW
+    h ^= h >> _FIFTEEN
+    h = (h * _F2) & _LOW
+    return h ^ (h >> _SIXTEEN)
 
 
-def hash_cells(seed: int, i: ArrayLike, j: ArrayLike) -> NDArray[np.uint32]:
-    """Hash integer cells (i, j), broadcast against each other, into uint32."""
-    i, j = (np.atleast_1d(np.asarray(k)).astype(np.int32).view(np.uint32) for k in (i, j))
-    salt = _mix(np.array([seed], np.uint32) * _GOLDEN + _Q)
-    return _mix(_mix(i * _P + salt) + j * _Q)
+@njit(nogil=True, cache=True, inline="always")
+def step(h: np.uint64, i: int, factor: np.uint64) -> np.uint64:
+    """A hash that hangs on another one and an integer, which may be negative."""
+    return mix((h + np.uint64(np.int64(i)) * factor) & _LOW)
 
 
-def unit(h: NDArray[np.uint32], k: int = 0) -> Floats:
+@njit(nogil=True, cache=True)
+def hash2(seed: int, i: int, j: int) -> np.uint64:
+    """Hash of an integer cell: 32 bits."""
+    salt = mix((np.uint64(np.int64(seed)) * _GOLDEN + _Q) & _LOW)
+    return step(step(salt, i, _P), j, _Q)
+
+
+@njit(nogil=True, cache=True, inline="always")
+def unit(h: np.uint64, k: int) -> float:
     """The k-th number in [0, 1) that hangs on a hash."""
-    odd = np.uint32((0x2C1B3C6D * (2 * k + 1) ^ 0x297A2D38 * k) & 0xFFFFFFFF | 1)
-    return ((h ^ (h >> np.uint32(7 + k))) * odd >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
+    n = np.uint64(k)
+    odd = (((_A * (n + n + _ONE)) ^ (_B * n)) & _LOW) | _ONE
+    return float((((h ^ (h >> (_SEVEN + n))) * odd) & _LOW) >> _EIGHT) * 2.0**-24
 
 
-def value_noise(seed: int, x: ArrayLike, y: ArrayLike, cell_m: float) -> Floats:
-    """Smooth noise in [0, 1): hashed values on a lattice, blended with a smoothstep.
-
-    Parameters
-    ----------
-    seed : int
-    x, y : array_like
-        Coordinates in metres, broadcast against each other.
-    cell_m : float
-        Lattice step in metres.
-    """
-    axes = []
-    for c in (x, y):
-        c = np.asarray(c, np.float32) / np.float32(cell_m)
-        cell = np.floor(c)
-        f = c - cell
-        cell = cell.astype(np.int32)
-        axes.append((cell - cell.min(), f * f * (3 - 2 * f), np.arange(cell.min(), cell.max() + 2)))
-    (i, fx, cols), (j, fy, rows) = axes
-    table = unit(hash_cells(seed, cols[None, :], rows[:, None]))
-    n = len(cols)
-    table = table.ravel()
-    at = j * n + i
-    low = table[at] + fx * (table[at + 1] - table[at])
-    at = at + n
-    high = table[at] + fx * (table[at + 1] - table[at])
-    return low + fy * (high - low)
+@njit(nogil=True, cache=True)
+def value_noise(seed: int, x: float, y: float, cell_m: float) -> float:
+    """Smooth noise in [0, 1): hashed values on a lattice of `cell_m` metres, blended with a smoothstep."""
+    x, y = x / cell_m, y / cell_m
+    i, j = math.floor(x), math.floor(y)
+    fx, fy = x - i, y - j
+    fx, fy = fx * fx * (3 - 2 * fx), fy * fy * (3 - 2 * fy)
+    low = _lerp(unit(hash2(seed, i, j), 0), unit(hash2(seed, i + 1, j), 0), fx)
+    high = _lerp(unit(hash2(seed, i, j + 1), 0), unit(hash2(seed, i + 1, j + 1), 0), fx)
+    return _lerp(low, high, fy)
 
 
-# --------------------------------------------------------------------------------------------------- districts
-class District(NamedTuple):
-    """One Voronoi cell of the town."""
-
-    x: float
-    y: float
-    key: int
-    kind: int
-    cos: float
-    sin: float
-    block_u: float
-    block_v: float
+@njit(nogil=True, cache=True, inline="always")
+def _lerp(a: float, b: float, t: float) -> float:
+    return a + t * (b - a)
 
 
-class _Style(NamedTuple):
+@njit(nogil=True, cache=True, inline="always")
+def _clip(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high)
+
+
+# ---------------------------------------------------------------------------------------------- the town as numbers
+class _Plan(NamedTuple):
     """How a kind of district is built (metres, probabilities)."""
 
     street: float  # half width of a street
@@ -167,442 +240,514 @@ class _Style(NamedTuple):
     depth: float  # smallest depth of a house
     built: float  # share of lots with a house
     trees: float  # share of tree cells that bear one
+    parked: float  # share of places at the kerb with a car
 
 
-_STYLES = (
-    _Style(street=3.6, walk=1.5, lot=19.0, side=2.5, front=4.0, depth=8.5, built=0.93, trees=0.30),
-    _Style(street=5.0, walk=3.0, lot=46.0, side=4.0, front=4.0, depth=12.0, built=0.90, trees=0.30),
-    _Style(street=5.0, walk=2.0, lot=62.0, side=5.0, front=7.0, depth=22.0, built=0.70, trees=0.04),
-    _Style(street=1.6, walk=0.0, lot=60.0, side=20.0, front=9.0, depth=9.0, built=0.04, trees=0.62),
-    _Style(street=1.6, walk=0.0, lot=70.0, side=25.0, front=9.0, depth=9.0, built=0.03, trees=0.02),
+_PLANS = (
+    _Plan(street=3.6, walk=1.5, lot=19.0, side=2.5, front=4.0, depth=8.5, built=0.93, trees=0.30, parked=0.12),
+    _Plan(street=5.0, walk=3.0, lot=46.0, side=4.0, front=4.0, depth=12.0, built=0.90, trees=0.30, parked=0.25),
+    _Plan(street=5.0, walk=2.0, lot=62.0, side=5.0, front=7.0, depth=22.0, built=0.70, trees=0.04, parked=0.08),
+    _Plan(street=1.6, walk=0.0, lot=60.0, side=20.0, front=9.0, depth=9.0, built=0.04, trees=0.62, parked=0.0),
+    _Plan(street=1.6, walk=0.0, lot=70.0, side=25.0, front=9.0, depth=9.0, built=0.03, trees=0.02, parked=0.0),
 )
 _BLOCKS_M = ((78, 62, 60, 16), (96, 60, 74, 26), (130, 70, 92, 40), (120, 60, 90, 50), (170, 110, 80, 50))
 
 
-def _river_frame(city: City) -> tuple[float, float, float, float, NDArray]:
-    """Heading (cos, sin), a point the river passes, and five hashed phases."""
-    r = [float(unit(hash_cells(city.seed, 911, k))[0]) for k in range(8)]
-    angle = np.pi * r[0]
+class World(NamedTuple):
+    """A city and an epoch as plain numbers, which compiled code takes."""
+
+    seed: int
+    epoch: int
+    change: float
+    relief: float
+    storey: float
+    bend: float
+    river: tuple[float, float, float, float, float, float, float, float]  # cos, sin, x, y, width, three phases
+    warp: tuple[float, float, float, float]  # phases
+    hills: tuple[float, float, float, float]  # phases
+    first: tuple[int, int]  # lattice cell of districts[0, 0]
+    districts: NDArray[np.float64]  # (columns, rows, 7): x, y, kind, cos, sin, block_u, block_v
+    keys: NDArray[np.uint64]  # (columns, rows)
+    plans: NDArray[np.float64]  # (kinds, fields of _Plan)
+
+
+def _units(seed: int, i: int, j: int, count: int) -> list[float]:
+    h = hash2(seed, i, j)
+    return [unit(h, k) for k in range(count)]
+
+
+def _phases(seed: int, salt: int, count: int) -> tuple[float, ...]:
+    return tuple(2 * math.pi * unit(hash2(seed, salt, k), 0) for k in range(count))
+
+
+@lru_cache(maxsize=256)
+def _river(city: City) -> tuple[float, ...]:
+    """Heading (cos, sin), a point the river passes, its width, and phases of its bends."""
+    r = [unit(hash2(city.seed, 911, k), 0) for k in range(5)]
+    angle = math.pi * r[0]
     centre = city.extent_m / 2
     shift = 0.28 * min(city.extent_m, 2500.0) * (r[1] - 0.5)
-    cos, sin = np.cos(angle), np.sin(angle)
-    return cos, sin, centre - sin * shift, centre + cos * shift, 2 * np.pi * np.array(r[2:7])
+    cos, sin = math.cos(angle), math.sin(angle)
+    width = city.river_m * STYLES[city.style].river
+    return cos, sin, centre - sin * shift, centre + cos * shift, width, *(2 * math.pi * p for p in r[2:])
 
 
-@lru_cache(maxsize=4096)
+class District(NamedTuple):
+    """One Voronoi cell of the town."""
+
+    x: float
+    y: float
+    kind: int
+    cos: float
+    sin: float
+    block_u: float
+    block_v: float
+
+
+@lru_cache(maxsize=65536)
 def district(city: City, i: int, j: int) -> District:
     """The district whose seed lies in lattice cell (i, j)."""
-    h = hash_cells(city.seed, i, j)
-    r = [float(unit(h, k)[0]) for k in range(8)]
+    r = _units(city.seed, i, j, 8)
+    style = STYLES[city.style]
     x, y = (i + 0.12 + 0.76 * r[0]) * DISTRICT_M, (j + 0.12 + 0.76 * r[1]) * DISTRICT_M
     centre = city.extent_m / 2
-    out = np.hypot(x - centre, y - centre) / max(centre, 1.5 * DISTRICT_M)
-    cos, sin, rx, ry, _ = _river_frame(city)
-    beside_river = city.river_m > 0 and abs((y - ry) * cos - (x - rx) * sin) < 330
-    weights = np.array(
-        [0.42, 0.08 + 0.45 * np.exp(-4 * out**2), 0.12 + 0.22 * beside_river, 0.11, 0.4 * np.clip(out - 0.7, 0, 1)]
+    out = math.hypot(x - centre, y - centre) / max(centre, 1.5 * DISTRICT_M)
+    cos, sin, rx, ry, width, *_ = _river(city)
+    beside_river = width > 0 and abs((y - ry) * cos - (x - rx) * sin) < 330
+    usual = (
+        0.42,
+        0.08 + 0.45 * math.exp(-4 * out**2),
+        0.12 + 0.22 * beside_river,
+        0.11,
+        0.4 * min(max(out - 0.7, 0.0), 1.0),
     )
+    weights = np.array(usual) * style.weights
     kind = int(np.searchsorted(np.cumsum(weights) / weights.sum(), r[2]))
-    u, du, v, dv = _BLOCKS_M[kind]
-    angle = np.pi * r[3]
-    return District(x, y, int(h[0]), kind, np.cos(angle), np.sin(angle), u + du * r[4], v + dv * r[5])
+    u, du, v, dv = (length * style.block for length in _BLOCKS_M[kind])
+    angle = math.pi * r[3]
+    return District(x, y, kind, math.cos(angle), math.sin(angle), u + du * r[4], v + dv * r[5])
 
 
-class _Place(NamedTuple):
-    """Where a pixel lies in its district."""
-
-    index: NDArray[np.intp]  # into `table`
-    table: list[District]
-    edge: Floats  # distance to the border with the next district
-    nx: Floats  # unit vector from the neighbour's seed to ours
-    ny: Floats
-
-
-def _warp(city: City, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Bend straight borders: x is moved by a wave along y and the other way round, so both stay cheap."""
-    p = 2 * np.pi * np.array([float(unit(hash_cells(city.seed, 77, k))[0]) for k in range(4)], np.float32)
-    wx = x + 26 * np.sin(y / 95 + p[0]) + 40 * np.sin(y / 260 + p[1])
-    wy = y + 26 * np.sin(x / 103 + p[2]) + 40 * np.sin(x / 240 + p[3])
-    return wx.astype(np.float32), wy.astype(np.float32)
-
-
-def _locate_district(city: City, x: Floats, y: Floats) -> _Place:
-    """Nearest and second nearest seed; the border is their bisector, so an arterial keeps its width."""
-    wx, wy = _warp(city, x, y)
-    box = wx.min(), wx.max(), wy.min(), wy.max()
-    first_i, last_i, first_j, last_j = (int(np.floor(b / DISTRICT_M)) for b in box)
-    table = [district(city, i, j) for i, j in product(range(first_i - 2, last_i + 3), range(first_j - 2, last_j + 3))]
-    sx, sy = np.array([d[:2] for d in table]).T
-    near = np.hypot(*(np.maximum(0, np.maximum(lo - s, s - hi)) for s, lo, hi in ((sx, *box[:2]), (sy, *box[2:]))))
-    far = np.hypot(*(np.maximum(abs(lo - s), abs(s - hi)) for s, lo, hi in ((sx, *box[:2]), (sy, *box[2:]))))
-    # a seed farther than the second of all worst cases can be neither nearest nor second nearest
-    table = [d for d, n in zip(table, near, strict=True) if n <= np.sort(far)[1]]
-
-    shape = np.broadcast_shapes(wx.shape, wy.shape)
-    d1, d2 = np.full(shape, np.inf, np.float32), np.full(shape, np.inf, np.float32)
-    k1, k2 = np.zeros(shape, np.intp), np.zeros(shape, np.intp)
-    for k, d in enumerate(table):
-        dist = np.square(wx - np.float32(d.x)) + np.square(wy - np.float32(d.y))
-        first = dist < d1
-        second = dist < d2
-        np.copyto(k2, k, where=second)
-        np.copyto(k2, k1, where=first)
-        np.copyto(k1, k, where=first)
-        d2 = np.minimum(d2, np.maximum(d1, dist))
-        d1 = np.minimum(d1, dist)
-    seeds = np.array([d[:2] for d in table], np.float32)
-    step = seeds[:, None] - seeds[None]  # (own, other, 2)
-    length = np.hypot(step[..., 0], step[..., 1])
-    length[length == 0] = 1
-    pair = k1 * len(table) + k2
-    edge = (d2 - d1) * (0.5 / length).ravel()[pair]
-    nx, ny = (step[..., a] / length for a in (0, 1))
-    return _Place(k1, table, edge, nx.ravel()[pair], ny.ravel()[pair])
+def world_of(city: City, epoch: int, box: tuple[float, float, float, float]) -> World:
+    """What is needed to evaluate the city at points within a box (x low, x high, y low, y high)."""
+    if epoch not in (0, 1):
+        raise ValueError(f"epoch is {epoch}, expected 0 (photograph) or 1 (flight)")
+    style = STYLES[city.style]
+    reach = 2 + math.ceil(66 * style.bend / DISTRICT_M)  # two cells for the neighbours, and what the warp moves
+    first_i, last_i, first_j, last_j = (math.floor(b / DISTRICT_M) for b in box)
+    columns, rows = range(first_i - reach, last_i + reach + 1), range(first_j - reach, last_j + reach + 1)
+    table = np.array([[district(city, i, j) for j in rows] for i in columns])
+    keys = np.array([[hash2(city.seed, i, j) for j in rows] for i in columns], np.uint64)
+    plans = np.array([p._replace(lot=p.lot * style.lot, trees=min(p.trees * style.trees, 0.9)) for p in _PLANS])
+    return World(
+        city.seed,
+        epoch,
+        float(city.change),
+        float(city.relief_m),
+        style.storey,
+        style.bend,
+        tuple(float(v) for v in _river(city)),
+        _phases(city.seed, 77, 4),
+        _phases(city.seed, 55, 4),
+        (columns[0], rows[0]),
+        table,
+        keys,
+        plans,
+    )
 
 
-# ------------------------------------------------------------------------------------------------------- water
-class _River(NamedTuple):
-    """Position relative to the river."""
-
-    bank: Floats  # distance from the bank, negative in the water
-    along: Floats
-    side: Floats  # -1 or 1
-    half: float  # half of the mean width
-
-
-def _locate_river(city: City, x: Floats, y: Floats) -> _River:
-    cos, sin, rx, ry, p = (np.float32(v) for v in _river_frame(city))
-    along = (x - rx) * cos + (y - ry) * sin
-    across = (y - ry) * cos - (x - rx) * sin
-    across = across - 55 * np.sin(along / 210 + p[0]) - 22 * np.sin(along / 93 + p[1])
-    half = np.float32(city.river_m / 2)
-    bank = np.abs(across) - half * (1 + np.float32(0.22) * np.sin(along / 150 + p[2]))
-    if not city.river_m:
-        bank = bank + np.float32(1e6)
-    return _River(bank, along, np.sign(across), half)
-
-
-def _terrain(city: City, x: Floats, y: Floats, bank: Floats) -> Floats:
-    """Low hills that flatten towards the river."""
-    p = 2 * np.pi * np.array([float(unit(hash_cells(city.seed, 55, k))[0]) for k in range(6)], np.float32)
-    hills = 0.6 * np.sin(x / 190 + p[0]) * np.sin(y / 230 + p[1])
-    hills = hills + 0.4 * np.sin(x / 113 + p[2]) * np.sin(y / 97 + p[3])
-    fade = np.clip(bank / 150, 0, 1)
-    return (np.float32(city.relief_m) * hills * fade).astype(np.float32)
-
-
-# ------------------------------------------------------------------------------------------------------- trees
-def _trees(city: City, x: Floats, y: Floats, density: Floats) -> Floats:
-    """Height of the crown above the ground, 0 without a tree.
+# --------------------------------------------------------------------------------------------- parts of a pixel
+@njit(nogil=True, cache=True)
+def _crown(world: World, x: float, y: float, density: float) -> float:
+    """Height of a tree's crown above the ground, 0 without a tree.
 
     Paraboloid crowns on a jittered grid; looking at the four nearest cells is enough as no crown is wider than a cell.
     """
-    cells = []
-    for c in (x, y):
-        i = np.floor(c / TREE_M - 0.5).astype(np.int32)
-        cells.append((i - i.min(), np.arange(i.min(), i.max() + 2)))
-    (i, cols), (j, rows) = cells
-    h = hash_cells(city.seed + 5, cols[None, :], rows[:, None])
-    cx = ((cols[None, :] + 0.2 + 0.6 * unit(h, 1)) * TREE_M).astype(np.float32).ravel()
-    cy = ((rows[:, None] + 0.2 + 0.6 * unit(h, 2)) * TREE_M).astype(np.float32).ravel()
-    radius = 1.5 + 2.5 * unit(h, 3).ravel()
-    top = radius * 1.7 + 1.5 + 2.5 * unit(h, 4).ravel()
-    # groves and clearings: the noise is looked up at the tree, so that it never cuts a crown in two
-    grove = value_noise(city.seed + 6, cx, cy, 46.0)
-    chance = (unit(h, 5).ravel() * (0.4 + 1.2 * grove)).astype(np.float32)
-    inverse = 1 / np.square(radius)
-    crown = np.zeros(np.broadcast_shapes(x.shape, y.shape), np.float32)
-    for a, b in product((0, 1), (0, 1)):
-        at = (j + b) * len(cols) + (i + a)
-        r2 = (np.square(x - cx[at]) + np.square(y - cy[at])) * inverse[at]
-        z = top[at] * (1 - np.float32(0.55) * r2)
-        z *= (r2 < 1) & (chance[at] < density)
-        np.maximum(crown, z, out=crown)
+    i0, j0 = math.floor(x / TREE_M - 0.5), math.floor(y / TREE_M - 0.5)
+    crown = 0.0
+    for i in range(i0, i0 + 2):
+        for j in range(j0, j0 + 2):
+            h = hash2(world.seed + 5, i, j)
+            if world.epoch and unit(hash2(world.seed + 7, i // 4, j // 4), 0) < world.change:
+                h = step(h, world.epoch, _P)
+            cx, cy = (i + 0.2 + 0.6 * unit(h, 1)) * TREE_M, (j + 0.2 + 0.6 * unit(h, 2)) * TREE_M
+            radius = 1.5 + 2.5 * unit(h, 3)
+            r2 = ((x - cx) ** 2 + (y - cy) ** 2) / (radius * radius)
+            if r2 < 1:
+                # groves and clearings: the noise is looked up at the tree, so that it never cuts a crown in two
+                grove = value_noise(world.seed + 6, cx, cy, 46.0)
+                if unit(h, 5) * (0.4 + 1.2 * grove) < density:
+                    crown = max(crown, (radius * 1.7 + 1.5 + 2.5 * unit(h, 4)) * (1 - 0.55 * r2))
     return crown
 
 
-# --------------------------------------------------------------------------------------------------- buildings
-class _Lot(NamedTuple):
-    """Position within a lot; a runs along the street, b away from it."""
-
-    a: Floats
-    b: Floats
-    width: Floats
-    depth: Floats
-    key: NDArray[np.uint32]
-
-
-def _house(lot: _Lot, kind: NDArray, style: Callable[[str], Floats]) -> tuple[NDArray[np.bool_], Floats, Floats]:
-    """Footprint, height above ground, and depth behind the wall of the building on a lot.
-
-    Returns
-    -------
-    inside : bool array
-    height : float32 array
-        Metres above the ground, valid inside.
-    """
-    h = lot.key
-    side = style("side") * (1 + np.float32(0.7) * unit(h, 1))
-    front = style("front") * (1 + np.float32(0.8) * unit(h, 2))
-    w = lot.width - 2 * side
-    d = np.minimum(style("depth") * (1 + np.float32(0.5) * unit(h, 3)), lot.depth - front - 2)
-    np.copyto(d, lot.depth - front - 6, where=kind == INDUSTRY)
-    a, b = lot.a - side, lot.b - front
-    mirrored = unit(h, 4) < 0.5
-    a = np.where(mirrored, w - a, a)
-    to_side = np.minimum(a, w - a)
-    to_front = np.minimum(b, d - b)
-    inside = (to_side > 0) & (to_front > 0)
+@njit(nogil=True, cache=True)
+def _house(
+    kind: int, plan: NDArray, h: np.uint64, a: float, b: float, lot_width: float, lot_depth: float, storey: float
+) -> tuple[float, bool]:
+    """Height above ground (0 outside) and flatness of the roof of the building on a lot, `a` along the street."""
+    side = plan[3] * (1 + 0.7 * unit(h, 1))
+    front = plan[4] * (1 + 0.8 * unit(h, 2))
+    w = lot_width - 2 * side
+    d = lot_depth - front - 6 if kind == INDUSTRY else min(plan[5] * (1 + 0.5 * unit(h, 3)), lot_depth - front - 2)
+    a, b = a - side, b - front
+    if unit(h, 4) < 0.5:
+        a = w - a
+    to_side, to_front = min(a, w - a), min(b, d - b)
     wing = unit(h, 5)
-    inside &= ~((wing < 0.45) & (a > w * (0.45 + wing * 0.6)) & (b > d * (0.4 + wing * 0.4)))
-    inside &= unit(h, 6) < style("built")
-
-    storey = unit(h, 7)
+    cut_out = wing < 0.45 and a > w * (0.45 + wing * 0.6) and b > d * (0.4 + wing * 0.4)  # an L
+    if to_side <= 0 or to_front <= 0 or cut_out or unit(h, 6) >= plan[6]:
+        return 0.0, False
+    level = unit(h, 7)
+    if kind == BLOCKS:
+        lift = 2.8 if abs(a - w * 0.3) < 2.6 and abs(b - d * 0.5) < 2.2 else 0.0  # flat roofs have something to see
+        return storey * (12 + 27 * level * level) + lift, True
     hall = kind == INDUSTRY
-    tall = kind == BLOCKS
-    eave = np.where(tall, 12 + 27 * storey * storey, np.where(hall, 6 + 6.5 * storey, 3.2 + 2.8 * storey))
-    pitch = np.where(hall, np.float32(0.09), np.float32(0.45) + np.float32(0.3) * unit(h, 8))
-    long_side = np.where(w > d, to_front, to_side)
+    eave = storey * (6 + 6.5 * level if hall else 3.2 + 2.8 * level)
+    if unit(h, 10) < (0.45 if hall else 0.12):
+        return eave, True
+    pitch = 0.09 if hall else 0.45 + 0.3 * unit(h, 8)
     hipped = unit(h, 9) < 0.35
-    rise = pitch * np.where(hipped, np.minimum(to_front, to_side), long_side)
-    rise = np.minimum(rise, np.where(hall, 2.5, 4.5))
-    flat = tall | (unit(h, 10) < np.where(hall, 0.45, 0.12))
-    # a lift housing on every high roof gives flat roofs something to see
-    lift = np.where(tall & (np.abs(a - w * 0.3) < 2.6) & (np.abs(b - d * 0.5) < 2.2), np.float32(2.8), np.float32(0))
-    height = eave + np.where(flat, lift, rise)
-    return inside, height.astype(np.float32), flat
+    rise = pitch * (min(to_front, to_side) if hipped else (to_front if w > d else to_side))
+    return eave + min(rise, 2.5 if hall else 4.5), False
 
 
-def _yard(lot: _Lot) -> tuple[NDArray[np.bool_], Floats]:
-    """Containers or tanks on an industrial lot without a hall: where, and how high."""
-    stacked = unit(lot.key, 11) < 0.6
-    i, j = np.floor(lot.a / 13.2), np.floor(lot.b / 3.3)
-    box = _mix(lot.key + i.astype(np.int32).view(np.uint32) * _P + j.astype(np.int32).view(np.uint32) * _Q)
-    full = (lot.a - i * 13.2 < 12.2) & (lot.b - j * 3.3 < 2.5) & (unit(box) < 0.6) & (np.mod(j, 5) < 3)
-    full &= (lot.a > 4) & (lot.a < lot.width - 4) & (lot.b > 6)
-    containers = np.float32(2.6) * (1 + np.floor(2.99 * unit(box, 1)))
-    size = np.minimum(lot.width, lot.depth) / 2
-    n = np.maximum(1, np.floor(lot.width / lot.depth))
-    pitch = lot.width / n
-    radius = size * (np.float32(0.55) + np.float32(0.25) * unit(lot.key, 12))
-    tank = np.square(np.mod(lot.a, pitch) - pitch / 2) + np.square(lot.b - lot.depth / 2) < np.square(radius)
-    tanks = 7 + 7 * unit(lot.key, 13)
-    return np.where(stacked, full, tank), np.where(stacked, containers, tanks).astype(np.float32)
+@njit(nogil=True, cache=True)
+def _yard(h: np.uint64, a: float, b: float, width: float, depth: float) -> float:
+    """Height of containers or tanks on an industrial lot without a hall; 0 between them."""
+    if unit(h, 11) < 0.6:
+        i, j = math.floor(a / 13.2), math.floor(b / 3.3)
+        box = step(step(h, i, _P), j, _Q)
+        full = a - i * 13.2 < 12.2 and b - j * 3.3 < 2.5 and unit(box, 0) < 0.6 and j % 5 < 3
+        full = full and 4 < a < width - 4 and b > 6
+        return 2.6 * (1 + math.floor(2.99 * unit(box, 1))) if full else 0.0
+    n = max(1.0, math.floor(width / depth))
+    pitch = width / n
+    radius = min(width, depth) / 2 * (0.55 + 0.25 * unit(h, 12))
+    along = a % pitch - pitch / 2
+    return 7 + 7 * unit(h, 13) if along * along + (b - depth / 2) ** 2 < radius * radius else 0.0
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _car(h: np.uint64, along: float, across: float, pitch: float, share: float, epoch: int) -> bool:
+    """Whether a car stands here: one place every `pitch` metres, `across` counted from the middle of the row."""
+    n = math.floor(along / pitch)
+    place = step(step(h, n, _P), epoch, _Q)
+    if unit(place, 0) >= share or abs(across) > 0.9:
+        return False
+    start = (pitch - 4.5) * unit(place, 1)
+    return start <= along - n * pitch <= start + 4.5
 
 
 # ------------------------------------------------------------------------------------------------------ ground
-def ground(city: City, x: ArrayLike, y: ArrayLike) -> Ground:
+@njit(nogil=True, cache=True)
+def _evaluate(world: World, x: float, y: float) -> tuple[float, float, int, float]:
+    """Height, terrain, material and tone at one place; it depends on no other."""
+    # snapped to 1/1024 m, so that the rounding of an origin cannot move an edge from one window to the next
+    x, y = round(x * 1024) / 1024, round(y * 1024) / 1024
+    epoch = world.epoch
+
+    # district: nearest and second nearest seed; the border is their bisector, so an arterial keeps its width
+    p, bend = world.warp, world.bend
+    wx = x + bend * (26 * math.sin(y / 95 + p[0]) + 40 * math.sin(y / 260 + p[1]))
+    wy = y + bend * (26 * math.sin(x / 103 + p[2]) + 40 * math.sin(x / 240 + p[3]))
+    ci, cj = math.floor(wx / DISTRICT_M) - world.first[0], math.floor(wy / DISTRICT_M) - world.first[1]
+    d1, d2 = np.inf, np.inf
+    i1, j1, i2, j2 = 0, 0, 0, 0
+    for i in range(ci - 2, ci + 3):
+        for j in range(cj - 2, cj + 3):
+            d = (wx - world.districts[i, j, 0]) ** 2 + (wy - world.districts[i, j, 1]) ** 2
+            if d < d1:
+                d2, i2, j2 = d1, i1, j1
+                d1, i1, j1 = d, i, j
+            elif d < d2:
+                d2, i2, j2 = d, i, j
+    here, other = world.districts[i1, j1], world.districts[i2, j2]
+    between = math.hypot(here[0] - other[0], here[1] - other[1])
+    edge = 0.5 * (d2 - d1) / between
+    nx, ny = (here[0] - other[0]) / between, (here[1] - other[1]) / between
+    kind, cos, sin, block_u, block_v = int(here[2]), here[3], here[4], here[5], here[6]
+    key = world.keys[i1, j1]
+    plan = world.plans[kind]
+
+    # river and terrain: low hills that flatten towards the banks
+    r_cos, r_sin, rx, ry, width, p0, p1, p2 = world.river
+    bank, along_river, river_side = 1e6, 0.0, 1.0
+    if width > 0:
+        along_river = (x - rx) * r_cos + (y - ry) * r_sin
+        off = (y - ry) * r_cos - (x - rx) * r_sin
+        off -= 55 * math.sin(along_river / 210 + p0) + 22 * math.sin(along_river / 93 + p1)
+        bank = abs(off) - width / 2 * (1 + 0.22 * math.sin(along_river / 150 + p2))
+        river_side = 1.0 if off > 0 else -1.0
+    q = world.hills
+    hills = 0.6 * math.sin(x / 190 + q[0]) * math.sin(y / 230 + q[1])
+    hills += 0.4 * math.sin(x / 113 + q[2]) * math.sin(y / 97 + q[3])
+    terrain = world.relief * hills * _clip(bank / 150, 0.0, 1.0)
+
+    # streets: a bent grid, turned into the direction of the district
+    dx = x + bend * 6 * math.sin(y / 47) - here[0]
+    dy = y + bend * 6 * math.sin(x / 53) - here[1]
+    u, v = cos * dx + sin * dy, cos * dy - sin * dx
+    iu = math.floor(u / block_u)
+    fu = u - iu * block_u
+    column = step(key, iu, _P)
+    v += block_v * unit(column, 0)  # each column of blocks has its own cross streets
+    iv = math.floor(v / block_v)
+    fv = v - iv * block_v
+    block = step(column, iv, _Q)
+    half = plan[0]
+    to_u, to_v = min(fu, block_u - fu), min(fv, block_v - fv)
+    to_street = min(to_u, to_v) - half
+    to_road = min(to_street, edge - ARTERIAL_M)
+    arterial = edge < ARTERIAL_M
+    built_up = kind <= INDUSTRY
+    road = arterial or (built_up and to_street < 0)
+
+    # lots: two rows back to back, columns along u
+    inner_u, inner_v = block_u - 2 * half, block_v - 2 * half
+    lot_width, lot_depth = inner_u / max(1, round(inner_u / plan[2])), inner_v / 2
+    a, b = fu - half, fv - half
+    col = math.floor(a / lot_width)
+    back = b > lot_depth
+    lot = step(block, col * 2 + back, _GOLDEN)
+    if epoch and unit(lot, 20) < world.change:
+        lot = step(lot, epoch, _P)
+    a -= col * lot_width
+    b = inner_v - b if back else b
+    # a lot whose centre is too near to an arterial or the river stays empty: no house is cut by them
+    du = lot_width / 2 - a
+    dv = b - lot_depth / 2 if back else lot_depth / 2 - b
+    east, north = cos * du - sin * dv, sin * du + cos * dv
+    reach = min(math.hypot(lot_width, lot_depth) * 0.36, 30.0)
+    free = edge + east * nx + north * ny > ARTERIAL_M + reach
+    free = free and bank + river_side * (north * r_cos - east * r_sin) > 6 + reach
+
+    # water: river, basins of the harbour, ponds
+    quay_at = along_river % 165
+    industry = kind == INDUSTRY
+    basin = industry and bank < 150 and 30 < quay_at < 95 and not arterial
+    pond = kind == PARK and dx * dx + dy * dy < (24 + 30 * unit(key, 3)) ** 2
+    bridge = arterial and bank < 0 and abs(nx * r_cos + ny * r_sin) > 0.6  # the arterial crosses, not follows
+    water = (bank < 0 or basin or pond) and not bridge
+    if water:
+        return WATER_LEVEL_M, terrain, WATER, 0.5
+    if bridge:
+        # the deck is as high as a ship needs in mid-stream
+        deck = 0.4 + 3.5 * (1 - (1 + _clip(2 * bank / width, -1.0, 0.0)) ** 2)
+        return _traffic(world, deck, terrain, key, edge, ny * x - nx * y, 0.2)
+    quay = built_up and bank < 4.5
+    if industry and bank < 154 and 26 < quay_at < 99:
+        quay = quay or min(abs(quay_at - 30), abs(quay_at - 95), abs(bank - 150)) < 4.5
+
+    # ground
+    level = terrain
+    if not built_up and 0 <= bank < 8:
+        level += WATER_LEVEL_M * (1 - bank / 8)  # banks slope down to the water
+    if arterial:
+        return _traffic(world, level, terrain, key, edge, ny * x - nx * y, 0.06 + 0.16 * unit(key, 1))
+    if road:
+        return _street(world, level, terrain, key, kind, plan, fu, fv, block_u, block_v, u, v)
+    if quay:
+        return level, terrain, CONCRETE, 0.5
+    if to_street < 0:
+        return level, terrain, SOIL, 0.7  # a path through park or fields
+    open_lot = to_road > 0.5 and free
+    if open_lot:
+        rise, flat = _house(kind, plan, lot, a, b, lot_width, lot_depth, world.storey)
+        if rise > 0:
+            roof = METAL if industry and unit(lot, 16) < 0.6 else GRAVEL if flat else TILE
+            return level + rise, terrain, roof, unit(lot, 14)
+        if industry and unit(lot, 6) >= plan[6]:
+            rise = _yard(lot, a, b, lot_width, lot_depth)
+            if rise > 0:
+                return level + rise, terrain, METAL, unit(lot, 17)
+
+    # trees keep off houses, water and the middle of a road
+    crown = _crown(world, x, y, plan[7])
+    if crown > 0 and not (industry and crown < 5):
+        return level + crown, terrain, TREE, _clip(crown / 12, 0.0, 1.0)
+    if built_up and to_road < plan[1]:
+        return level, terrain, CONCRETE, 0.4
+    tone = unit(lot, 14)
+    if industry:
+        row = step(lot, math.floor(a / 2.7), _P)
+        behind = open_lot and unit(lot, 18) < 0.5 and b > lot_depth - 9  # cars behind the hall
+        if behind and _car(row, b, (a % 2.7) - 1.35, 5.5, 0.35, epoch):
+            return level + VEHICLE_M, terrain, VEHICLE, unit(row, 3)
+        return level, terrain, ASPHALT if tone < 0.5 else CONCRETE, 0.1 + 0.25 * tone
+    if kind == BLOCKS and unit(lot, 15) < 0.4 and 20 < b < lot_depth * 0.9:  # a car park in the courtyard
+        row = step(lot, math.floor(a / 2.7), _P)
+        if _car(row, b - 20, (a % 2.7) - 1.35, 6.0, 0.4, epoch):
+            return level + VEHICLE_M, terrain, VEHICLE, unit(row, 3)
+        paint = a % 2.7 < 0.15 and (b - 20) % 6.0 < 4.5
+        return level, terrain, ASPHALT if paint else CONCRETE, 1.0 if paint else 0.25 + 0.5 * tone
+    if kind == HOUSES and abs(a - 1.6) < 1.4 and b < 14:  # a drive beside the house
+        if _car(lot, b - 3, a - 1.6, 6.0, 0.35, epoch):
+            return level + VEHICLE_M, terrain, VEHICLE, unit(lot, 19)
+        return level, terrain, CONCRETE, 0.25 + 0.5 * tone
+    if kind == FIELDS:
+        if epoch and unit(block, 20) < world.change:
+            block = step(block, epoch, _P)
+        sort = unit(block, 1)
+        rows = 0.06 if math.floor((fv if unit(block, 4) < 0.5 else fu) / 1.5) % 2 else -0.06  # furrows and tramlines
+        lines = 0.12 if (fv if unit(block, 4) < 0.5 else fu) % 21 < 0.6 else 0.0
+        field = SOIL if sort < 0.35 else CROP if sort < 0.8 else GRASS
+        return level, terrain, field, _clip(0.15 + 0.7 * unit(block, 2) + rows + lines, 0.0, 1.0)
+    return level, terrain, GRASS, 0.25 + 0.5 * tone
+
+
+@njit(nogil=True, cache=True)
+def _traffic(
+    world: World, level: float, terrain: float, key: np.uint64, edge: float, along: float, tone: float
+) -> tuple[float, float, int, float]:
+    """The roadway of an arterial: its middle is the border between two districts, `along` runs with it."""
+    if _car(step(key, 71, _P), along, edge - 2.4, 30.0, 0.2, world.epoch):
+        return level + VEHICLE_M, terrain, VEHICLE, unit(step(key, math.floor(along / 30.0), _Q), 5)
+    if _car(step(key, 72, _P), along, edge - 5.4, 18.0, 0.15, world.epoch):
+        return level + VEHICLE_M, terrain, VEHICLE, unit(step(key, math.floor(along / 18.0), _Q), 6)
+    paint = edge < 0.15 or (abs(edge - 3.9) < 0.15 and along % 9.0 < 3.0)
+    return level, terrain, ASPHALT, 1.0 if paint else tone
+
+
+@njit(nogil=True, cache=True)
+def _street(
+    world: World,
+    level: float,
+    terrain: float,
+    key: np.uint64,
+    kind: int,
+    plan: NDArray,
+    fu: float,
+    fv: float,
+    block_u: float,
+    block_v: float,
+    u: float,
+    v: float,
+) -> tuple[float, float, int, float]:
+    """A street between blocks: moving cars, parked cars, dashes and zebra crossings."""
+    half = plan[0]
+    tu, tv = (fu if fu < block_u / 2 else fu - block_u), (fv if fv < block_v / 2 else fv - block_v)
+    with_v = abs(tu) < abs(tv)  # the street's own direction
+    across, along, to_crossing = (tu, v, abs(tv) - half) if with_v else (tv, u, abs(tu) - half)
+    tone = 0.06 + 0.16 * unit(key, 1)
+    if to_crossing < 0:  # where two streets meet
+        return level, terrain, ASPHALT, tone
+    lane = step(key, 40 + with_v * 2 + (across > 0), _P)
+    if to_crossing > 5 and _car(lane, along, abs(across) - half + 1.1, 6.0, plan[8], world.epoch):
+        return level + VEHICLE_M, terrain, VEHICLE, unit(step(lane, math.floor(along / 6.0), _Q), 5)
+    if _car(step(lane, 9, _P), along, abs(across) - 0.3 * half, 40.0, 0.15 * (plan[8] > 0), world.epoch):
+        return level + VEHICLE_M, terrain, VEHICLE, unit(step(lane, math.floor(along / 40.0), _Q), 6)
+    zebra = kind == BLOCKS and 0.6 < to_crossing < 3.6 and across % 1.0 < 0.5
+    dash = kind != HOUSES and abs(across) < 0.15 and to_crossing > 6 and along % 6.0 < 3.0
+    return level, terrain, ASPHALT, 1.0 if zebra or dash else tone
+
+
+@njit(nogil=True, cache=True)
+def _fill(
+    world: World,
+    x0: float,
+    y0: float,
+    cos: float,
+    sin: float,
+    row0: int,
+    col0: int,
+    height: np.ndarray,
+    terrain: np.ndarray,
+    material: np.ndarray,
+    tone: np.ndarray,
+) -> None:
+    """Evaluate the pixels of a tile whose first one is (row0, col0) of a grid; cos and sin are times the pixel size."""
+    rows, cols = height.shape
+    for r in range(rows):
+        for c in range(cols):
+            u, v = col0 + c + 0.5, row0 + r + 0.5
+            z, t, m, s = _evaluate(world, x0 + (u * cos - v * sin), y0 - (u * sin + v * cos))
+            height[r, c], terrain[r, c], material[r, c], tone[r, c] = z, t, m, s
+
+
+@njit(nogil=True, cache=True)
+def _fill_points(
+    world: World,
+    x: np.ndarray,
+    y: np.ndarray,
+    height: np.ndarray,
+    terrain: np.ndarray,
+    material: np.ndarray,
+    tone: np.ndarray,
+) -> None:
+    for k in range(len(x)):
+        height[k], terrain[k], material[k], tone[k] = _evaluate(world, x[k], y[k])
+
+
+def _empty(shape: tuple[int, ...]) -> Ground:
+    return Ground(*(np.empty(shape, t) for t in (np.float32, np.float32, np.uint8, np.float32)))
+
+
+def ground(city: City, x: ArrayLike, y: ArrayLike, *, epoch: int = 0) -> Ground:
     """Evaluate the city at positions; every position is independent of all others.
 
     Parameters
     ----------
     city : City
     x, y : array_like
-        Metres east and north, broadcast against each other, for instance (1, W) and (H, 1).
+        Metres east and north, broadcast against each other.
+    epoch : int
+        0 for the photograph, 1 for the flight.
 
     Returns
     -------
     Ground
         Arrays of the broadcast shape.
     """
-    x, y = np.asarray(x, np.float32), np.asarray(y, np.float32)
-    shape = np.broadcast_shapes(x.shape, y.shape)
-    place = _locate_district(city, x, y)
-    river = _locate_river(city, x, y)
-    terrain = _terrain(city, x, y, river.bank)
-
-    def of_district(name: str) -> NDArray:
-        return np.array([getattr(d, name) for d in place.table], np.float32)[place.index]
-
-    kinds = np.array([d.kind for d in place.table])
-    kind = kinds.astype(np.uint8)[place.index]
-
-    def style(name: str) -> Floats:
-        return np.array([getattr(_STYLES[k], name) for k in kinds], np.float32)[place.index]
-
-    # streets: a bent grid, turned into the direction of the district
-    bx = x - 0 + 6 * np.sin(y / 47)
-    by = y - 0 + 6 * np.sin(x / 53)
-    cos, sin = of_district("cos"), of_district("sin")
-    dx, dy = bx - of_district("x"), by - of_district("y")
-    u, v = cos * dx + sin * dy, cos * dy - sin * dx
-    block_u, block_v = of_district("block_u"), of_district("block_v")
-    iu = np.floor(u / block_u)
-    fu = u - iu * block_u
-    keys = np.array([d.key for d in place.table], np.uint32)[place.index]
-    column = _mix(keys + iu.astype(np.int32).view(np.uint32) * _P)
-    v = v + block_v * unit(column)  # each column of blocks has its own cross streets
-    iv = np.floor(v / block_v)
-    fv = v - iv * block_v
-    key = _mix(column + iv.astype(np.int32).view(np.uint32) * _Q)
-    half_street = style("street")
-    to_u, to_v = np.minimum(fu, block_u - fu), np.minimum(fv, block_v - fv)
-    to_street = np.minimum(to_u, to_v) - half_street
-    to_road = np.minimum(to_street, place.edge - 7.5)
-    street = to_street < 0
-    arterial = place.edge < 7.5
-
-    # lots: two rows back to back, columns along u
-    inner_u, inner_v = block_u - 2 * half_street, block_v - 2 * half_street
-    p, q = fu - half_street, fv - half_street
-    columns = np.maximum(1, np.round(inner_u / style("lot")))
-    width = inner_u / columns
-    col = np.floor(p / width)
-    back = q > inner_v / 2
-    lot_key = _mix(key + (col.astype(np.int32) * 2 + back).view(np.uint32) * _GOLDEN)
-    lot = _Lot(p - col * width, np.minimum(q, inner_v - q), width, inner_v / 2, lot_key)
-    # a lot whose centre is too near to an arterial or the river stays empty: no house is cut by them
-    du = width / 2 - lot.a
-    dv = np.where(back, lot.b - lot.depth / 2, lot.depth / 2 - lot.b)
-    east, north = cos * du - sin * dv, sin * du + cos * dv
-    reach = np.minimum(np.hypot(width, lot.depth) * np.float32(0.36), 30)
-    r_cos, r_sin, *_ = (np.float32(c) for c in _river_frame(city)[:4])
-    centre_bank = river.bank + river.side * (north * r_cos - east * r_sin)
-    free = place.edge + east * place.nx + north * place.ny > 7.5 + reach
-    free &= centre_bank > 6 + reach
-
-    # water
-    built_up = kind <= INDUSTRY
-    quay_s = np.mod(river.along, 165)
-    basin = (kind == INDUSTRY) & (river.bank < 150) & (quay_s > 30) & (quay_s < 95) & ~arterial
-    pond = (kind == PARK) & (np.square(dx) + np.square(dy) < np.square(24 + 30 * unit(keys, 3)))
-    water = (river.bank < 0) | basin | pond
-    along_border = np.abs(place.nx * r_cos + place.ny * r_sin) > 0.6  # the arterial crosses, not follows
-    bridge = arterial & (river.bank < 0) & along_border
-    water &= ~bridge
-    beside = np.minimum(np.abs(quay_s - 30), np.abs(quay_s - 95))
-    quay = built_up & (river.bank < 4.5) | (kind == INDUSTRY) & (river.bank < 154) & ((quay_s > 26) & (quay_s < 99)) & (
-        np.minimum(beside, np.abs(river.bank - 150)) < 4.5
-    )
-
-    # paint from the ground up
-    lot_tone = unit(lot_key, 14)
-    material = np.full(shape, GRASS, np.uint8)
-    tone = np.float32(0.25) + np.float32(0.5) * lot_tone
-    height = terrain.copy()
-
-    field = kind == FIELDS
-    sort = unit(key, 1)
-    np.copyto(material, np.where(sort < 0.35, SOIL, np.where(sort < 0.8, CROP, GRASS)).astype(np.uint8), where=field)
-    np.copyto(tone, np.float32(0.15) + np.float32(0.7) * unit(key, 2), where=field)
-    industry = kind == INDUSTRY
-    np.copyto(material, np.where(lot_tone < 0.5, ASPHALT, CONCRETE).astype(np.uint8), where=industry)
-    np.copyto(tone, np.float32(0.1) + np.float32(0.25) * lot_tone, where=industry)
-    # courtyards and car parks
-    paved = (kind == BLOCKS) & (unit(lot_key, 15) < 0.4) & (lot.b < lot.depth * 0.9) & (lot.b > 20)
-    paved |= (kind == HOUSES) & (np.abs(lot.a - 1.6) < 1.4) & (lot.b < 14)
-    np.copyto(material, CONCRETE, where=paved)
-
-    dense = kind <= INDUSTRY
-    walk = dense & (to_road < style("walk"))
-    material[walk] = CONCRETE
-    tone[walk] = 0.4
-    path = ~dense & street
-    material[path] = SOIL
-    tone[path] = 0.7
-    material[quay] = CONCRETE
-    tone[quay] = 0.5
-    road = dense & street | arterial
-    material[road] = ASPHALT
-    np.copyto(tone, np.float32(0.06) + np.float32(0.16) * unit(keys, 1), where=road)
-
-    inside, rise, flat = _house(lot, kind, style)
-    open_lot = (to_road > 0.5) & free & ~quay & ~water
-    inside &= open_lot
-    roof = np.where(flat, GRAVEL, TILE)
-    roof = np.where(industry & (unit(lot_key, 16) < 0.6), METAL, roof).astype(np.uint8)
-    np.copyto(material, roof, where=inside)
-    np.copyto(tone, lot_tone, where=inside)
-    height += np.where(inside, rise, 0)
-    if industry.any():
-        full, rise = _yard(lot)
-        full &= industry & open_lot & (unit(lot_key, 6) >= _STYLES[INDUSTRY].built)
-        material[full] = METAL
-        np.copyto(tone, unit(lot_key, 17), where=full)
-        height += np.where(full, rise, 0)
-        inside |= full
-
-    # trees keep off houses, water and the middle of a road
-    crown = _trees(city, x, y, style("trees"))
-    crown *= ~inside & ~water & ~bridge & (to_road > -1.5) & ~(industry & (crown < 5))
-    leafy = crown > 0
-    material[leafy] = TREE
-    np.copyto(tone, np.clip(crown / 12, 0, 1), where=leafy)
-    height += crown
-
-    material[water] = WATER
-    tone[water] = 0.5
-    height[water] = WATER_LEVEL_M
-    bank = ~built_up & (river.bank >= 0) & (river.bank < 8) & ~bridge & ~water
-    height += np.where(bank, WATER_LEVEL_M * (1 - river.bank / 8), 0)
-    if bridge.any():
-        deck = 0.4 + 3.5 * (1 - np.square(1 + np.clip(river.bank / river.half, -1, 0)))
-        np.copyto(height, deck.astype(np.float32), where=bridge)
-        material[bridge] = ASPHALT
-        tone[bridge] = 0.2
-    return Ground(height, terrain, material, tone.astype(np.float32))
+    x, y = (np.array(a, np.float64) for a in np.broadcast_arrays(x, y))
+    out = _empty(x.shape)
+    if x.size:
+        world = world_of(city, epoch, (x.min(), x.max(), y.min(), y.max()))
+        _fill_points(world, x.ravel(), y.ravel(), *(layer.reshape(-1) for layer in out))
+    return out
 
 
 # -------------------------------------------------------------------------------------------------------- grid
-def tiles(shape: tuple[int, int], rows: int = 128, cols: int = 512) -> Iterator[tuple[slice, slice]]:
-    """Cut (H, W) into tiles small enough for the processor's cache."""
-    for r, c in product(range(0, shape[0], rows), range(0, shape[1], cols)):
-        yield slice(r, min(r + rows, shape[0])), slice(c, min(c + cols, shape[1]))
+TILE_PX = 256  # side of what one thread evaluates at a time
 
 
-def for_each(work: Callable, items: Iterator, workers: int | None = None) -> None:
-    """Call `work` on every item in threads; numpy lets go of the lock inside, so they do run side by side."""
+def for_each(work: Callable, items: Iterable, workers: int | None = None) -> None:
+    """Call `work` on every item in threads; compiled code lets go of the lock, so they do run side by side."""
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for _ in pool.map(work, items):
             pass
 
 
-def ground_grid(
-    city: City,
-    x0: float,
-    y_top: float,
-    shape: tuple[int, int],
-    pixel_size: float,
-    quarter_turns: int = 0,
-    workers: int | None = None,
-) -> Ground:
-    """Evaluate the city on a pixel grid, north up.
+def ground_grid(city: City, grid: Grid, *, epoch: int = 0, workers: int | None = None) -> Ground:
+    """Evaluate the city at the centres of a grid's pixels.
 
     Parameters
     ----------
     city : City
-    x0, y_top : float
-        West and north edge of the grid in metres; samples are taken at pixel centres.
-    shape : (int, int)
-        Rows and columns of the north-up grid.
-    pixel_size : float
-        Metres.
-    quarter_turns : int
-        Return the grid turned counter-clockwise this many times, as `np.rot90` would, without resampling.
+    grid : Grid
+    epoch : int
+        0 for the photograph, 1 for the flight.
     workers : int, optional
         Threads; all processors by default.
 
     Returns
     -------
     Ground
-        Arrays of `shape`, or of the reversed shape after an odd number of turns.
+        Arrays of `grid.shape`. A window of the grid gives the same area of the whole, and a grid turned by a quarter
+        the turned arrays.
     """
-    if pixel_size <= 0 or min(shape) < 1:
-        raise ValueError(f"expected a positive pixel size and shape, got {pixel_size} and {shape}")
-    # snapped to 1/1024 m, so that the rounding of an origin cannot move an edge from one window to the next
-    x = np.round((x0 + (np.arange(shape[1]) + 0.5) * pixel_size) * 1024) / 1024
-    y = np.round((y_top - (np.arange(shape[0]) + 0.5) * pixel_size) * 1024) / 1024
-    x, y = (np.rot90(c, quarter_turns) for c in np.broadcast_arrays(x[None, :], y[:, None]))
-    odd = quarter_turns % 2
-    x, y = (x[:, :1], y[:1, :]) if odd else (x[:1, :], y[:, :1])
-    shape = np.broadcast_shapes(x.shape, y.shape)
-    out = Ground(*(np.empty(shape, t) for t in (np.float32, np.float32, np.uint8, np.float32)))
+    if grid.pixel_size <= 0 or min(grid.shape) < 1:
+        raise ValueError(f"expected a positive pixel size and shape, got {grid.pixel_size} and {grid.shape}")
+    corners = [grid.xy(r, c) for r, c in product((0, grid.shape[0]), (0, grid.shape[1]))]
+    x, y = zip(*corners, strict=True)
+    world = world_of(city, epoch, (float(min(x)), float(max(x)), float(min(y)), float(max(y))))
+    cos, sin = (grid.pixel_size * t for t in _turn(grid.turn_deg))
+    out = _empty(grid.shape)
 
-    def fill(tile: tuple[slice, slice]) -> None:
-        rows, cols = tile
-        part = ground(city, x[rows] if odd else x[:, cols], y[:, cols] if odd else y[rows])
-        for whole, piece in zip(out, part, strict=True):
-            whole[tile] = piece
+    def fill(tile: tuple[int, int]) -> None:
+        row, col = tile
+        part = (layer[row : row + TILE_PX, col : col + TILE_PX] for layer in out)
+        _fill(world, float(grid.x0), float(grid.y0), cos, sin, row, col, *part)
 
-    for_each(fill, tiles(out.height.shape), workers)
+    for_each(fill, product(range(0, grid.shape[0], TILE_PX), range(0, grid.shape[1], TILE_PX)), workers)
     return out

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 import sarmatch as sm
-from sarmatch.scenes.city import MATERIALS, ground_grid
+from sarmatch.scenes.city import MATERIALS, ground, ground_grid
 from sarmatch.scenes.closeup import closeup, lone_building, material_share
-from sarmatch.scenes.simulate import PIXEL_SIZE, TOWNS, city_of
+from sarmatch.scenes.simulate import PIXEL_SIZE, PRESETS, city_of, map_grid
 
 SIZE = 200
 
 
 @pytest.fixture(scope="module")
 def towns():
-    return sm.load_scene("towns")
+    return sm.load_scene("easy")
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +29,10 @@ def looks(towns, building):
 
 def test_the_building_is_as_high_as_its_ground_says(towns, building):
     extent = towns.area("north").map.bounds[2]
-    place = building.col * PIXEL_SIZE, (extent - building.row) * PIXEL_SIZE
-    ground = ground_grid(city_of(TOWNS[0], extent), *place, (1, 1), PIXEL_SIZE)
+    place = map_grid(extent).xy(building.row, building.col)
+    here = ground(city_of(PRESETS["easy"], PRESETS["easy"].towns[0], extent), *place)
     assert building.height_m >= 15
-    assert float(ground.height[0, 0] - ground.terrain[0, 0]) == pytest.approx(
-        building.height_m, abs=3
-    )  # a lift housing
+    assert float(here.height - here.terrain) == pytest.approx(building.height_m, abs=3)  # a lift housing
 
 
 def longest(mask: np.ndarray) -> float:
@@ -94,14 +92,14 @@ def test_material_shares_count_the_ground(towns):
     assert shares.index.equals(tiles.index)
     extent = towns.area("south").map.bounds[2]
     for tile in tiles.itertuples():
-        place = tile.col * PIXEL_SIZE, (extent - tile.row) * PIXEL_SIZE
-        fine = ground_grid(city_of(TOWNS[1], extent), *place, (tile.size, tile.size), PIXEL_SIZE).material
+        grid = map_grid(extent).window(tile.row, tile.col, tile.size, tile.size)
+        fine = ground_grid(city_of(PRESETS["easy"], PRESETS["easy"].towns[1], extent), grid).material
         expected = [(fine == code).mean() for code in range(len(MATERIALS))]
         np.testing.assert_allclose(shares.loc[tile.Index], expected, atol=0.005)
 
 
 def test_ground_that_is_not_simulated_cannot_be_asked(towns, tiny_scene, pairs_folder):
-    with pytest.raises(ValueError, match="'east' of scene 'towns' is no simulated town; those are .'north'"):
+    with pytest.raises(ValueError, match="'east' of scene 'easy' is no simulated town; those are .'north'"):
         lone_building(towns, "east")
     real = sm.load_scene(pairs_folder)
     with pytest.raises(ValueError, match="no simulated town"):
