@@ -1,11 +1,11 @@
 """What the tests share: tiny fake data, and real data where there are any."""
 
-import importlib.util
 import os
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from tests import fake_data
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the hub's client is imported: a test never waits for a network
 
@@ -22,34 +22,25 @@ def _own_runs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def fake_data() -> ModuleType:
-    """The generator of fake data, `tests/fake_data.py`."""
-    spec = importlib.util.spec_from_file_location("fake_data", Path(__file__).with_name("fake_data.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def tiny_scene(fake_data):
+def tiny_scene():
     """Two areas to learn from and an unseen one, 100 tiles of 32 px each, in memory."""
     return fake_data.tiny_scene()
 
 
 @pytest.fixture(scope="session")
-def sentinel_folder(fake_data, tmp_path_factory):
+def sentinel_folder(tmp_path_factory):
     """A Sentinel folder of 2 + 2 tiles in the selection's layout."""
     return fake_data.write_sentinel(tmp_path_factory.mktemp("sentinel"))
 
 
 @pytest.fixture(scope="session")
-def public_sentinel_folder(fake_data, tmp_path_factory):
+def public_sentinel_folder(tmp_path_factory):
     """The same tiles in the public layout."""
     return fake_data.write_sentinel(tmp_path_factory.mktemp("sentinel_public"), "public")
 
 
 @pytest.fixture(scope="session")
-def pairs_folder(fake_data, tmp_path_factory):
+def pairs_folder(tmp_path_factory):
     """Ten pairs of 96 x 96 px without coordinates."""
     return fake_data.write_pairs(tmp_path_factory.mktemp("pairs"))
 

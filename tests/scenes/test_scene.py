@@ -1,11 +1,14 @@
 """Rasters against brute force on mosaics, and what a scene refuses."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sarmatch.scenes import Area, NoCoordinatesError, Raster, Scene, Tile
+from sarmatch.scenes.scene import BLOCK, default_bands, window_of, without_overlap
 
 
 @st.composite
@@ -28,8 +31,8 @@ def mosaics(draw):
             top, left = sum(heights[:i]), sum(widths[:j])
             pixels = rng.integers(0, 256, (channels, height, width)).astype(np.uint8 if as_bytes else np.float16)
             whole[:, top : top + height, left : left + width] = pixels * np.float32(1 / 255 if as_bytes else 1)
-            tiles.append(Tile(row0 + top, col0 + left, height, width, lambda pixels=pixels: pixels))
-    return Raster("mosaic", tuple(tiles), channels, "reflectance"), whole, row0, col0
+            tiles.append(Tile(row0 + top, col0 + left, height, width, lambda r, c, pixels=pixels: pixels[:, r, c]))
+    return Raster("mosaic", tuple(tiles), default_bands(channels, "reflectance"), "reflectance"), whole, row0, col0
 
 
 def cut(whole, row, col, height, width):
@@ -106,10 +109,10 @@ def test_a_scene_without_coordinates_refuses_metres_and_crs(tiny_scene):
 
 def test_wrong_parts_are_named(tiny_scene):
     area = tiny_scene.areas[0]
-    with pytest.raises(ValueError, match=r"raster 'x': scale is 'decibel', expected one of"):
-        Raster.from_array("x", np.zeros((1, 4, 4)), "decibel")
+    with pytest.raises(ValueError, match=r"raster 'x': scale is 'counts', expected one of"):
+        Raster.from_array("x", np.zeros((1, 4, 4)), "counts")
     with pytest.raises(ValueError, match="raster 'x' has no tile"):
-        Raster("x", (), 1, "intensity")
+        Raster("x", (), ("HH",), "intensity")
     with pytest.raises(ValueError, match="area 'a': 4 strips but 1 roles"):
         Area("a", area.map, area.strips, ("train",))
     with pytest.raises(ValueError, match=r"area 'a': strip names must be unique, got \['one0', 'one0'\]"):
@@ -123,3 +126,59 @@ def test_wrong_parts_are_named(tiny_scene):
 
 def test_label_says_whether_it_is_simulated(tiny_scene):
     assert (tiny_scene.label, Scene("r", tiny_scene.areas, 0.5, 32).label) == ("simulated", "real")
+
+
+def boxes(size: int = 40):
+    return st.builds(lambda r, c, h, w: (r, c, h, w), *[st.integers(0, size)] * 2, *[st.integers(1, size)] * 2)
+
+
+@given(st.lists(boxes(), min_size=1, max_size=6), st.integers(0, 2**31))
+def test_tiles_that_overlap_are_cut_and_the_first_one_wins(places, seed):
+    rng = np.random.default_rng(seed)
+    arrays = [rng.random((1, h, w), np.float32) for _, _, h, w in places]
+    tiles = [Tile(r, c, h, w, partial(window_of, a)) for (r, c, h, w), a in zip(places, arrays, strict=True)]
+    expected = np.full((80, 80), np.nan, np.float32)
+    for tile, array in reversed(list(zip(tiles, arrays, strict=True))):
+        expected[tile.row : tile.row + tile.height, tile.col : tile.col + tile.width] = array[0]
+    found = np.full((80, 80), np.nan, np.float32)
+    for tile in without_overlap(tiles):
+        part = found[tile.row : tile.row + tile.height, tile.col : tile.col + tile.width]
+        assert np.isnan(part).all()  # disjoint
+        part[:] = tile.read(slice(0, tile.height), slice(0, tile.width))[0]
+    np.testing.assert_array_equal(found, expected)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 40), st.integers(1, 40))
+def test_windows_over_nodata_are_not_covered(seed, height, width):
+    rng = np.random.default_rng(seed)
+    array = rng.random((2, height, width), np.float32)
+    array[rng.integers(0, 2), rng.integers(0, height), rng.integers(0, width)] = np.nan
+    raster = Raster.from_array("s", array, "intensity", row=3, col=-5)
+    size = 4
+    row, col = (g.ravel() for g in np.mgrid[-1 : height + 5, -7:width])
+    covered = raster.covers(row, col, size)
+    hole_row, hole_col = (np.argwhere(np.isnan(array).any(0))[0] + (3, -5)).tolist()
+    for r, c, yes in zip(row, col, covered, strict=True):
+        inside = r >= 3 and r + size <= 3 + height and c >= -5 and c + size <= -5 + width
+        near = abs(r + 1.5 - hole_row) < BLOCK + size and abs(c + 1.5 - hole_col) < BLOCK + size
+        if yes:
+            assert inside
+            assert np.isfinite(raster.read(r, c, size, size)).all()
+        else:
+            assert near or not inside  # no more than the blocks around the hole is lost
+
+
+def test_bands_are_chosen_by_name_and_in_order():
+    array = np.stack([np.full((8, 8), v, np.float32) for v in (1, 2, 3)])
+    raster = Raster.from_array("s", array, "intensity", bands=("HH", "VV", "HV"))
+    assert raster.select(("HV", "HH")).read(0, 0, 2, 2)[:, 0, 0].tolist() == [3, 1]
+    assert raster.select(raster.bands) is raster
+    with pytest.raises(ValueError, match=r"bands \('HH', 'VV', 'HV'\), asked for \('VH',\)"):
+        raster.select(("VH",))
+    with pytest.raises(ValueError, match="names that differ"):
+        Raster.from_array("s", array, "intensity", bands=("HH", "HH", "HV"))
+
+
+def test_a_mask_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"valid is \(2, 2\), not \(3, 2\)"):
+        Tile(0, 0, 20, 16, partial(window_of, np.ones((1, 20, 16))), np.ones((2, 2), bool))
