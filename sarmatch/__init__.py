@@ -22,7 +22,7 @@ from sarmatch.evaluation import (  # noqa: E402
 from sarmatch.losses import create_loss, list_losses  # noqa: E402
 from sarmatch.patches import match, queries, read_patch, references, search_task  # noqa: E402
 from sarmatch.retrieval import Candidates, MapIndex  # noqa: E402
-from sarmatch.scenes import Scene, list_scenes, load_scene  # noqa: E402
+from sarmatch.scenes import DataCheck, Scene, check_data, list_scenes, load_crossview, load_scene  # noqa: E402
 from sarmatch.training import Config, Run, compare, evaluate, list_recipes, load_run, recipe, run  # noqa: E402
 
 __version__ = "0.1.0"
@@ -30,10 +30,12 @@ __version__ = "0.1.0"
 __all__ = [
     "Candidates",
     "Config",
+    "DataCheck",
     "MapIndex",
     "Run",
     "Scene",
     "bootstrap_difference",
+    "check_data",
     "compare",
     "create_encoder",
     "create_loss",
@@ -44,6 +46,7 @@ __all__ = [
     "list_losses",
     "list_recipes",
     "list_scenes",
+    "load_crossview",
     "load_run",
     "load_scene",
     "localization_errors",

@@ -73,11 +73,41 @@ def record(
 
 
 @app.command()
+def floors() -> None:
+    """Measure how hard the simulated scenes are for a descriptor without training, and keep the numbers."""
+    from sarmatch.records import record_floors
+
+    columns = [
+        "scene",
+        "protocol",
+        "kind",
+        "queries",
+        "gallery",
+        "recall@1",
+        "recall@10",
+        "recall@1_chance",
+        "median_m",
+    ]
+    with pd.option_context("display.width", 120, "display.float_format", _number):
+        typer.echo(record_floors()[columns].to_string(index=False))
+
+
+@app.command()
 def readme() -> None:
     """Write the table of results into README, from the recorded runs."""
     from sarmatch.records import update_readme
 
     update_readme()
+
+
+@app.command()
+def check(folder: Annotated[Path, typer.Argument(help="folder of a data set, as for `run --scene`")]) -> None:
+    """Tell what a folder holds and what is wrong with it; exits with 0 fine, 1 usable with problems, 2 not usable."""
+    from sarmatch.scenes.check import check_data
+
+    found = check_data(folder)
+    typer.echo(str(found))
+    raise typer.Exit((1 if found.problems else 0) if found.usable else 2)
 
 
 def _parse(text: str) -> tuple[str, object]:

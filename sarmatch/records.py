@@ -1,5 +1,6 @@
 """Numbers that stand in README come from the records of runs under `data/`, through here, and a test compares them."""
 
+import json
 import shutil
 from functools import partial
 from pathlib import Path
@@ -11,13 +12,18 @@ from sarmatch.figures import use_style
 from sarmatch.figures.report import result_rows
 from sarmatch.files import write, write_json
 from sarmatch.home import ROOT
+from sarmatch.scenes.simulate import PRESETS
+from sarmatch.training.config import recipe
 from sarmatch.training.loop import WEIGHTS
-from sarmatch.training.runs import Run, evaluate, load_run
+from sarmatch.training.runs import Run, evaluate, floor, load_run
 
 #: Recorded runs, in the order of README's table.
 RECORDS = ("data/demo", "data/results/sentinel")
+FLOORS = "data/results/floors.json"
 PICTURE = "data/results/located.jpg"
-BEGIN, END = "<!-- results: written by `sarmatch readme` -->\n", "<!-- end of results -->"
+#: Where in README what is written: a comment before and one after it.
+RESULTS = ("<!-- results: written by `sarmatch readme` -->\n", "<!-- end of results -->")
+PRESETS_TABLE = ("<!-- presets: written by `sarmatch readme` -->\n", "<!-- end of presets -->")
 PROTOCOL_WORDS = {"same_area": "same area, held-out pass", "cross_area": "unseen ground"}
 
 
@@ -65,11 +71,36 @@ def results_table(runs: list[Run]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def record_floors(root: Path = ROOT) -> pd.DataFrame:
+    """Measure the training-free floor of every simulated scene and keep it."""
+    rows = pd.concat([floor(recipe("demo", scene=name)) for name in PRESETS], ignore_index=True)
+    write_json(root / FLOORS, rows.to_dict("records"))
+    return rows
+
+
+def load_floors(root: Path = ROOT) -> pd.DataFrame:
+    """The recorded floors: a row per scene, protocol and kind of query."""
+    return pd.DataFrame(json.loads((root / FLOORS).read_text()))
+
+
+def presets_table(floors: pd.DataFrame) -> str:
+    """README's table of the simulated scenes in Markdown: what makes each hard, and its floor on unseen ground."""
+    head = ["scene", "what differs between map and flight", "gallery", "HOG aligned @1 / @10", "HOG arbitrary @1 / @10"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    rows = floors[floors.protocol == "cross_area"].set_index(["scene", "kind"])
+    for name, preset in PRESETS.items():
+        pairs = [_both(rows.loc[(name, kind)], "recall@1", "recall@10") for kind in ("aligned", "arbitrary")]
+        lines.append(f"| `{name}` | {preset.about} | {rows.loc[(name, 'aligned')].gallery} | {' | '.join(pairs)} |")
+    return "\n".join(lines) + "\n"
+
+
 def readme_with_results(readme: str, root: Path = ROOT) -> str:
-    """README's text with the table made anew from the records that exist."""
+    """README's text with its tables made anew from the records that exist."""
     runs = [load_run(root / path) for path in RECORDS if (root / path).is_dir()]
-    before, rest = readme.split(BEGIN)
-    return before + BEGIN + "\n" + results_table(runs) + "\n" + END + rest.split(END)[1]
+    for (begin, end), table in ((RESULTS, results_table(runs)), (PRESETS_TABLE, presets_table(load_floors(root)))):
+        before, rest = readme.split(begin)
+        readme = before + begin + "\n" + table + "\n" + end + rest.split(end)[1]
+    return readme
 
 
 def picture(run: Run) -> Figure:

@@ -21,9 +21,9 @@ def _runs_apart(tmp_path, monkeypatch):
     monkeypatch.setenv("SARMATCH_RUNS", str(tmp_path / "runs"))
 
 
-def test_demo_on_a_folder_of_pairs_reports_recall_and_no_metres(pairs_folder, tmp_path):
+def test_own_data_in_a_folder_of_pairs_reports_recall_and_no_metres(pairs_folder, tmp_path):
     options = settings(**SMALL, floor_options='{"cells": 4}')
-    answer = invoke("run", "demo", "--scene", str(pairs_folder), *options)
+    answer = invoke("run", "own", "--scene", str(pairs_folder), *options)
     assert answer.exit_code == 0, answer.output
     (folder,) = (tmp_path / "runs").iterdir()
     for word in ("real", "recall@1", "recall@5", "recall@10", "recall@1%", "hit_rate", "hog", "chance", "gallery"):

@@ -11,7 +11,6 @@ from torch import nn
 
 from sarmatch.encoders.backbones import BACKBONES, create_backbone
 
-SAR_CHANNELS = 1
 OPTICAL_CHANNELS = 3
 
 
@@ -45,7 +44,9 @@ class DualEncoder(nn.Module):
     feature_dim
         Numbers in an embedding.
     shared
-        One backbone and head for both modalities (SAR is then repeated to three channels) instead of two.
+        One backbone and head for both modalities (one SAR band is then repeated to three) instead of two.
+    sar_bands
+        Number of SAR bands.
     pretrained, options
         Passed to `create_backbone`.
 
@@ -64,23 +65,26 @@ class DualEncoder(nn.Module):
         image_size: int,
         feature_dim: int = 128,
         shared: bool = False,
+        sar_bands: int = 1,
         pretrained: bool = False,
         **options,
     ) -> None:
         super().__init__()
+        if shared and sar_bands not in (1, OPTICAL_CHANNELS):
+            raise ValueError(f"a shared branch takes 1 or {OPTICAL_CHANNELS} SAR bands, got sar_bands = {sar_bands}")
         self.feature_dim, self.shared = feature_dim, shared
-        self.normalise_query, self.normalise_reference = Normalise(SAR_CHANNELS), Normalise(OPTICAL_CHANNELS)
+        self.normalise_query, self.normalise_reference = Normalise(sar_bands), Normalise(OPTICAL_CHANNELS)
 
         def branch(channels: int) -> nn.Sequential:
             net = create_backbone(backbone, channels, image_size, pretrained, **options)
             return nn.Sequential(net, nn.Linear(net.num_features, feature_dim))
 
         self.reference_branch = branch(OPTICAL_CHANNELS)
-        self.query_branch = self.reference_branch if shared else branch(SAR_CHANNELS)
+        self.query_branch = self.reference_branch if shared else branch(sar_bands)
         self.to(memory_format=torch.channels_last)  # a third faster on CPU, and what tensor cores want
 
     def encode_query(self, images: torch.Tensor) -> torch.Tensor:
-        """SAR in decibels `(B, 1, H, W)` to L2-normalised `(B, feature_dim)`."""
+        """SAR in decibels `(B, sar_bands, H, W)` to L2-normalised `(B, feature_dim)`."""
         images = self.normalise_query(images)
         if self.shared:
             images = images.expand(-1, OPTICAL_CHANNELS, -1, -1)
@@ -130,11 +134,12 @@ class HOGEncoder(nn.Module):
 
     def _describe(self, images: torch.Tensor) -> torch.Tensor:
         grey = images.mean(1).cpu().numpy()
-        features = [hog(gaussian(image, self.sigma), **self.options) for image in grey]
-        return F.normalize(torch.from_numpy(np.stack(features)).float(), dim=1)
+        features = np.stack([hog(gaussian(image, self.sigma), **self.options) for image in grey])
+        features[~features.any(axis=1)] = 1.0  # a constant patch has no gradient, and still needs a direction
+        return F.normalize(torch.from_numpy(features).float(), dim=1)
 
     def encode_query(self, images: torch.Tensor) -> torch.Tensor:
-        """SAR `(B, 1, H, W)` to L2-normalised `(B, feature_dim)`."""
+        """SAR `(B, C, H, W)` to L2-normalised `(B, feature_dim)`."""
         return self._describe(images)
 
     def encode_reference(self, images: torch.Tensor) -> torch.Tensor:
@@ -151,7 +156,7 @@ def list_encoders() -> list[str]:
     return sorted([*ENCODERS, *BACKBONES])
 
 
-def create_encoder(name: str, image_size: int = 64, **options) -> nn.Module:
+def create_encoder(name: str, image_size: int = 64, sar_bands: int = 1, **options) -> nn.Module:
     """An encoder by name.
 
     Parameters
@@ -160,6 +165,8 @@ def create_encoder(name: str, image_size: int = 64, **options) -> nn.Module:
         One of `list_encoders()`, or a timm model.
     image_size
         Side of the input in pixels.
+    sar_bands
+        Number of SAR bands it is given; a training-free encoder takes any.
     options
         `feature_dim`, `shared`, `pretrained` and what the backbone takes.
 
@@ -176,7 +183,7 @@ def create_encoder(name: str, image_size: int = 64, **options) -> nn.Module:
     """
     if name in ENCODERS:
         return ENCODERS[name](image_size, **options)
-    return DualEncoder(name, image_size, **options)
+    return DualEncoder(name, image_size, sar_bands=sar_bands, **options)
 
 
 @torch.no_grad()

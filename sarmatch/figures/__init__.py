@@ -3,16 +3,15 @@
 from sarmatch.figures.charts import (
     STAGES,
     error_cdf,
-    material_bars,
-    offset_errors,
-    overlap_histograms,
+    material_statistics,
+    overlap_by_stride,
     pipeline,
     recall_curves,
     shares_within,
     training_curve,
 )
 from sarmatch.figures.maps import map_of_outcomes, map_with_places, overview, split_map
-from sarmatch.figures.panels import annotated_pair, images_row, pair, place_of, retrieval_rows, tiling
+from sarmatch.figures.panels import annotated_pair, image_grid, pair, place_of, retrieval_rows, tiling
 from sarmatch.figures.style import PLACES, SPLIT_COLOURS, decibels, method_line, to_display, use_style
 
 __all__ = [
@@ -22,13 +21,12 @@ __all__ = [
     "annotated_pair",
     "decibels",
     "error_cdf",
-    "images_row",
+    "image_grid",
     "map_of_outcomes",
     "map_with_places",
-    "material_bars",
+    "material_statistics",
     "method_line",
-    "offset_errors",
-    "overlap_histograms",
+    "overlap_by_stride",
     "overview",
     "pair",
     "pipeline",

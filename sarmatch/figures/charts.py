@@ -4,10 +4,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from sarmatch.figures.style import BLACK, BLUE, GREY, ORANGE, SKY, method_line, new_figure
+from sarmatch.patches.overlap import best_overlap, iou
 
 #: Stages of the pipeline, in their order, with what each hands on.
 STAGES = {
@@ -50,77 +52,39 @@ def pipeline(*highlight: str) -> Figure:
     return figure
 
 
-def overlap_histograms(offsets: np.ndarray, overlaps: np.ndarray, tile: float, unit: str, data: str) -> Figure:
-    """How far queries lie from their best tile, and how much of them it holds.
+def overlap_by_stride(overlaps: Mapping[int, np.ndarray], size: int, data: str) -> Figure:
+    """Overlap and intersection over union of queries with their best tile, for several strides of the grid.
 
     Parameters
     ----------
-    offsets
-        Query minus best tile `(Q, 2)`, in `unit`.
     overlaps
-        Share of each query on its best tile `(Q,)`.
-    tile
-        Side of a tile in `unit`.
-    unit
-        `m`, or `px` where there are no coordinates.
+        By stride in pixels, the share of each query on its best tile `(Q,)`.
+    size
+        Side of a patch in pixels.
     data
         `simulated` or `real`.
     """
-    figure, axes = new_figure(10, 3.8, 1, 2)
-    left, right = axes[0]
-    *_, picture = left.hist2d(*offsets.T, bins=10, range=[[-tile / 2, tile / 2]] * 2, cmap="Blues", vmin=0)
-    figure.colorbar(picture, ax=left, label="queries (count)")
-    left.set(
-        xlabel=f"offset east ({unit})",
-        ylabel=f"offset north ({unit})",
-        title="offset from the best tile",
-        aspect="equal",
-    )
-    right.hist(overlaps, bins=np.linspace(0.2, 1, 33), color=SKY, edgecolor="white")
-    for value, text, style in (
-        (0.25, "smallest possible 0.25", ":"),
-        (0.5625, "expected mean 0.5625", "--"),
-        (float(np.mean(overlaps)), f"mean here {np.mean(overlaps):.4f}", "-"),
+    figure, axes = new_figure(10, 3.8, 1, 2, sharey=True)
+    colours = dict(zip(sorted(overlaps, reverse=True), (ORANGE, BLUE, SKY, GREY), strict=False))
+    lines = dict(zip(colours, ("-", "--", "-.", ":"), strict=False))
+    for ax, transform, bound, name in (
+        (axes[0, 0], np.asarray, "min", "overlap"),
+        (axes[0, 1], iou, "iou_min", "intersection over union"),
     ):
-        right.axvline(value, color=ORANGE if style == "-" else BLACK, linestyle=style, label=text)
-    right.set(
-        xlabel="share of the query on its best tile (0 to 1)",
-        ylabel="queries (count)",
-        title="overlap with the best tile",
-    )
-    right.legend(frameon=False)
-    figure.suptitle(f"{len(overlaps)} arbitrary queries on a grid without overlap ({data})")
-    return figure
-
-
-def offset_errors(offsets: np.ndarray, ceiling: Mapping[str, float], tile_m: float, data: str) -> Figure:
-    """Metres that are left when every query is given its best tile: the error of a perfect search on this grid.
-
-    Parameters
-    ----------
-    offsets
-        Distance from the query to the centre of its best tile, metres `(Q,)`.
-    ceiling
-        `sarmatch.evaluation.grid_ceiling`: the keys `median_m` and `within_...m` are drawn.
-    tile_m
-        Side of a tile, metres.
-    data
-        `simulated` or `real`.
-    """
-    figure, axes = new_figure(7, 3.8)
-    ax = axes[0, 0]
-    ax.ecdf(offsets, color=BLUE, lw=2, label="measured on these queries")
-    points = {float(key[7:-1]): value for key, value in ceiling.items() if key.startswith("within_")}
-    ax.plot(points.keys(), points.values(), "o", color=ORANGE, mec="black", ms=8, label="closed form", zorder=3)
-    ax.axvline(ceiling["median_m"], color=BLACK, linestyle="--", label=f"median {ceiling['median_m']:.1f} m")
-    ax.set(
-        xlim=(0, tile_m),
-        ylim=(0, 1.02),
-        xlabel="distance from the centre of the right tile (m)",
-        ylabel="share of queries (0 to 1)",
-        title=f"Even a perfect search errs on a grid of {tile_m:g} m ({data})",
-    )
-    ax.legend(frameon=False, loc="lower right")
+        for stride, colour in colours.items():
+            least = best_overlap(size, stride)[bound]
+            ax.ecdf(
+                transform(overlaps[stride]),
+                color=colour,
+                linestyle=lines[stride],
+                lw=2,
+                label=f"stride {stride} px: never below {least:.2f}",
+            )
+            ax.plot(least, 0, "v", color=colour, mec="black", ms=9, clip_on=False, zorder=3)
+        ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=f"{name} with the best tile (0 to 1)")
+        ax.legend(frameon=False, loc="upper left")
+    axes[0, 0].set_ylabel("share of queries (0 to 1)")
+    figure.suptitle(f"Tiles of {size} px at different strides; triangles are the bounds in closed form ({data})")
     return figure
 
 
@@ -251,26 +215,31 @@ def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = 
     return figure
 
 
-def material_bars(shares: pd.DataFrame, data: str) -> Figure:
-    """Ground cover by area: one bar per area, stacked materials.
+def material_statistics(values: pd.DataFrame, data: str) -> Figure:
+    """How each material answers the radar, and how bright it is in the photograph.
 
     Parameters
     ----------
-    shares
-        One row per area (the index), one column per material, each row summing to 1.
+    values
+        One row per place: `material`, `brightness` (0 to 1) and a column of decibels per polarisation.
     data
         `simulated` or `real`.
     """
-    figure, axes = new_figure(9, 0.55 * len(shares) + 1.7)
-    ax = axes[0, 0]
-    left = np.zeros(len(shares))
-    for name in shares:
-        ax.barh(
-            shares.index, shares[name], left=left, label=name, color=MATERIAL_COLOURS.get(name, GREY), edgecolor="white"
-        )
-        left = left + shares[name].to_numpy()
-    ax.set(xlim=(0, 1), xlabel="share of the ground (0 to 1)", title=f"What the ground is made of ({data})")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.35), ncols=5, frameon=False)
+    bands = [c for c in values if c not in ("material", "brightness")]
+    order = list(values.groupby("material")[bands[0]].median().sort_values().index)
+    figure, axes = new_figure(11, 4.6, 1, 2, sharey=True)
+    style = {"y": "material", "order": order, "showfliers": False, "linewidth": 0.8, "whis": (5, 95)}
+    long = values.melt("material", bands, "polarisation", "level")
+    palette = dict(zip(bands, (BLUE, SKY, ORANGE), strict=False))
+    sns.boxplot(long, x="level", hue="polarisation", palette=palette, ax=axes[0, 0], **style)
+    colours = {m: MATERIAL_COLOURS.get(m, GREY) for m in order}
+    sns.boxplot(values, x="brightness", hue="material", palette=colours, legend=False, ax=axes[0, 1], **style)
+    axes[0, 0].set(xlabel="SAR intensity (dB)", ylabel="", title="what the radar measures")
+    axes[0, 1].set(xlabel="brightness in the photograph (0 to 1)", title="what the eye sees")
+    for ax in axes[0]:
+        ax.grid(axis="x", alpha=0.3)
+    axes[0, 0].legend(frameon=False, title=None)
+    figure.suptitle(f"Boxes hold half of the places, whiskers nine of ten ({data})")
     return figure
 
 
@@ -282,6 +251,7 @@ MATERIAL_COLOURS = {
     "grass": "#9BBF6B",
     "crop": "#D9C75E",
     "tree": "#2F6B3A",
+    "vehicle": "#CC79A7",
     "roof_tile": "#B5533C",
     "roof_gravel": "#8F8A86",
     "roof_metal": "#C9D6E2",

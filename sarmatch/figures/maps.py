@@ -32,7 +32,7 @@ def overview(raster: Raster, longest: int = 1024) -> np.ndarray:
     image = np.full((raster.channels, -(-(row1 - row0) // step), -(-(col1 - col0) // step)), np.nan, np.float32)
     for t in raster.tiles:
         skip_row, skip_col = -(t.row - row0) % step, -(t.col - col0) % step
-        part = t.load()[:, skip_row:, skip_col:]
+        part = t.read(slice(skip_row, t.height), slice(skip_col, t.width))
         height, width = part.shape[1] // step, part.shape[2] // step
         blocks = part[:, : height * step, : width * step].reshape(len(part), height, step, width, step)
         top, left = (t.row - row0 + skip_row) // step, (t.col - col0 + skip_col) // step

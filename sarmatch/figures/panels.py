@@ -58,17 +58,42 @@ def pair(
     return figure
 
 
-def images_row(
-    images: Sequence[np.ndarray], titles: Sequence[str], pixel_size: float | None, title: str, data: str
+def image_grid(
+    rows: Sequence[Sequence[np.ndarray]],
+    titles: Sequence[str],
+    pixel_size: float | Sequence[float] | None,
+    title: str,
+    data: str,
 ) -> Figure:
-    """Display images (see `to_display`) side by side under one title."""
-    figure, axes = new_figure(2.9 * len(images), 3.6, 1, len(images))
-    for ax, image, name in zip(axes[0], images, titles, strict=True):
-        show(ax, image, pixel_size)
-        scale_bar(ax, "m" if pixel_size else "px")
+    """Display images in rows under one title.
+
+    Parameters
+    ----------
+    rows
+        Images as `to_display` gives them, by row and column.
+    titles
+        Of the columns, above the first row.
+    pixel_size
+        Metres; one per column where they differ, and then each image has a scale bar instead of axes.
+    title, data
+        As for `pair`.
+    """
+    columns = len(titles)
+    differ = isinstance(pixel_size, Sequence)
+    sizes = pixel_size if differ else [pixel_size] * columns
+    figure, axes = new_figure(min(2.6 * columns, 10.5), 0.8 + len(rows) * min(2.5, 10 / columns), len(rows), columns)
+    for line, images in zip(axes, rows, strict=True):
+        for ax, image, size in zip(line, images, sizes, strict=True):
+            show(ax, image, size)
+            scale_bar(ax, "m" if size else "px")
+            if differ:
+                bare(ax)
+        for ax in line[1:]:
+            ax.set(ylabel="", yticklabels=[])
+    for ax, name in zip(axes[0], titles, strict=True):
         ax.set_title(name)
-    for ax in axes[0, 1:]:
-        ax.set(ylabel="", yticklabels=[])
+    for ax in axes[:-1].ravel():
+        ax.set(xlabel="", xticklabels=[])
     figure.suptitle(f"{title} ({data})")
     return figure
 

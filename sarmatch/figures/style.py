@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from sarmatch.patches.images import AMPLITUDE_FLOOR, INTENSITY_FLOOR
+from sarmatch.scenes.radiometry import FLOORS, to_decibels
 
 # Okabe and Ito's palette, told apart by every kind of colour vision.
 BLUE, SKY, GREEN, YELLOW = "#0072B2", "#56B4E9", "#009E73", "#F0E442"
@@ -35,9 +35,6 @@ _OTHERS = (PURPLE, SKY, GREEN, RED)
 WHITE_EDGE = [patheffects.withStroke(linewidth=2.5, foreground="white")]
 DARK_EDGE = [patheffects.withStroke(linewidth=2.5, foreground="black")]
 
-#: Decibels per decade of a SAR scale, and the value below which nothing but the quantiser or the noise speaks.
-_DECIBELS = {"intensity": (10.0, INTENSITY_FLOOR), "amplitude": (20.0, AMPLITUDE_FLOOR)}
-
 
 def use_style() -> None:
     """Set the look of all figures; in a notebook they are embedded as JPEG, five times smaller than PNG for SAR."""
@@ -45,7 +42,7 @@ def use_style() -> None:
     if get_ipython() is not None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 80}, dpi=100)
+        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 72}, dpi=100)
 
 
 def method_line(name: str) -> dict[str, str]:
@@ -54,11 +51,9 @@ def method_line(name: str) -> dict[str, str]:
 
 
 def decibels(pixels: np.ndarray, scale: str) -> np.ndarray:
-    """SAR `intensity` or `amplitude` in dB of power, floored where the encoders floor it."""
-    if scale not in _DECIBELS:
-        raise ValueError(f"scale is {scale!r}, expected one of {sorted(_DECIBELS)}")
-    factor, floor = _DECIBELS[scale]
-    return factor * np.log10(np.maximum(np.asarray(pixels, np.float32), np.float32(floor)))
+    """SAR in dB of power, floored where the encoders floor it."""
+    values, floor = to_decibels(pixels, scale), to_decibels(np.float32(FLOORS[scale]), scale)
+    return np.where(np.isfinite(values), np.maximum(values, floor), floor)
 
 
 def to_display(pixels: np.ndarray, scale: str, limits: tuple[float, float] | None = None) -> np.ndarray:

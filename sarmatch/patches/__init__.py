@@ -1,8 +1,8 @@
 """Patches: the reference grid, the queries, who belongs to whom, and which ground is for what."""
 
 from sarmatch.patches.images import PatchImages, TrainingPairs, pair_overlap, read_patch, to_input
-from sarmatch.patches.overlap import iou, overlap, overlapping_references
-from sarmatch.patches.splits import PROTOCOLS, inside, regions, training_regions
+from sarmatch.patches.overlap import best_overlap, iou, overlap, overlapping_references
+from sarmatch.patches.splits import PROTOCOLS, inside, protocols_of, regions, training_regions
 from sarmatch.patches.tables import (
     KINDS,
     draw_windows,
@@ -19,6 +19,7 @@ __all__ = [
     "PROTOCOLS",
     "PatchImages",
     "TrainingPairs",
+    "best_overlap",
     "draw_windows",
     "guard_band",
     "inside",
@@ -28,6 +29,7 @@ __all__ = [
     "overlapping_references",
     "pair_overlap",
     "positions",
+    "protocols_of",
     "queries",
     "read_patch",
     "references",

@@ -1,6 +1,7 @@
 """Pixels of patches, as the encoders take them."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -8,17 +9,23 @@ import torch
 import torch.nn.functional as F
 
 from sarmatch.patches.tables import draw_windows
+from sarmatch.scenes.radiometry import FLOORS, STANDARD_WINDOW
 from sarmatch.scenes.scene import Raster, Scene
 
-#: 8-bit amplitude is quantised in steps of 1/255: below this floor its logarithm is noise of the quantiser.
-AMPLITUDE_FLOOR = 4 / 255
-INTENSITY_FLOOR = 1e-3
 
-#: From a raster's scale to what an encoder sees. SAR goes to decibels, where speckle is additive.
-TO_INPUT: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "reflectance": lambda x: x,
-    "intensity": lambda x: 10 * torch.log10(x.clamp(min=INTENSITY_FLOOR)),
-    "amplitude": lambda x: 20 * torch.log10(x.clamp(min=AMPLITUDE_FLOOR)),
+class Scale(NamedTuple):
+    """How pixels of one scale become what an encoder sees."""
+
+    to_mean: Callable[[torch.Tensor], torch.Tensor]  # to what may be averaged over pixels
+    decibels: float  # 10 for power, 20 for its root; 0 where there is no logarithm to take
+    floor: float  # values below it are raised to it before the logarithm
+
+
+TO_INPUT: dict[str, Scale] = {
+    "reflectance": Scale(lambda x: x, 0, 0),
+    "intensity": Scale(lambda x: x, 10, FLOORS["intensity"]),
+    "amplitude": Scale(lambda x: x, 20, FLOORS["amplitude"]),
+    "decibel": Scale(lambda x: 10 ** (x / 10), 10, FLOORS["intensity"]),
 }
 
 
@@ -46,15 +53,27 @@ def read_patch(scene: Scene, patch: object) -> np.ndarray:
     return pixels
 
 
-def to_input(pixels: torch.Tensor, scale: str, image_size: int) -> torch.Tensor:
+def to_input(
+    pixels: torch.Tensor, scale: str, image_size: int, window: tuple[float, float] | None = None
+) -> torch.Tensor:
     """Full-size pixels `(B, C, S, S)` to encoder input `(B, C, image_size, image_size)`.
 
-    Pixels are averaged before the logarithm: averaging intensity is multi-looking, averaging decibels is not.
+    Pixels are averaged before the logarithm: averaging intensity is multi-looking, averaging decibels is not. SAR is
+    given in decibels, where speckle is additive; those of an image with a `window` are brought to `STANDARD_WINDOW`.
     """
+    to_mean, factor, floor = TO_INPUT[scale]
+    pixels = to_mean(pixels)
     if pixels.shape[-1] != image_size:
         shrinks = pixels.shape[-1] > image_size
         pixels = F.interpolate(pixels, size=image_size, mode="area" if shrinks else "nearest")
-    return TO_INPUT[scale](pixels)
+    if not factor:
+        return pixels
+    if window is None:
+        return factor * torch.log10(pixels.clamp(min=floor))
+    low, high = window
+    bottom, top = STANDARD_WINDOW
+    decibels = factor * torch.log10(pixels.clamp(min=10 ** (low / factor)))
+    return (decibels - low) * ((top - bottom) / (high - low)) + bottom
 
 
 class PatchImages(torch.utils.data.Dataset):
@@ -87,8 +106,14 @@ class PatchImages(torch.utils.data.Dataset):
     def __getitems__(self, indices: Sequence[int]) -> list[torch.Tensor]:
         """Several at once, which is what a `DataLoader` asks for: far fewer small operations than one by one."""
         patches = [self.rows[i] for i in indices]
-        pixels = torch.from_numpy(np.stack([read_patch(self.scene, p) for p in patches]))
-        return list(to_input(pixels, raster_of(self.scene, patches[0]).scale, self.image_size))
+        rasters = [raster_of(self.scene, p) for p in patches]
+        images: list[torch.Tensor] = [None] * len(patches)
+        for kind in {(r.scale, r.window) for r in rasters}:  # mostly one
+            at = [i for i, r in enumerate(rasters) if (r.scale, r.window) == kind]
+            pixels = torch.from_numpy(np.stack([read_patch(self.scene, patches[i]) for i in at]))
+            for i, image in zip(at, to_input(pixels, kind[0], self.image_size, kind[1]), strict=True):
+                images[i] = image
+        return images
 
 
 class TrainingPairs(torch.utils.data.Dataset):

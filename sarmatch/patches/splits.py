@@ -3,8 +3,9 @@
 Two protocols:
 
 - `same_area`: the map is seen in training, whole strips are held out. Nothing of a held-out strip is trained on.
-- `cross_area`: ground is held out. Test areas are never seen; a band of every other area is for validation, and a guard
-  band that belongs to nobody lies between it and the training ground. Image pairs are never cut by a band's edge.
+- `cross_area`: ground is held out. Test areas are never seen; validation areas, or a band of every training area where
+  there are none, are for validation. A guard band that belongs to nobody lies between a band and the training ground.
+  Images that stand for themselves are never cut by a band's edge.
 
 With several protocols at once, training takes only what every one of them allows.
 """
@@ -46,7 +47,7 @@ def regions(scene: Scene, protocol: str, guard: int, val_share: float = 0.2) -> 
         row0, col0, row1, col1 = area.map.bounds
         unseen = area.name in scene.test_areas
         if protocol == "same_area":
-            if not unseen:
+            if not unseen and area.name not in scene.val_areas:
                 rows += [
                     (area.name, strip.name, role, row0, col0, row1, col1)
                     for strip, role in zip(area.strips, area.roles, strict=True)
@@ -54,6 +55,10 @@ def regions(scene: Scene, protocol: str, guard: int, val_share: float = 0.2) -> 
             continue
         if unseen:
             pieces = [("test", row0, row1)]
+        elif area.name in scene.val_areas:
+            pieces = [("val", row0, row1)]
+        elif scene.val_areas:
+            pieces = [("train", row0, row1)]
         else:
             band = round(val_share * (row1 - row0))
             cut = _edge(area.map, row1 - band, up=True)
@@ -67,6 +72,14 @@ def regions(scene: Scene, protocol: str, guard: int, val_share: float = 0.2) -> 
             for split, top, bottom in pieces
         ]
     return pd.DataFrame(rows, columns=["area", "strip", "split", "row0", "col0", "row1", "col1"])
+
+
+def protocols_of(scene: Scene) -> tuple[str, ...]:
+    """The protocols that a scene can be split by: those with training, validation and test strips.
+
+    A set of image pairs has but one strip over each piece of ground, so it knows no held-out pass over seen ground.
+    """
+    return tuple(p for p in PROTOCOLS if set(regions(scene, p, guard=0).split) == set(SPLITS))
 
 
 def _edge(raster: Raster, row: int, up: bool) -> int:
@@ -95,11 +108,11 @@ def training_regions(scene: Scene, protocols: Sequence[str], guard: int) -> pd.D
 
 def inside(windows: pd.DataFrame, table: pd.DataFrame, size: int) -> np.ndarray:
     """Which windows lie wholly inside a rectangle for their area, and their strip where they have one: bool `(N,)`."""
+    keys = ["area", "strip"] if "strip" in windows else ["area"]
+    rectangles = table[[*keys, "row0", "col0", "row1", "col1"]].drop_duplicates()
+    pairs = windows[[*keys, "row", "col"]].assign(at=np.arange(len(windows))).merge(rectangles, on=keys)
+    hit = (pairs.row >= pairs.row0) & (pairs.col >= pairs.col0)
+    hit &= (pairs.row + size <= pairs.row1) & (pairs.col + size <= pairs.col1)
     keep = np.zeros(len(windows), dtype=bool)
-    row, col, area = (windows[name].to_numpy() for name in ("row", "col", "area"))
-    strip = windows["strip"].to_numpy() if "strip" in windows else None
-    rectangles = table if strip is not None else table.drop(columns="strip").drop_duplicates()
-    for r in rectangles.itertuples():
-        hit = (area == r.area) & (row >= r.row0) & (col >= r.col0) & (row + size <= r.row1) & (col + size <= r.col1)
-        keep |= hit if strip is None else hit & (strip == r.strip)
+    keep[pairs["at"][hit]] = True
     return keep

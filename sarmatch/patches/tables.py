@@ -25,6 +25,7 @@ from sarmatch.patches.splits import inside, regions
 from sarmatch.scenes.scene import Raster, Scene
 
 KINDS = ("aligned", "arbitrary")
+DRAWS = 50  # how often windows that fell on nodata are drawn again
 
 
 def references(scene: Scene, size: int | None = None, stride: int | None = None) -> pd.DataFrame:
@@ -222,19 +223,36 @@ def draw_windows(
             wide = min(r.col1, t.col + t.width) - size - left + 1
             if high > 0 and wide > 0:
                 places.append((r.area, r.strip, top, left, high, wide))
+    columns = ["area", "strip", "row", "col"]
     if not places:
-        return pd.DataFrame(columns=["area", "strip", "row", "col"])
+        return pd.DataFrame(columns=columns)
     area, strip, top, left, high, wide = (np.array(column) for column in zip(*places, strict=True))
     weight = high * wide
-    pick = rng.choice(len(places), size=count, p=weight / weight.sum())
-    return pd.DataFrame(
-        {
-            "area": area[pick],
-            "strip": strip[pick],
-            "row": top[pick] + rng.integers(0, high[pick]),
-            "col": left[pick] + rng.integers(0, wide[pick]),
-        }
-    )
+    parts, missing = [], count
+    for _ in range(DRAWS):  # windows on nodata are drawn again
+        pick = rng.choice(len(places), size=missing, p=weight / weight.sum())
+        row, col = top[pick] + rng.integers(0, high[pick]), left[pick] + rng.integers(0, wide[pick])
+        drawn = pd.DataFrame({"area": area[pick], "strip": strip[pick], "row": row, "col": col})
+        parts.append(drawn[_on_data(drawn, scene, size)])
+        missing -= len(parts[-1])
+        if not missing:
+            return pd.concat(parts, ignore_index=True)
+    found = pd.concat(parts, ignore_index=True)
+    if found.empty:
+        return found
+    extra = found.iloc[rng.integers(0, len(found), missing)]  # so little data that windows have to repeat
+    return pd.concat([found, extra], ignore_index=True)
+
+
+def _on_data(windows: pd.DataFrame, scene: Scene, size: int) -> np.ndarray:
+    """Which windows of strips touch no nodata: bool `(N,)`."""
+    keep = np.ones(len(windows), bool)
+    for (area, strip), places in windows.groupby(["area", "strip"]).indices.items():
+        raster = scene.area(area).strip(strip)
+        if any(t.valid is not None for t in raster.tiles):
+            row, col = windows[["row", "col"]].to_numpy()[places].T
+            keep[places] = raster.covers(row, col, size)
+    return keep
 
 
 def _aligned(scene: Scene, size: int, stride: int) -> pd.DataFrame:

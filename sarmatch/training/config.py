@@ -19,7 +19,8 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field("custom", description="the recipe it started from; names the run folder")
-    scene: str = Field("towns", description="preset name, or the folder of a data set")
+    scene: str = Field("easy", description="preset name, or the folder of a data set")
+    bands: tuple[str, ...] | None = Field(None, min_length=1, description="SAR bands by name; the first by default")
     profile: Literal["quick", "full"] = Field("quick", description="size of a simulated scene")
     patch_size: int | None = Field(None, ge=8, description="side in pixels; the scene's own by default")
     stride: int | None = Field(None, ge=1, description="step of the reference grid in pixels; patch_size by default")
@@ -65,6 +66,11 @@ class Config(BaseModel):
         return self
 
     @property
+    def sar_bands(self) -> int:
+        """How many SAR bands the encoder is given."""
+        return len(self.bands or ("first",))
+
+    @property
     def key(self) -> str:
         """Eight letters that stand for everything that shapes the numbers."""
         return hashlib.sha256(self.model_dump_json(exclude={"workers"}).encode()).hexdigest()[:8]
@@ -89,6 +95,11 @@ RECIPES: dict[str, Recipe] = {
             "floor_options": {"cells": 8, "sigma": 1.0},
         },
         full={"encoder": "resnet18", "image_size": 96, "epochs": 60, "pairs_per_epoch": 16384, "precision": "bf16"},
+    ),
+    "own": Recipe(
+        "a folder with your own data, of pairs or with positions: trained on one part of the ground, tested on another",
+        quick={"epochs": 20, "learning_rate": 2e-3},
+        full={"encoder": "resnet18", "image_size": 96, "epochs": 60, "precision": "bf16"},
     ),
     "sentinel": Recipe(
         "real Sentinel-1 against Sentinel-2 at 8.3 m a pixel: trained on one region, tested on another",

@@ -68,7 +68,7 @@ def train(config: Config, scene: Scene, folder: Path) -> nn.Module:
         shuffle_pairs=config.control == "shuffled_pairs",
     )
     validation = Validation(config, scene)
-    encoder = create_encoder(config.encoder, config.image_size, **config.encoder_options)
+    encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options)
     fit_normalisation(encoder, pairs)
     learner = Learner(encoder, create_loss(config.loss, **config.loss_options))
     optimizer = torch.optim.AdamW(learner.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)

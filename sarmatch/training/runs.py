@@ -14,7 +14,7 @@ from sarmatch.encoders import create_encoder, embed
 from sarmatch.evaluation import block_ids, bootstrap_mean, localization_errors, ranks, retrieval_report
 from sarmatch.files import write, write_json
 from sarmatch.home import runs_dir
-from sarmatch.patches import PatchImages, positions, search_task
+from sarmatch.patches import PatchImages, positions, protocols_of, search_task
 from sarmatch.retrieval import MapIndex
 from sarmatch.scenes import Scene, load_scene
 from sarmatch.training.config import Config
@@ -53,7 +53,8 @@ class Run:
     @cached_property
     def encoder(self) -> nn.Module:
         """The encoder with the weights of the best epoch, ready to embed."""
-        encoder = create_encoder(self.config.encoder, self.config.image_size, **self.config.encoder_options)
+        config = self.config
+        encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options)
         if encoder.trainable:
             load_weights(encoder, self.path / WEIGHTS)
         return encoder.eval()
@@ -90,7 +91,7 @@ class Run:
 
     def scene(self) -> Scene:
         """The scene it ran on."""
-        return load_scene(self.config.scene, self.config.profile)
+        return scene_of(self.config)
 
     def embed(self, scene: Scene, asked: pd.DataFrame, tiles: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings `float32 (Q, D)` of queries and `(N, D)` of tiles, L2-normalised, in table order."""
@@ -123,7 +124,7 @@ def run(config: Config, folder: Path | None = None) -> Run:
     Raises
     ------
     ValueError
-        Where the folder holds a run of another config.
+        Where the folder holds a run of another config, or the scene cannot be split as the config asks.
     """
     folder = folder or runs_dir() / f"{config.name}-{config.key}"
     known, finished = folder / "config.json", folder / "metrics.json"
@@ -131,7 +132,12 @@ def run(config: Config, folder: Path | None = None) -> Run:
         raise ValueError(f"{folder}: holds a run of another config; give every config a folder of its own")
     if finished.is_file():
         return load_run(folder)
-    scene = load_scene(config.scene, config.profile)
+    scene = scene_of(config)
+    missing = set(config.protocols) - set(protocols_of(scene))
+    if missing:
+        raise ValueError(
+            f"scene {scene.name!r} cannot be split by {sorted(missing)}; it has protocols {protocols_of(scene)}"
+        )
     write_json(known, config.model_dump())
     write_json(folder / "environment.json", describe_environment())
 
@@ -150,6 +156,30 @@ def run(config: Config, folder: Path | None = None) -> Run:
                     )
     write_json(finished, rows)
     return load_run(folder)
+
+
+def floor(config: Config) -> pd.DataFrame:
+    """What the training-free encoder reaches on the task of a config: how hard the scene is.
+
+    Returns
+    -------
+    One row per protocol and kind: `scene`, `protocol`, `kind`, `method`, `data` and the numbers of `retrieval_report`.
+    """
+    scene = scene_of(config)
+    encoder = create_encoder(config.floor, config.image_size, **config.floor_options)
+    rows = []
+    for protocol in config.protocols:
+        for kind in config.kinds:
+            report, _ = evaluate(encoder, scene, config, protocol, kind)
+            names = {"scene": scene.name, "protocol": protocol, "kind": kind, "method": config.floor}
+            rows.append({**names, "data": scene.label, **report})
+    return pd.DataFrame(rows)
+
+
+def scene_of(config: Config) -> Scene:
+    """The scene of a config with the SAR bands it asks for."""
+    scene = load_scene(config.scene, config.profile, config.bands)
+    return scene if config.bands else scene.select(scene.areas[0].strips[0].bands[:1])
 
 
 def task(

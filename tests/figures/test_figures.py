@@ -12,13 +12,15 @@ from PIL import Image
 
 import sarmatch as sm
 from sarmatch import figures
-from sarmatch.evaluation import error_summary, grid_ceiling
+from sarmatch.evaluation import error_summary
 from sarmatch.figures.report import write_report
 from sarmatch.figures.style import GREEN, METHODS, PLACES, RED
 from sarmatch.patches import regions
 from sarmatch.scenes import Area, Raster, Scene, Tile
+from sarmatch.scenes.scene import default_bands
 
-UNIT = re.compile(r"\((m|km|px|count|nats|0 to 1|tiles looked at|share of queries)\)")
+SHARED = {"image_grid", "annotated_pair", "recall_curves", "split_map", "overlap_by_stride"}  # one label for all axes
+UNIT = re.compile(r"\((m|km|px|dB|count|nats|0 to 1|tiles looked at|share of queries)\)")
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +62,8 @@ FIGURES = {
     "pair": lambda scene, queries, tiles, metrics: figures.pair(
         sm.read_patch(scene, next(queries.itertuples())), np.full((3, 32, 32), 0.5), "intensity", 0.5, "a", scene.label
     ),
-    "images_row": lambda scene, queries, tiles, metrics: figures.images_row(
-        [np.eye(32), np.eye(32)], ["a", "b"], 0.5, "c", scene.label
+    "image_grid": lambda scene, queries, tiles, metrics: figures.image_grid(
+        [[np.eye(32), np.eye(32)]], ["a", "b"], 0.5, "c", scene.label
     ),
     "annotated_pair": lambda scene, queries, tiles, metrics: figures.annotated_pair(
         np.random.default_rng(0).gamma(1, 1, (1, 32, 32)),
@@ -84,11 +86,8 @@ FIGURES = {
     "split_map": lambda scene, queries, tiles, metrics: figures.split_map(
         scene, {p: regions(scene, p, 64) for p in ("same_area", "cross_area")}
     ),
-    "overlap_histograms": lambda scene, queries, tiles, metrics: figures.overlap_histograms(
-        np.random.default_rng(0).uniform(-8, 8, (50, 2)), np.linspace(0.25, 1, 50), 16.0, "m", scene.label
-    ),
-    "offset_errors": lambda scene, queries, tiles, metrics: figures.offset_errors(
-        np.linspace(0, 70, 50), grid_ceiling(100), 100.0, scene.label
+    "overlap_by_stride": lambda scene, queries, tiles, metrics: figures.overlap_by_stride(
+        {16: np.linspace(0.25, 1, 50), 8: np.linspace(0.5625, 1, 50)}, 16, scene.label
     ),
     "recall_curves": lambda scene, queries, tiles, metrics: figures.recall_curves(metrics),
     "error_cdf": lambda scene, queries, tiles, metrics: figures.error_cdf(
@@ -98,8 +97,9 @@ FIGURES = {
         pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0], "recall@1": [0.1, 0.2], "recall@5": [0.5, 0.4]}),
         data=scene.label,
     ),
-    "material_bars": lambda scene, queries, tiles, metrics: figures.material_bars(
-        pd.DataFrame({"water": [0.25, 0.5], "grass": [0.75, 0.5]}, index=["one", "two"]), scene.label
+    "material_statistics": lambda scene, queries, tiles, metrics: figures.material_statistics(
+        pd.DataFrame({"material": ["water"] * 5 + ["grass"] * 5, "HH": range(10), "brightness": np.linspace(0, 1, 10)}),
+        scene.label,
     ),
 }
 
@@ -114,8 +114,8 @@ def test_a_figure_draws_and_names_its_units_and_its_data(name, tiny_scene, task,
         axes = (("x", ax.xaxis), ("y", ax.yaxis))
         for direction, axis in axes:
             text = axis.get_label_text()
-            shared = name in {"images_row", "annotated_pair", "recall_curves", "split_map"} and ax is not figure.axes[0]
-            categories = name == "material_bars" and direction == "y"
+            shared = name in SHARED and ax is not figure.axes[0]
+            categories = name == "material_statistics" and direction == "y"
             colour_bar = not text and ax.get_label() == "<colorbar>"
             if not (shared and not text) and not categories and not colour_bar:
                 assert UNIT.search(text), f"{name}: the {direction} axis says {text!r}"
@@ -162,7 +162,12 @@ class TestDisplay:
 
 class TestOverview:
     def raster(self, *tiles):
-        return Raster("map", tuple(Tile(*corner, *a.shape[1:], lambda a=a: a) for corner, a in tiles), 3, "reflectance")
+        return Raster(
+            "map",
+            tuple(Tile(*corner, *a.shape[1:], lambda r, c, a=a: a[:, r, c]) for corner, a in tiles),
+            ("r", "g", "b"),
+            "reflectance",
+        )
 
     def test_blocks_are_averaged_and_bytes_scaled(self):
         pixels = np.random.default_rng(0).integers(0, 255, (3, 40, 24), np.uint8)
@@ -282,7 +287,7 @@ class TestReport:
     def page(self, scene: Scene, folder, monkeypatch, **changes) -> str:
         from sarmatch.scenes import registry
 
-        monkeypatch.setitem(registry.PRESETS, "tiny", lambda profile: scene)
+        monkeypatch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: scene)
         run = sm.run(sm.recipe("demo", scene="tiny", **(SMALL | changes)), folder)
         path = write_report(run)
         assert path == run.report == folder / "report.html"
@@ -311,7 +316,7 @@ class TestReport:
         assert f"<td>recall@10</td><td class=ours>{value.iloc[0]:.4f}</td>" in rows
 
     def test_a_set_without_coordinates_has_no_metres(self, pairs_folder, tmp_path):
-        run = sm.run(sm.recipe("demo", scene=str(pairs_folder), **(SMALL | {"floor_options": {"cells": 2}})), tmp_path)
+        run = sm.run(sm.recipe("own", scene=str(pairs_folder), **(SMALL | {"floor_options": {"cells": 2}})), tmp_path)
         page = write_report(run).read_text()
         assert "real data" in page
         assert "no coordinates" in page
@@ -323,7 +328,12 @@ class TestReport:
         def raster(name, corners, channels, scale):
             rng = np.random.default_rng(len(corners))
             tiles = [(r, c, rng.random((channels, 160, 160), np.float32) + 0.1) for r, c in corners]
-            return Raster(name, tuple(Tile(r, c, 160, 160, lambda a=a: a) for r, c, a in tiles), channels, scale)
+            return Raster(
+                name,
+                tuple(Tile(r, c, 160, 160, lambda r, c, a=a: a[:, r, c]) for r, c, a in tiles),
+                default_bands(channels, scale),
+                scale,
+            )
 
         corners = [(0, 0), (160, 160), (320, 160)]  # the rest of the rectangle is no map at all
         area = Area(

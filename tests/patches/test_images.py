@@ -1,6 +1,7 @@
 """Pixels of patches, pairs for training, and transforms that keep pairs together."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -108,6 +109,23 @@ def test_a_patch_with_holes_is_reported_by_its_place():
         ("train",),
     )
     scene = Scene("holes", (area,), 1.0, 32)
-    first = queries(scene, "aligned").itertuples(index=False)
+    patch = pd.DataFrame({"area": ["hole"], "strip": ["s"], "row": [0], "col": [0], "size": [32]})
     with pytest.raises(ValueError, match=r"'hole'.*row 0, column 0 has 1 values"):
-        read_patch(scene, next(first))
+        read_patch(scene, next(patch.itertuples(index=False)))
+
+
+def test_no_query_is_cut_where_there_is_no_data():
+    sar = np.ones((1, 128, 128), np.float32)
+    sar[0, 5, 5] = np.nan
+    area = Area(
+        "hole",
+        Raster.from_array("map", np.ones((3, 128, 128), np.float32), "reflectance"),
+        (Raster.from_array("s", sar, "intensity"),),
+        ("train",),
+    )
+    scene = Scene("holes", (area,), 1.0, 32)
+    assert len(queries(scene, "aligned")) == 15  # of 16 on the grid
+    drawn = queries(scene, "arbitrary", count=500)
+    assert len(drawn) == 500
+    assert all(np.isfinite(read_patch(scene, p)).all() for p in drawn.itertuples(index=False))
+    assert ((drawn.row < 12) & (drawn.col > 16)).any()  # the rest of the strip is still used

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sarmatch.patches import iou, overlap, overlapping_references
+from sarmatch.patches.overlap import best_overlap
 
 SIZE = 8
 corner = st.tuples(st.integers(0, 20), st.integers(0, 20))
@@ -56,3 +57,26 @@ def test_half_a_step_is_vigors_positive():
     best = best_overlaps(0.5)
     assert best.min() == pytest.approx(9 / 16, abs=0.02)
     assert iou(9 / 16) == pytest.approx(9 / 23)  # the 0.39 of VIGOR
+
+
+@given(size=st.integers(10, 400), share=st.floats(0.1, 1.0))
+def test_the_best_tile_by_hand(size, share):
+    """Closed form against a query laid at every offset of a fine lattice around one tile."""
+    stride = max(1, round(share * size))
+    steps = (np.arange(200) + 0.5) / 200 * stride
+    offset = np.minimum(steps, stride - steps)  # to the nearest tile along one axis
+    held = (1 - offset / size)[:, None] * (1 - offset / size)[None, :]
+    bounds = best_overlap(size, stride)
+    assert held.mean() == pytest.approx(bounds["mean"], rel=1e-3)
+    assert held.min() == pytest.approx(bounds["min"], rel=2e-2)
+    assert (held / (2 - held)).min() == pytest.approx(bounds["iou_min"], rel=3e-2)
+    far = (1 - (stride - 1e-9) / size) ** 2  # the query stands on a tile, the fourth of its neighbours is diagonal
+    assert far / (2 - far) == pytest.approx(bounds["semi_iou_min"], abs=1e-6)
+
+
+def test_known_bounds_and_impossible_strides():
+    assert best_overlap(200, 200)["mean"] == 0.5625
+    assert best_overlap(200, 100)["iou_min"] == pytest.approx(0.391, abs=1e-3)
+    assert best_overlap(200, 100)["semi_iou_min"] == pytest.approx(1 / 7)
+    with pytest.raises(ValueError, match="stride is 201"):
+        best_overlap(200, 201)

@@ -34,7 +34,7 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def _tiny_is_a_preset(tiny_scene, monkeypatch):
-    monkeypatch.setitem(registry.PRESETS, "tiny", lambda profile: tiny_scene)
+    monkeypatch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: tiny_scene)
 
 
 def config(**changes) -> Config:
@@ -152,7 +152,7 @@ class Broken(torch.nn.Module):
 @pytest.fixture(scope="module")
 def trained(tiny_scene, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(registry.PRESETS, "tiny", lambda profile: tiny_scene)
+        patch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: tiny_scene)
         patch.setenv("SARMATCH_RUNS", str(tmp_path_factory.mktemp("runs")))
         return run(config(epochs=8, pairs_per_epoch=512, protocols=("same_area", "cross_area")))
 
