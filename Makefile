@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lab notebooks lint format clean
+.PHONY: demo test lab sweep notebooks lint format clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready  ## the main job: train, search, report; on your data with SCENE=folder
@@ -14,6 +14,12 @@ test: $(VENV)/.ready lint  ## lint, tests, every notebook in the quick profile
 
 lab: $(VENV)/.ready  ## JupyterLab at the first notebook
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+sweep: $(VENV)/.ready  ## the comparisons behind the tables, hours on a CPU; resumes; REAL=folder for the real one
+	$(BIN)/sarmatch sweep alignment
+	$(BIN)/sarmatch sweep questions
+	$(BIN)/sarmatch sweep weights
+	$(if $(REAL),$(BIN)/sarmatch sweep sentinel --scene "$(REAL)")
 
 notebooks: $(VENV)/.ready  ## execute the notebooks and keep their outputs (what is committed)
 	$(BIN)/sarmatch notebooks

@@ -10,9 +10,11 @@ from sarmatch._torchvision import import_torchvision
 
 import_torchvision()
 
+from sarmatch.alignment import create_alignment, list_alignments  # noqa: E402
 from sarmatch.encoders import create_encoder, embed, list_encoders  # noqa: E402
 from sarmatch.evaluation import (  # noqa: E402
     bootstrap_difference,
+    discrepancy,
     hit_rate,
     localization_errors,
     ranks,
@@ -23,7 +25,19 @@ from sarmatch.losses import create_loss, list_losses  # noqa: E402
 from sarmatch.patches import match, queries, read_patch, references, search_task  # noqa: E402
 from sarmatch.retrieval import Candidates, MapIndex  # noqa: E402
 from sarmatch.scenes import DataCheck, Scene, check_data, list_scenes, load_crossview, load_scene  # noqa: E402
-from sarmatch.training import Config, Run, compare, evaluate, list_recipes, load_run, recipe, run  # noqa: E402
+from sarmatch.training import (  # noqa: E402
+    Config,
+    Run,
+    compare,
+    evaluate,
+    grid,
+    list_recipes,
+    load_run,
+    load_sweep,
+    recipe,
+    run,
+    sweep,
+)
 
 __version__ = "0.1.0"
 
@@ -37,11 +51,15 @@ __all__ = [
     "bootstrap_difference",
     "check_data",
     "compare",
+    "create_alignment",
     "create_encoder",
     "create_loss",
+    "discrepancy",
     "embed",
     "evaluate",
+    "grid",
     "hit_rate",
+    "list_alignments",
     "list_encoders",
     "list_losses",
     "list_recipes",
@@ -49,6 +67,7 @@ __all__ = [
     "load_crossview",
     "load_run",
     "load_scene",
+    "load_sweep",
     "localization_errors",
     "match",
     "queries",
@@ -60,4 +79,5 @@ __all__ = [
     "retrieval_report",
     "run",
     "search_task",
+    "sweep",
 ]

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 import sarmatch as sm
 from sarmatch.figures.report import write_report
 from sarmatch.training.config import RECIPES
+from sarmatch.training.sweeps import SWEEPS, run_sweep
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=sm.__doc__, pretty_exceptions_enable=False)
 
@@ -49,7 +50,22 @@ def run(
 def recipes() -> None:
     """List the recipes."""
     for name, what in sorted(RECIPES.items()):
-        typer.echo(f"{name:12} {what.about}")
+        typer.echo(f"{name:16} {what.about}")
+
+
+@app.command()
+def sweep(
+    name: Annotated[str, typer.Argument(help="a comparison: " + ", ".join(sorted(SWEEPS)))],
+    scene: Annotated[str, typer.Option(help="folder of the real data, where it needs any")] = "",
+) -> None:
+    """Run a comparison of many configs and seeds, and keep its table; goes on where it was cut off."""
+    try:
+        table = run_sweep(name, scene)
+    except (ValueError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    means = table.groupby(["protocol", "kind", "arm"], sort=False)[["recall@1", "recall@10", "median_m"]].mean()
+    typer.echo(f"{SWEEPS[name].about}; means over {table['seed'].nunique()} seeds\n{means.round(3).to_string()}")
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Numbers about a retrieval, from plain arrays: ranks, hits, metres, and intervals. Imports no model."""
 
 from sarmatch.evaluation.bootstrap import block_ids, bootstrap_difference, bootstrap_mean
+from sarmatch.evaluation.discrepancy import METRICS, Discrepancy, discrepancy, wasserstein
 from sarmatch.evaluation.metrics import (
     chance_errors,
     error_summary,
@@ -15,10 +16,13 @@ from sarmatch.evaluation.metrics import (
 )
 
 __all__ = [
+    "METRICS",
+    "Discrepancy",
     "block_ids",
     "bootstrap_difference",
     "bootstrap_mean",
     "chance_errors",
+    "discrepancy",
     "error_summary",
     "grid_ceiling",
     "hit_rate",
@@ -28,4 +32,5 @@ __all__ = [
     "ranks",
     "recall_at_k",
     "retrieval_report",
+    "wasserstein",
 ]

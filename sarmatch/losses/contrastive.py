@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sarmatch.losses.pairs import negatives, similarity
@@ -53,7 +54,7 @@ class SymmetricInfoNCE(nn.Module):
         self.label_smoothing = label_smoothing
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learnable_temperature else None
 
-    def forward(self, query: Tensor, reference: Tensor, *, overlap: Tensor | None = None) -> Tensor:
+    def forward(self, query: Tensor, reference: Tensor, *, overlap: Tensor | None = None, **context) -> Tensor:
         """Loss of a batch.
 
         Parameters
@@ -90,3 +91,77 @@ class SymmetricInfoNCE(nn.Module):
     def extra_repr(self) -> str:
         learned = self.log_scale is not None
         return f"temperature={self.temperature}, learned={learned}, label_smoothing={self.label_smoothing}"
+
+
+class JointInfoNCE(nn.Module):
+    """InfoNCE in its joint form: one (2B-1)-way cross-entropy per pair.
+
+    The pair competes with the other references of its query and with the other queries of its reference at once.
+
+    Parameters
+    ----------
+    temperature : float
+        Divides the cosine.
+
+    Notes
+    -----
+    SAIG (Zhu et al., arXiv:2302.01572) with temperature 0.02. Not `SymmetricInfoNCE`: see there.
+
+    Examples
+    --------
+    >>> import torch
+    >>> z = torch.nn.functional.normalize(torch.ones(8, 4), dim=1)
+    >>> JointInfoNCE()(z, z)  # a collapsed encoder: log 15
+    tensor(2.7081)
+    """
+
+    def __init__(self, temperature: float = 0.02) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {temperature}")
+        self.temperature = temperature
+
+    def forward(self, query: Tensor, reference: Tensor, *, overlap: Tensor | None = None, **context) -> Tensor:
+        """Loss of a batch. Arguments as for `SymmetricInfoNCE`."""
+        logits = similarity(query, reference) / self.temperature
+        masked = logits.masked_fill(~negatives(logits, overlap), -math.inf)
+        positive = logits.diagonal()[:, None]
+        return (torch.cat([positive, masked, masked.T], dim=1).logsumexp(1) - positive[:, 0]).mean()
+
+    def extra_repr(self) -> str:
+        return f"temperature={self.temperature}"
+
+
+class SoftLabelInfoNCE(nn.Module):
+    """Symmetric InfoNCE whose targets are shares of ground: neighbours are neither pushed away nor ignored.
+
+    Query ``i`` is to pick reference ``j`` with a probability proportional to their overlap; and the same the other way.
+
+    Parameters
+    ----------
+    temperature : float
+        Divides the cosine.
+
+    Notes
+    -----
+    On a grid without overlap the shares of an arbitrary query sum to 1 by themselves. Without `overlap` this is
+    `SymmetricInfoNCE`.
+    """
+
+    def __init__(self, temperature: float = 0.07) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {temperature}")
+        self.temperature = temperature
+
+    def forward(self, query: Tensor, reference: Tensor, *, overlap: Tensor | None = None, **context) -> Tensor:
+        """Loss of a batch. Arguments as for `SymmetricInfoNCE`; a pair that shares no ground counts as 1."""
+        logits = similarity(query, reference) / self.temperature
+        target = torch.eye(len(logits), device=logits.device) if overlap is None else overlap.to(logits).clamp(0, 1)
+        alone = (target.diagonal() <= 0).to(target)
+        target = target + torch.diag(alone)
+        rows, columns = target / target.sum(1, keepdim=True), target / target.sum(0, keepdim=True)
+        return (F.cross_entropy(logits, rows) + F.cross_entropy(logits.T, columns.T)) / 2
+
+    def extra_repr(self) -> str:
+        return f"temperature={self.temperature}"

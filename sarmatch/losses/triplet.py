@@ -1,5 +1,7 @@
 """Triplet losses."""
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -42,7 +44,7 @@ class SoftMarginTriplet(nn.Module):
         self.alpha = alpha
         self.include_diagonal = include_diagonal
 
-    def forward(self, query: Tensor, reference: Tensor, *, overlap: Tensor | None = None) -> Tensor:
+    def forward(self, query: Tensor, reference: Tensor, *, overlap: Tensor | None = None, **context) -> Tensor:
         """Loss of a batch.
 
         Parameters
@@ -75,3 +77,81 @@ class SoftMarginTriplet(nn.Module):
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, include_diagonal={self.include_diagonal}"
+
+
+class BatchHardTriplet(nn.Module):
+    """Triplet loss with the hardest negative of the batch, in both directions.
+
+    The mean of ``max(0, d2_pos - min d2_neg + margin)`` with ``d2 = 2 - 2 cos``, over every query with its nearest
+    wrong reference and every reference with its nearest wrong query.
+
+    Parameters
+    ----------
+    margin : float
+        On the *squared* distance, as CMPC has it.
+
+    Notes
+    -----
+    Hermans et al., arXiv:1703.07737; on squared distances with margin 0.5 in CMPC (IEEE JSTARS 2023).
+
+    Examples
+    --------
+    >>> import torch
+    >>> z = torch.nn.functional.normalize(torch.ones(2, 4), dim=1)
+    >>> BatchHardTriplet()(z, z)  # a collapsed encoder: the margin
+    tensor(0.5000)
+    """
+
+    def __init__(self, margin: float = 0.5) -> None:
+        super().__init__()
+        if not margin > 0:
+            raise ValueError(f"margin must be above 0, got {margin}")
+        self.margin = margin
+
+    def forward(self, query: Tensor, reference: Tensor, *, overlap: Tensor | None = None, **context) -> Tensor:
+        """Loss of a batch; an anchor without any negative adds nothing. Arguments as for `SoftMarginTriplet`."""
+        distance = 2 - 2 * similarity(query, reference)
+        nearest = distance.masked_fill(~negatives(distance, overlap), math.inf)
+        positive = distance.diagonal()
+        terms = [F.relu(positive - nearest.amin(dim) + self.margin) for dim in (0, 1)]
+        count = sum(nearest.isfinite().any(dim).sum() for dim in (0, 1))
+        return (terms[0] + terms[1]).sum() / count.clamp(min=1) + 0 * positive.sum()
+
+    def extra_repr(self) -> str:
+        return f"margin={self.margin}"
+
+
+class SemiHardTriplet(nn.Module):
+    """Soft-margin triplet loss on the closest negatives only: of each anchor as many as the root of the batch.
+
+    Parameters
+    ----------
+    alpha : float
+        Steepness on the squared distance.
+
+    Notes
+    -----
+    The "semi-triplet" of SAIG (Zhu et al., arXiv:2302.01572). Not the semi-hard triplets of FaceNet, which are
+    further than the positive.
+    """
+
+    def __init__(self, alpha: float = 10.0) -> None:
+        super().__init__()
+        if not alpha > 0:
+            raise ValueError(f"alpha must be above 0, got {alpha}")
+        self.alpha = alpha
+
+    def forward(self, query: Tensor, reference: Tensor, *, overlap: Tensor | None = None, **context) -> Tensor:
+        """Loss of a batch. Arguments as for `SoftMarginTriplet`."""
+        distance = 2 - 2 * similarity(query, reference)
+        masked = distance.masked_fill(~negatives(distance, overlap), math.inf)
+        positive, count = distance.diagonal(), max(1, math.isqrt(len(distance)))
+        terms = []
+        for near in (masked, masked.T):
+            closest = near.topk(count, largest=False).values
+            terms.append(F.softplus(self.alpha * (positive[:, None] - closest)))  # 0 where no negative is left
+        found = sum((t > 0).sum() for t in terms)
+        return (terms[0].sum() + terms[1].sum()) / found.clamp(min=1) + 0 * positive.sum()
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}"

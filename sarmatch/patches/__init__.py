@@ -1,7 +1,8 @@
 """Patches: the reference grid, the queries, who belongs to whom, and which ground is for what."""
 
-from sarmatch.patches.images import PatchImages, TrainingPairs, pair_overlap, read_patch, to_input
+from sarmatch.patches.images import PatchImages, TrainingPairs, pair_offset, pair_overlap, read_patch, to_input
 from sarmatch.patches.overlap import best_overlap, iou, overlap, overlapping_references
+from sarmatch.patches.samplers import SAMPLERS, Drawn, arrange
 from sarmatch.patches.splits import PROTOCOLS, inside, protocols_of, regions, training_regions
 from sarmatch.patches.tables import (
     KINDS,
@@ -17,6 +18,9 @@ from sarmatch.patches.tables import (
 __all__ = [
     "KINDS",
     "PROTOCOLS",
+    "SAMPLERS",
+    "Drawn",
+    "arrange",
     "PatchImages",
     "TrainingPairs",
     "best_overlap",
@@ -27,6 +31,7 @@ __all__ = [
     "match",
     "overlap",
     "overlapping_references",
+    "pair_offset",
     "pair_overlap",
     "positions",
     "protocols_of",

@@ -183,6 +183,19 @@ class TrainingPairs(torch.utils.data.Dataset):
             [query[["row", "col"]].to_numpy(), reference[["row", "col"]].to_numpy(), codes[:, None]], axis=1
         )
 
+    def arrange(self, order: np.ndarray) -> None:
+        """Put the pairs of this epoch into another order, e.g. that of a sampler; may leave some out."""
+        order = np.asarray(order).ravel()
+        for images in self._images:
+            images.rows = [images.rows[i] for i in order]
+        self.query, self.reference = (t.iloc[order].reset_index(drop=True) for t in (self.query, self.reference))
+        self._place = self._place[order]
+
+    @property
+    def place(self) -> np.ndarray:
+        """Where the pairs of this epoch lie `(N, 5)`: corners of query and reference, number of the area."""
+        return self._place
+
     def _limits(self, query: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         key = ["area", "strip"]
         box = query[key].merge(self.rectangles.drop_duplicates(key), on=key, how="left")
@@ -190,7 +203,7 @@ class TrainingPairs(torch.utils.data.Dataset):
         return low, box[["row1", "col1"]].to_numpy() - self.size
 
     def __len__(self) -> int:
-        return self.count
+        return len(self._place)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """One pair: `query (C, s, s)`, `reference (C, s, s)`, `place (5,)`: the two corners and the area's number."""
@@ -211,3 +224,8 @@ def pair_overlap(place: torch.Tensor, size: int) -> torch.Tensor:
     query, reference, area = place[:, :2].float(), place[:, 2:4].float(), place[:, 4]
     share = (1 - (query[:, None] - reference[None]).abs() / size).clamp(min=0).prod(-1)
     return share * (area[:, None] == area[None])
+
+
+def pair_offset(place: torch.Tensor, size: int) -> torch.Tensor:
+    """Where each reference lies as seen from its query: `(B, 2)`, rows and columns in patch widths."""
+    return (place[:, 2:4] - place[:, :2]).float() / size

@@ -4,6 +4,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from sarmatch.scenes.radiometry import STANDARD_WINDOW
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+LOOKS = 4.0  # of the speckle that `respeckle` adds
+WINDOW_DB = 6.0  # how much `window` may cut off at either end
+
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -35,14 +41,72 @@ def radiometry(query: torch.Tensor, reference: torch.Tensor, generator: torch.Ge
     return query, reference
 
 
+def grey(query: torch.Tensor, reference: torch.Tensor, generator: torch.Generator) -> Pair:
+    """Half of the optical images lose their colour."""
+    return query, _in_half(reference, _weighted(reference, torch.tensor(LUMA).expand(len(reference), 3)), generator)
+
+
+def one_channel(query: torch.Tensor, reference: torch.Tensor, generator: torch.Generator) -> Pair:
+    """Half of the optical images show one of red, green, blue and grey in all channels (the four types of DCMHN)."""
+    kinds = torch.cat([torch.eye(3), torch.tensor([LUMA])])
+    choice = torch.randint(4, (len(reference),), generator=generator)
+    return query, _in_half(reference, _weighted(reference, kinds[choice]), generator)
+
+
+def channel_exchange(query: torch.Tensor, reference: torch.Tensor, generator: torch.Generator) -> Pair:
+    """The colours of each optical image change places, in one of six orders."""
+    order = torch.rand(len(reference), 3, generator=generator).argsort(1).to(reference.device)
+    return query, reference.gather(1, order[:, :, None, None].expand_as(reference))
+
+
+def intermediate(query: torch.Tensor, reference: torch.Tensor, generator: torch.Generator) -> Pair:
+    """Half of the optical images become something between the modalities: a random mix of colours, bent by a gamma.
+
+    The X modality (Li et al., AAAI 2020) trains its generator, one mix and a ReLU; here every image gets a random one.
+    """
+    weights = torch.rand(len(reference), 3, generator=generator)
+    mixed = _weighted(reference, weights / weights.sum(1, keepdim=True))
+    gamma = (0.5 + 1.5 * torch.rand(len(reference), 1, 1, 1, generator=generator)).to(reference)
+    return query, _in_half(reference, mixed.clamp(min=1e-6) ** gamma, generator)
+
+
+def respeckle(query: torch.Tensor, reference: torch.Tensor, generator: torch.Generator) -> Pair:
+    """SAR gets fresh multiplicative speckle of four looks on top of its own: an offset in decibels."""
+    exponential = -torch.log(torch.rand(int(LOOKS), *query.shape, generator=generator).clamp(min=1e-12))
+    return query + 10 * torch.log10(exponential.mean(0)).to(query), reference
+
+
+def window(query: torch.Tensor, reference: torch.Tensor, generator: torch.Generator) -> Pair:
+    """SAR is clipped to a window of decibels that is up to 6 dB narrower at either end."""
+    cut = (WINDOW_DB * torch.rand(2, len(query), 1, 1, 1, generator=generator)).to(query)
+    low, high = STANDARD_WINDOW
+    return torch.minimum(torch.maximum(query, low + cut[0]), high - cut[1]), reference
+
+
+def _weighted(images: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """One mix of the three channels `(B, 3)`, in all of them."""
+    return (images * weights.to(images)[:, :, None, None]).sum(1, keepdim=True).expand_as(images)
+
+
+def _in_half(images: torch.Tensor, others: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    chosen = torch.rand(len(images), 1, 1, 1, generator=generator).to(images) < 0.5
+    return torch.where(chosen, others, images)
+
+
 TRANSFORMS: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Generator], Pair]] = {
     "dihedral": dihedral,
     "radiometry": radiometry,
+    "grey": grey,
+    "one_channel": one_channel,
+    "channel_exchange": channel_exchange,
+    "intermediate": intermediate,
+    "respeckle": respeckle,
+    "window": window,
 }
 
 
 def augment(query: torch.Tensor, reference: torch.Tensor, names: Sequence[str], generator: torch.Generator) -> Pair:
-    """Apply named transforms in their order to `query (B, 1, H, W)` and `reference (B, 3, H, W)`."""
+    """Apply named transforms in their order to `query (B, C, H, W)` in decibels and `reference (B, 3, H, W)`."""
     for name in names:
         if name not in TRANSFORMS:
             raise ValueError(f"no transform is called {name!r}; there are {sorted(TRANSFORMS)}")

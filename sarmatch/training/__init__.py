@@ -2,5 +2,18 @@
 
 from sarmatch.training.config import Config, list_recipes, recipe
 from sarmatch.training.runs import Run, compare, evaluate, load_run, run
+from sarmatch.training.sweeps import grid, load_sweep, sweep
 
-__all__ = ["Config", "Run", "compare", "evaluate", "list_recipes", "load_run", "recipe", "run"]
+__all__ = [
+    "Config",
+    "Run",
+    "compare",
+    "evaluate",
+    "grid",
+    "list_recipes",
+    "load_run",
+    "load_sweep",
+    "recipe",
+    "run",
+    "sweep",
+]

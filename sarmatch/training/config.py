@@ -33,10 +33,24 @@ class Config(BaseModel):
     image_size: int = Field(64, ge=16, description="side in pixels of what the encoder sees")
     loss: str = "infonce"
     loss_options: dict[str, Any] = Field(default_factory=dict)
+    auxiliary: dict[str, float] = Field(default_factory=dict, description="further losses by name, with their weights")
+    neighbours: Literal["mask", "negatives"] = Field(
+        "mask", description="pairs of a batch that share ground: left out of the loss, or pushed apart like any other"
+    )
+
+    alignment: str = Field("none", description="what brings the feature clouds of the modalities together")
+    alignment_options: dict[str, Any] = Field(default_factory=dict)
+    alignment_weight: float = Field(0.1, ge=0)
+    alignment_warmup: float = Field(0.25, ge=0, le=1, description="share of the steps over which its weight rises")
 
     epochs: int = Field(10, ge=1)
     pairs_per_epoch: int = Field(4096, ge=1)
     batch_size: int = Field(128, ge=2)
+    sampler: str = Field("random", description="which pairs meet in a batch: a name in patches.samplers")
+    train_share: float = Field(1.0, gt=0, le=1, description="share of each training rectangle that is used")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd is with Nesterov's momentum of 0.9")
+    sharpness: Literal["none", "sam", "asam"] = Field("none", description="see training.sharpness")
+    rho: float = Field(0.05, gt=0, description="radius of sam or asam")
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.03, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the learning rate rises")
@@ -54,7 +68,7 @@ class Config(BaseModel):
     floor_options: dict[str, Any] = Field(default_factory=dict)
     seed: int = Field(0, ge=0)
 
-    @field_validator("encoder_options", "loss_options", "floor_options")
+    @field_validator("encoder_options", "loss_options", "auxiliary", "alignment_options", "floor_options")
     @classmethod
     def _in_order(cls, options: dict[str, Any]) -> dict[str, Any]:
         return dict(sorted(options.items()))  # equal configs have equal keys, however their options were written
@@ -63,6 +77,8 @@ class Config(BaseModel):
     def _batch_fits(self) -> "Config":
         if self.batch_size > self.pairs_per_epoch:
             raise ValueError(f"batch_size is {self.batch_size}, more than pairs_per_epoch = {self.pairs_per_epoch}")
+        if "offset_regression" in (self.loss, *self.auxiliary) and "dihedral" in self.augment:
+            raise ValueError("offset_regression needs augment without 'dihedral', which turns the offset away")
         return self
 
     @property
@@ -82,6 +98,23 @@ class Recipe(NamedTuple):
     about: str
     quick: dict[str, Any]
     full: dict[str, Any]
+
+
+#: What the recipes of the comparison have in common: the same ground, the same budget.
+_COMPARED = {
+    "scene": "standard",
+    "protocols": ("same_area", "cross_area"),
+    "epochs": 10,
+    "learning_rate": 2e-3,
+    "augment": ("radiometry",),
+    "floor_options": {"cells": 8, "sigma": 1.0},
+}
+_FULL = {"encoder": "resnet18", "image_size": 96, "epochs": 60, "pairs_per_epoch": 16384, "precision": "bf16"}
+
+
+def _aligned(about: str, alignment: str, **options: Any) -> Recipe:
+    """InfoNCE with an alignment; nothing else differs between these recipes."""
+    return Recipe(about, {**_COMPARED, "alignment": alignment, "alignment_options": options}, _FULL)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -112,6 +145,34 @@ RECIPES: dict[str, Recipe] = {
             "floor_options": {"cells": 16, "sigma": 2.0},
         },
         full={"encoder": "resnet18", "epochs": 60, "pairs_per_epoch": 16384, "precision": "bf16"},
+    ),
+    "infonce": Recipe("a metric loss alone: symmetric InfoNCE", _COMPARED, _FULL),
+    "triplet": Recipe("a metric loss alone: soft-margin triplet", {**_COMPARED, "loss": "soft_margin_triplet"}, _FULL),
+    "wasserstein": _aligned(
+        "InfoNCE with a Wasserstein critic under a gradient penalty", "wasserstein", critic_rate=1e-3
+    ),
+    "class_adversary": _aligned("InfoNCE with a classifier of the modality, its gradient reversed", "class_adversary"),
+    "sliced": _aligned("InfoNCE with the sliced Wasserstein distance", "sliced"),
+    "sinkhorn": _aligned("InfoNCE with the Sinkhorn divergence", "sinkhorn"),
+    "cmpc": Recipe(
+        "the published combination: shared weights, batch-hard triplets, a clipped critic, stochastic gradient descent",
+        {
+            **_COMPARED,
+            "encoder_options": {"shared": True},
+            "loss": "batch_hard_triplet",
+            "alignment": "wasserstein_clipped",
+            "alignment_weight": 0.01,
+            "optimizer": "sgd",
+            "learning_rate": 2.5e-2,
+            "weight_decay": 5e-4,
+            "batch_size": 24,
+        },
+        {
+            **_FULL,
+            "encoder": "resnet50",
+            "encoder_options": {"shared": True, "feature_dim": 512, "global_pool": "max"},
+            "image_size": 200,
+        },
     ),
 }
 

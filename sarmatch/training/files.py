@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sarmatch.files import write
@@ -17,32 +18,41 @@ from sarmatch.home import ROOT
 PACKAGES = ("torch", "timm", "numpy", "accelerate", "scikit-image", "POT", "torch-geometric")
 
 
-def save_training_state(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, **progress: Any) -> None:
-    """Weights, optimiser state and progress in one safetensors file: no pickle, so loading it runs no code.
+Parts = dict[str, torch.nn.Module | torch.optim.Optimizer]
+
+
+def save_training_state(path: Path, parts: Parts, **progress: Any) -> None:
+    """Modules, optimisers and progress in one safetensors file: no pickle, so loading it runs no code.
 
     `progress` is kept as JSON in the file's header.
     """
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    tensors: dict[str, torch.Tensor] = {}
+    for part, thing in parts.items():
+        if isinstance(thing, torch.nn.Module):
+            tensors |= {f"{part}/{name}": value for name, value in thing.state_dict().items()}
+        else:
+            for index, state in thing.state_dict()["state"].items():
+                kept = {k: v for k, v in state.items() if v is not None}
+                tensors |= {f"{part}/{index}/{name}": torch.as_tensor(value) for name, value in kept.items()}
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     write(path, lambda p: save_file(tensors, p, metadata={"progress": json.dumps(progress)}))
 
 
-def load_training_state(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Restore what `save_training_state` wrote into `model` and `optimizer`; returns the progress."""
-    from safetensors import safe_open
-
+def load_training_state(path: Path, parts: Parts) -> dict[str, Any]:
+    """Restore what `save_training_state` wrote into the same parts; returns the progress."""
     with safe_open(path, "pt") as file:
         progress = json.loads(file.metadata()["progress"])
     tensors = load_file(path)
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".", 2)
+    for part, thing in parts.items():
+        own = {k.removeprefix(f"{part}/"): v for k, v in tensors.items() if k.startswith(f"{part}/")}
+        if isinstance(thing, torch.nn.Module):
+            thing.load_state_dict(own)
+            continue
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in own.items():
+            index, name = key.split("/")
             state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        thing.load_state_dict({"state": state, "param_groups": thing.state_dict()["param_groups"]})
     return progress
 
 

@@ -5,11 +5,15 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from pytorch_metric_learning.distances import CosineSimilarity
+from pytorch_metric_learning.distances import CosineSimilarity, LpDistance
 from pytorch_metric_learning.losses import NTXentLoss, TripletMarginLoss
+from pytorch_metric_learning.miners import BatchHardMiner
 from pytorch_metric_learning.reducers import MeanReducer
 
 from sarmatch.losses import LOSSES, create_loss, list_losses
+
+#: Those that push negatives away and leave a pair that shares ground alone.
+PUSHING = ["batch_hard_triplet", "infonce", "joint_infonce", "semi_hard_triplet", "soft_margin_triplet"]
 
 
 def batch(size: int, dim: int = 8, seed: int = 0, noise: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -139,12 +143,12 @@ def test_triplet_with_its_diagonal_is_higher_by_a_constant():
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.parametrize("name", list_losses())
+@pytest.mark.parametrize("name", PUSHING)
 def test_a_false_negative_leaves_no_trace(name):
     """A masked pair may not reach the gradient: with one negative left, only that one pushes."""
     query, reference = batch(2)
     leaf = query.clone().requires_grad_()
-    loss = create_loss(name)
+    loss = create_loss(name, **({"margin": 4.0} if name == "batch_hard_triplet" else {}))  # none is easy
     loss(leaf, reference, overlap=grid_overlap(2, [(0, 1)])).backward()
     free = leaf.grad.clone()
     leaf.grad = None
@@ -159,7 +163,7 @@ def test_a_false_negative_leaves_no_trace(name):
     assert not torch.allclose(leaf.grad[1], free[1])
 
 
-@pytest.mark.parametrize("name", list_losses())
+@pytest.mark.parametrize("name", PUSHING)
 def test_unknown_overlap_is_no_negative(name):
     query, reference = batch(4)
     known, unknown = grid_overlap(4, [(0, 1)]), grid_overlap(4, [])
@@ -173,6 +177,9 @@ OPTIONS = [
     ("soft_margin_triplet", {"include_diagonal": True}),
     ("infonce", {}),
     ("infonce", {"label_smoothing": 0.1, "learnable_temperature": True}),
+    ("joint_infonce", {"temperature": 0.07}),
+    ("batch_hard_triplet", {}),
+    ("semi_hard_triplet", {}),
 ]
 
 
@@ -196,7 +203,7 @@ def test_gradients_are_those_of_finite_differences(name, options):
     assert torch.autograd.gradcheck(lambda q, r: loss(q, r, overlap=overlap), (query, reference))
 
 
-@pytest.mark.parametrize("name", list_losses())
+@pytest.mark.parametrize("name", [*PUSHING, "soft_label_infonce"])
 def test_order_within_the_batch_and_direction_mean_nothing(name):
     query, reference = batch(6)
     overlap = grid_overlap(6, NEIGHBOURS)
@@ -206,14 +213,14 @@ def test_order_within_the_batch_and_direction_mean_nothing(name):
     torch.testing.assert_close(value, loss(reference, query, overlap=overlap.T))
 
 
-@pytest.mark.parametrize("name", list_losses())
+@pytest.mark.parametrize("name", [*PUSHING, "soft_label_infonce"])
 def test_better_pairs_cost_less(name):
     values = [create_loss(name)(*batch(8, noise=noise)).item() for noise in (0.2, 1.0, 10.0)]
     assert values == sorted(values)
     assert values[0] < 0.5 * values[2]
 
 
-@pytest.mark.parametrize("name", list_losses())
+@pytest.mark.parametrize("name", [*PUSHING, "soft_label_infonce"])
 def test_half_precision_keeps_the_value(name):
     """Under autocast the cosine stays in float32: near-equal pairs would else round to one bfloat16 value."""
     query, reference = (z.float() for z in batch(16, noise=0.05))
@@ -239,7 +246,7 @@ def test_learned_temperature_starts_where_told_and_moves():
 
 def test_registry_names_what_it_knows():
     assert list_losses() == sorted(LOSSES)
-    with pytest.raises(ValueError, match="'tripplet'.*infonce, soft_margin_triplet"):
+    with pytest.raises(ValueError, match="'tripplet'.*infonce, .*soft_margin_triplet"):
         create_loss("tripplet")
     with pytest.raises(TypeError, match="margin"):
         create_loss("infonce", margin=1)
@@ -251,6 +258,10 @@ def test_registry_names_what_it_knows():
         ("infonce", {"temperature": 0.0}, "temperature.*0.0"),
         ("infonce", {"label_smoothing": 1.0}, "label_smoothing.*1.0"),
         ("soft_margin_triplet", {"alpha": -1}, "alpha.*-1"),
+        ("semi_hard_triplet", {"alpha": 0}, "alpha.*0"),
+        ("batch_hard_triplet", {"margin": 0}, "margin.*0"),
+        ("joint_infonce", {"temperature": -1}, "temperature.*-1"),
+        ("soft_label_infonce", {"temperature": 0}, "temperature.*0"),
     ],
 )
 def test_bad_options_are_named(name, options, message):
@@ -258,7 +269,7 @@ def test_bad_options_are_named(name, options, message):
         create_loss(name, **options)
 
 
-@pytest.mark.parametrize("name", list_losses())
+@pytest.mark.parametrize("name", PUSHING)
 def test_bad_shapes_are_named(name):
     query, reference = batch(4)
     loss = create_loss(name)
@@ -268,3 +279,135 @@ def test_bad_shapes_are_named(name):
         loss(query[:0], reference[:0])
     with pytest.raises(ValueError, match=r"\(4, 4\).*\(4,\)"):
         loss(query, reference, overlap=torch.ones(4))
+
+
+def negatives_of(i: int, overlap: torch.Tensor) -> list[int]:
+    return [j for j in range(len(overlap)) if j != i and overlap[i, j] <= 0]
+
+
+def squared(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(((a - b) ** 2).sum())
+
+
+@pytest.mark.parametrize("pairs", [[], NEIGHBOURS])
+def test_batch_hard_is_the_loop(pairs):
+    query, reference = batch(7)
+    overlap = grid_overlap(7, pairs)
+    terms = []
+    for anchors, others, shared in ((query, reference, overlap), (reference, query, overlap.T)):
+        for i in range(7):
+            near = min(squared(anchors[i], others[j]) for j in negatives_of(i, shared))
+            terms.append(max(0.0, squared(anchors[i], others[i]) - near + 0.5))
+    loss = create_loss("batch_hard_triplet", margin=0.5)(query, reference, overlap=overlap)
+    assert loss.item() == pytest.approx(sum(terms) / len(terms), rel=1e-12)
+
+
+def test_batch_hard_is_that_of_pytorch_metric_learning():
+    query, reference = batch(9)
+    labels = torch.arange(9)
+    miner = BatchHardMiner(distance=LpDistance(power=2))
+    oracle = TripletMarginLoss(margin=0.5, distance=LpDistance(power=2), reducer=MeanReducer())
+    values = []
+    for anchors, others in ((query, reference), (reference, query)):
+        found = miner(anchors, labels, others, labels.clone())
+        values.append(oracle(anchors, labels, found, others, labels.clone()).item())
+    assert create_loss("batch_hard_triplet")(query, reference).item() == pytest.approx(sum(values) / 2, rel=1e-9)
+
+
+@pytest.mark.parametrize("pairs", [[], NEIGHBOURS])
+@pytest.mark.parametrize("size", [7, 9])
+def test_semi_hard_is_the_loop(pairs, size):
+    query, reference = batch(size)
+    overlap = grid_overlap(size, pairs)
+    terms = []
+    for anchors, others, shared in ((query, reference, overlap), (reference, query, overlap.T)):
+        for i in range(size):
+            near = sorted(squared(anchors[i], others[j]) for j in negatives_of(i, shared))
+            for distance in near[: int(math.sqrt(size))]:
+                terms.append(math.log(1 + math.exp(10 * (squared(anchors[i], others[i]) - distance))))
+    loss = create_loss("semi_hard_triplet")(query, reference, overlap=overlap)
+    assert loss.item() == pytest.approx(sum(terms) / len(terms), rel=1e-10)
+
+
+@pytest.mark.parametrize("pairs", [[], NEIGHBOURS])
+def test_joint_infonce_is_the_loop(pairs):
+    query, reference = batch(7)
+    overlap = grid_overlap(7, pairs)
+    scores, terms = (query @ reference.T / 0.1).tolist(), []
+    for i in range(7):
+        against = [scores[i][j] for j in negatives_of(i, overlap)] + [scores[j][i] for j in negatives_of(i, overlap.T)]
+        terms.append(math.log(math.exp(scores[i][i]) + sum(map(math.exp, against))) - scores[i][i])
+    loss = create_loss("joint_infonce", temperature=0.1)(query, reference, overlap=overlap)
+    assert loss.item() == pytest.approx(sum(terms) / 7, rel=1e-12)
+
+
+def test_soft_labels_are_the_loop():
+    query, reference = batch(6)
+    overlap = grid_overlap(6, [(0, 1), (0, 2), (3, 4)])
+    overlap[0, 0] = 0.5
+    scores = query @ reference.T / 0.1
+    terms = []
+    for side, shared in ((scores, overlap), (scores.T, overlap.T)):
+        for i in range(6):
+            log_p = side[i] - math.log(sum(math.exp(v) for v in side[i].tolist()))
+            shares = shared[i] / shared[i].sum()
+            terms.append(-sum(float(w * v) for w, v in zip(shares, log_p, strict=True)))
+    loss = create_loss("soft_label_infonce", temperature=0.1)(query, reference, overlap=overlap)
+    assert loss.item() == pytest.approx(sum(terms) / 12, rel=1e-12)
+
+
+def test_soft_labels_without_neighbours_are_hard_ones():
+    query, reference = batch(6)
+    expected = create_loss("infonce")(query, reference).item()
+    loss = create_loss("soft_label_infonce")
+    assert loss(query, reference).item() == pytest.approx(expected, rel=1e-12)
+    assert loss(query, reference, overlap=0.7 * torch.eye(6)).item() == pytest.approx(expected, rel=1e-12)
+    nothing = torch.zeros(6, 6)  # shuffled pairs share no ground with themselves
+    assert loss(query, reference, overlap=nothing).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_semi_positive_ratio_is_the_loop():
+    query, reference = batch(5, noise=0.3)
+    overlap = grid_overlap(5, [(0, 1), (2, 3)])
+    scores, terms = query @ reference.T, []
+    for i, j in ((0, 1), (2, 3)):
+        iou = 0.25 / (2 - 0.25)
+        terms.append((float(scores[i, j]) / max(float(scores[i, i]), 0.1) - iou) ** 2)
+    loss = create_loss("iou_semi_positive")
+    assert loss(query, reference, overlap=overlap).item() == pytest.approx(sum(terms) / 2, rel=1e-9)
+    assert loss(query, reference, overlap=torch.eye(5)).item() == 0
+    with pytest.raises(ValueError, match="needs overlap"):
+        loss(query, reference)
+
+
+def test_the_semi_positive_ratio_is_zero_where_similarity_is_proportional():
+    iou = 0.25 / 1.75
+    query = torch.eye(3, dtype=torch.float64)
+    reference = query.clone()
+    reference[1] = torch.tensor([iou, math.sqrt(1 - iou**2), 0.0])
+    query[1] = reference[1]
+    loss = create_loss("iou_semi_positive")(query, reference, overlap=grid_overlap(3, [(0, 1)]))
+    assert loss.item() == pytest.approx(0, abs=1e-12)
+
+
+def test_offsets_are_learnt_where_features_hold_them():
+    torch.manual_seed(0)
+    offset = torch.rand(256, 2) - 0.5
+    features = F.normalize(torch.cat([offset, torch.ones(256, 1)], dim=1), dim=1)
+    blank = F.normalize(torch.ones(256, 3), dim=1)
+    loss = create_loss("offset_regression", 3, width=32)
+    with pytest.raises(ValueError, match=r"needs offset \(256, 2\), got None"):
+        loss(features, blank)
+    expected = ((loss.head(torch.cat([features, blank], 1)) - offset) ** 2).mean().item()
+    assert loss(features, blank, offset=offset).item() == pytest.approx(expected, rel=1e-6)
+    values = {}
+    for name, cloud in (("told", features), ("blind", blank)):
+        model = create_loss("offset_regression", 3, width=32)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        for _ in range(200):
+            optimizer.zero_grad()
+            value = model(cloud, blank, offset=offset)
+            value.backward()
+            optimizer.step()
+        values[name] = value.item()
+    assert values["told"] < 0.01 * values["blind"]

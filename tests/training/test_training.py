@@ -108,13 +108,13 @@ def test_going_on_equals_never_having_stopped(tiny_scene, tmp_path, monkeypatch)
     class PowerCutError(Exception):
         pass
 
-    def cut(self, encoder, batch_size, recall=loop.Validation.recall):
+    def cut(self, encoder, batch_size, measure=loop.Validation.measure):
         if (tmp_path / "cut" / loop.STATE).is_file():
             raise PowerCutError
-        return recall(self, encoder, batch_size)
+        return measure(self, encoder, batch_size)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Validation, "recall", cut)
+        patch.setattr(loop.Validation, "measure", cut)
         with pytest.raises(PowerCutError):
             train(config(), tiny_scene, tmp_path / "cut")
     assert len(pd.read_csv(tmp_path / "cut" / loop.HISTORY)) == 1
@@ -133,19 +133,19 @@ def test_the_best_epoch_is_kept_not_the_last(tiny_scene, tmp_path, monkeypatch):
         kept.append({k: v.clone() for k, v in encoder.state_dict().items()})
         return dict.fromkeys(("recall@1", "recall@5", "recall@10"), next(recalls))
 
-    monkeypatch.setattr(loop.Validation, "recall", scripted)
+    monkeypatch.setattr(loop.Validation, "measure", scripted)
     encoder = train(config(), tiny_scene, tmp_path)
     assert same(dict(encoder.state_dict()), kept[1])
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_name_and_step(tiny_scene, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "create_loss", lambda name, **options: Broken())
+    monkeypatch.setattr(loop, "create_loss", lambda name, dim, **options: Broken())
     with pytest.raises(FloatingPointError, match=r"loss 'infonce' is nan at step 0 of epoch 1"):
         train(config(), tiny_scene, tmp_path)
 
 
 class Broken(torch.nn.Module):
-    def forward(self, query, reference, *, overlap=None):
+    def forward(self, query, reference, **context):
         return query.sum() * float("nan")
 
 

@@ -1,0 +1,37 @@
+"""What all alignments share; by itself, no alignment at all."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Alignment(nn.Module):
+    """The clouds are left alone: the control of every comparison.
+
+    Parameters
+    ----------
+    feature_dim
+        Numbers in an embedding.
+
+    Attributes
+    ----------
+    optimizer : torch.optim.Optimizer or None
+        Of the opponent, where there is one. The encoder's optimiser never sees the opponent's weights.
+    """
+
+    optimizer: torch.optim.Optimizer | None = None
+
+    def __init__(self, feature_dim: int) -> None:
+        super().__init__()
+        self.feature_dim = feature_dim
+
+    def critic_step(self, query: Tensor, reference: Tensor) -> None:
+        """Let the opponent learn from two clouds `(B, feature_dim)`; their gradient is cut here."""
+
+    def loss(self, query: Tensor, reference: Tensor) -> Tensor:
+        """What the encoder minimises: a scalar."""
+        return query.new_zeros(())
+
+    @torch.no_grad()
+    def estimate(self, query: Tensor, reference: Tensor) -> float:
+        """How far apart two clouds are."""
+        return float(self.loss(query, reference))

@@ -1,0 +1,186 @@
+"""How far two clouds of features are apart, and whether that is more than chance.
+
+A distance between distributions means nothing by itself: it grows with the length of the features, shrinks with their
+number, and is not zero between two halves of one cloud. So every value comes with a null distribution from the same
+points.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import ot
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tqdm.auto import tqdm
+
+Cloud = NDArray[np.floating]
+EXACT_GB = 4.0  # the cost matrix of an exact distance may take this much
+
+
+class Discrepancy(NamedTuple):
+    """A distance between two clouds with its null distribution."""
+
+    metric: str
+    value: float
+    null: NDArray[np.float64]  # the same metric where there is no difference; empty where none was asked for
+    p_value: float  # share of the null at least as large, the value itself counted in; nan without a null
+
+    def __str__(self) -> str:
+        if not len(self.null):
+            return f"{self.metric} {self.value:.4g}"
+        return f"{self.metric} {self.value:.4g} (null {self.null.mean():.4g}, p = {self.p_value:.3f})"
+
+
+def wasserstein(x: Cloud, y: Cloud, order: int = 1) -> float:
+    """Exact Wasserstein distance of order 1 or 2 between two clouds of equal weights.
+
+    The least mean distance over which one cloud has to be moved to become the other; order 2 takes the root of the mean
+    square. A linear program: 1,000 points each take 0.3 s, 4,000 take 8 s and 0.5 GB on one core.
+    """
+    if 8 * len(x) * len(y) / 1e9 > EXACT_GB:
+        raise ValueError(
+            f"exact transport between {len(x)} and {len(y)} points needs "
+            f"{8 * len(x) * len(y) / 1e9:.0f} GB; take a sample of some thousands, or metric 'sliced'"
+        )
+    cost = ot.dist(*_doubles(x, y), metric="euclidean" if order == 1 else "sqeuclidean")
+    value = ot.emd2([], [], cost, numItermax=5_000_000)
+    return float(value ** (1 / order))
+
+
+def sliced_wasserstein(x: Cloud, y: Cloud, projections: int = 256, seed: int = 0) -> float:
+    """Sliced Wasserstein-2 distance: the root of the mean square over directions of the distance on a line.
+
+    At most `wasserstein(x, y, 2)`, and in D dimensions smaller by about the root of D. 100,000 points take seconds.
+    """
+    return float(ot.sliced_wasserstein_distance(*_doubles(x, y), n_projections=projections, p=2, seed=seed))
+
+
+def sinkhorn_divergence(x: Cloud, y: Cloud, blur: float = 0.1, iterations: int = 200) -> float:
+    """Root of the Sinkhorn divergence on squared distances, a smoothed Wasserstein-2 distance.
+
+    `blur` is a share of the root mean square distance within both clouds together.
+    """
+    x, y = _doubles(x, y)
+    both = np.concatenate([x, y])
+    epsilon = (blur**2) * 2 * both.var(axis=0).sum()
+    options = {"reg": epsilon, "method": "sinkhorn_log", "max_iter": iterations, "tol": 1e-6}
+
+    def cost(a: Cloud, b: Cloud) -> float:
+        return float(ot.solve_sample(a, b, metric="sqeuclidean", reg_type="KL", **options).value)
+
+    return float(np.sqrt(max(cost(x, y) - cost(x, x) / 2 - cost(y, y) / 2, 0.0)))
+
+
+def maximum_mean_discrepancy(x: Cloud, y: Cloud) -> float:
+    """Maximum mean discrepancy, Gaussian kernel of the median distance (Gretton et al., JMLR 2012, biased form)."""
+    x, y = _doubles(x, y)
+    both = np.concatenate([x, y])
+    sample = both[np.random.default_rng(0).permutation(len(both))[:1000]]
+    squared = ot.dist(sample, sample)
+    gamma = 1 / max(2 * np.median(squared[np.triu_indices(len(sample), 1)]), 1e-12)
+    within = rbf_kernel(x, x, gamma).mean() + rbf_kernel(y, y, gamma).mean()
+    return float(np.sqrt(max(within - 2 * rbf_kernel(x, y, gamma).mean(), 0.0)))
+
+
+def bures(x: Cloud, y: Cloud) -> float:
+    """Wasserstein-2 distance of the Gaussians with the clouds' means and covariances: the root of the Fréchet distance.
+
+    Never above `wasserstein(x, y, 2)` (Gelbrich, 1990).
+    """
+    x, y = _doubles(x, y)
+    reg = 1e-9 * max(x.var(), y.var(), 1e-12)
+    return float(ot.gaussian.empirical_bures_wasserstein_distance(x, y, reg=reg))
+
+
+def centroid_gap(x: Cloud, y: Cloud) -> float:
+    """Distance of the two means."""
+    return float(np.linalg.norm(x.mean(axis=0) - y.mean(axis=0)))
+
+
+def probe_accuracy(x: Cloud, y: Cloud, folds: int = 5) -> float:
+    """Share of points whose cloud a linear classifier tells, cross-validated and balanced: chance is 0.5."""
+    points = np.concatenate(_doubles(x, y))
+    labels = np.repeat([0, 1], [len(x), len(y)])
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500, class_weight="balanced"))
+    return float(cross_val_score(model, points, labels, cv=folds, scoring="balanced_accuracy").mean())
+
+
+#: Metrics by name; all are in the unit of the features but `mmd` and `probe`.
+METRICS: dict[str, Callable[[Cloud, Cloud], float]] = {
+    "wasserstein_1": partial(wasserstein, order=1),
+    "wasserstein_2": partial(wasserstein, order=2),
+    "sliced": sliced_wasserstein,
+    "sinkhorn": sinkhorn_divergence,
+    "mmd": maximum_mean_discrepancy,
+    "bures": bures,
+    "centroid": centroid_gap,
+    "probe": probe_accuracy,
+}
+
+
+def discrepancy(
+    x: Cloud, y: Cloud, metric: str = "wasserstein_1", repeats: int = 0, null: str = "permutation", seed: int = 0
+) -> Discrepancy:
+    """How far two feature clouds are apart.
+
+    Parameters
+    ----------
+    x, y
+        Features `(N, D)` and `(M, D)`.
+    metric
+        A key of `METRICS`: `wasserstein_1`, `wasserstein_2`, `sliced`, `sinkhorn`, `mmd`, `bures`, `centroid`, `probe`.
+    repeats
+        Size of the null distribution; each costs as much as the value itself.
+    null
+        `permutation`: the points of both clouds are dealt out anew, which is what one expects where modality does not
+        matter, and gives a valid p-value. `split`: `x` alone is cut into random halves, which says how far *one*
+        modality is from itself; halves are smaller and so further apart, which makes its p-value cautious.
+    seed
+        Of the null.
+
+    Returns
+    -------
+    Discrepancy
+
+    Raises
+    ------
+    ValueError
+        For unknown names, clouds of different width, values that are not finite, or an exact distance between too
+        many points.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> x, y = rng.normal(size=(200, 2)), rng.normal(size=(200, 2)) + [3, 0]
+    >>> round(discrepancy(x, y, "centroid").value)
+    3
+    """
+    if metric not in METRICS:
+        raise ValueError(f"no metric is called {metric!r}; there are {list(METRICS)}")
+    if null not in ("permutation", "split"):
+        raise ValueError(f"null must be 'permutation' or 'split', got {null!r}")
+    x, y = np.asarray(x), np.asarray(y)
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
+        raise ValueError(f"x and y must be (N, D) and (M, D) with two points or more, got {x.shape} and {y.shape}")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError("x and y must be finite")
+    measure = METRICS[metric]
+    value, rng, values = measure(x, y), np.random.default_rng(seed), []
+    pool, cut = (np.concatenate([x, y]), len(x)) if null == "permutation" else (x, len(x) // 2)
+    for _ in tqdm(range(repeats), desc=f"null of {metric}", leave=False, disable=None):
+        order = rng.permutation(len(pool))
+        values.append(measure(pool[order[:cut]], pool[order[cut:]]))
+    at_least = sum(v >= value for v in values)
+    p_value = (1 + at_least) / (1 + repeats) if repeats else float("nan")
+    return Discrepancy(metric, value, np.array(values), p_value)
+
+
+def _doubles(x: Cloud, y: Cloud) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return np.asarray(x, np.float64), np.asarray(y, np.float64)

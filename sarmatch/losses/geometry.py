@@ -1,0 +1,91 @@
+"""Losses that use where two patches lie, not only that they belong together."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sarmatch.losses.pairs import similarity
+
+
+class IoUSemiPositive(nn.Module):
+    """Similarity in proportion to intersection over union: the semi-positive term of VIGOR.
+
+    The mean over all pairs ``i != j`` of a batch that share ground of ``(s_ij / s_ii - IoU_ij / IoU_ii)^2``.
+
+    Parameters
+    ----------
+    least : float
+        Similarities of the positive below this are raised to it. VIGOR has no such bound, and the ratio then jumps
+        where a positive is nearly orthogonal.
+
+    Notes
+    -----
+    Zhu et al., CVPR 2021 (arXiv:2011.12172), equation 3, which takes one semi-positive per query; its code divides
+    the term by 10, which is a weight here.
+    """
+
+    def __init__(self, least: float = 0.1) -> None:
+        super().__init__()
+        self.least = least
+
+    def forward(self, query: Tensor, reference: Tensor, *, overlap: Tensor | None = None, **context) -> Tensor:
+        """Loss of a batch; 0, with a gradient path, where no semi-positive is in it.
+
+        Parameters
+        ----------
+        query, reference : Tensor (B, D)
+            L2-normalised.
+        overlap : Tensor (B, B)
+            Share of ground that query ``i`` and reference ``j`` have in common.
+        """
+        if overlap is None:
+            raise ValueError("iou_semi_positive needs overlap (B, B), got None")
+        cosine = similarity(query, reference)
+        share = overlap.to(cosine)
+        union = share / (2 - share)
+        semi = (share > 0) & ~torch.eye(len(cosine), dtype=torch.bool, device=cosine.device)
+        expected = union / union.diagonal()[:, None].clamp(min=1e-6)
+        ratio = cosine / cosine.diagonal()[:, None].clamp(min=self.least)
+        return ((ratio - expected).square() * semi).sum() / semi.sum().clamp(min=1)
+
+
+class OffsetRegression(nn.Module):
+    """A small network reads from a pair how far apart its two patches were cut; squared error in patch widths.
+
+    Parameters
+    ----------
+    feature_dim : int
+        Numbers in an embedding.
+    width : int
+        Of the hidden layer.
+
+    Attributes
+    ----------
+    head : nn.Module
+        `(B, 2 feature_dim)` to `(B, 2)`: rows and columns from query to reference.
+
+    Notes
+    -----
+    VIGOR (Zhu et al., CVPR 2021) regresses the offset from both features by two layers; there on features before their
+    normalisation.
+    """
+
+    needs_feature_dim = True
+
+    def __init__(self, feature_dim: int, width: int = 512) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.Linear(2 * feature_dim, width), nn.ReLU(), nn.Linear(width, 2))
+
+    def forward(self, query: Tensor, reference: Tensor, *, offset: Tensor | None = None, **context) -> Tensor:
+        """Loss of a batch.
+
+        Parameters
+        ----------
+        query, reference : Tensor (B, D)
+        offset : Tensor (B, 2)
+            Reference minus query, rows and columns in patch widths.
+        """
+        if offset is None or offset.shape != (len(query), 2):
+            got = None if offset is None else tuple(offset.shape)
+            raise ValueError(f"offset_regression needs offset ({len(query)}, 2), got {got}")
+        return F.mse_loss(self.head(torch.cat([query, reference], dim=1)), offset.to(query))
