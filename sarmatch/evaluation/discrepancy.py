@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import ot
+import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import rbf_kernel
@@ -18,6 +19,8 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
+
+from sarmatch.alignment import SinkhornDivergence
 
 Cloud = NDArray[np.floating]
 EXACT_GB = 4.0  # the cost matrix of an exact distance may take this much
@@ -67,14 +70,9 @@ def sinkhorn_divergence(x: Cloud, y: Cloud, blur: float = 0.1, iterations: int =
     `blur` is a share of the root mean square distance within both clouds together.
     """
     x, y = _doubles(x, y)
-    both = np.concatenate([x, y])
-    epsilon = (blur**2) * 2 * both.var(axis=0).sum()
-    options = {"reg": epsilon, "method": "sinkhorn_log", "max_iter": iterations, "tol": 1e-6}
-
-    def cost(a: Cloud, b: Cloud) -> float:
-        return float(ot.solve_sample(a, b, metric="sqeuclidean", reg_type="KL", **options).value)
-
-    return float(np.sqrt(max(cost(x, y) - cost(x, x) / 2 - cost(y, y) / 2, 0.0)))
+    length = blur * np.sqrt(2 * np.concatenate([x, y]).var(axis=0).sum())
+    divergence = SinkhornDivergence(x.shape[1], blur=max(length, 1e-12), iterations=iterations)
+    return float(divergence.loss(torch.from_numpy(x), torch.from_numpy(y)).clamp(min=0).sqrt())
 
 
 def maximum_mean_discrepancy(x: Cloud, y: Cloud) -> float:
