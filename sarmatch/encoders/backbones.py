@@ -8,7 +8,7 @@ from torch import nn
 
 
 class PlainCNN(nn.Module):
-    """Five convolutions, each followed by batch norm and ReLU, then an average over the grid that is left.
+    """Five convolutions, each followed by a normalisation and ReLU, then an average over the grid that is left.
 
     Small enough to train on two CPU cores in minutes: it strides early, because full-size layers are what costs.
     Averaging over the grid makes the feature shift-tolerant: similarity falls smoothly as two patches share less.
@@ -21,6 +21,8 @@ class PlainCNN(nn.Module):
         Channels after each convolution.
     strides
         Step of each convolution.
+    groups
+        Groups of a group norm (Wu and He, ECCV 2018), which ties no images of a batch together; 0 for batch norm.
     """
 
     def __init__(
@@ -28,6 +30,7 @@ class PlainCNN(nn.Module):
         channels: int,
         widths: tuple[int, ...] = (32, 64, 128, 192, 256),
         strides: tuple[int, ...] = (2, 2, 2, 1, 1),
+        groups: int = 0,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -35,7 +38,7 @@ class PlainCNN(nn.Module):
             kernel = 5 if i == 0 else 3
             layers += [
                 nn.Conv2d(before, after, kernel, stride, padding=kernel // 2, bias=False),
-                nn.BatchNorm2d(after),
+                nn.GroupNorm(groups, after) if groups else nn.BatchNorm2d(after),
                 nn.ReLU(inplace=True),
             ]
         self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())

@@ -210,3 +210,50 @@ def embed(encoder: nn.Module, batches: Iterable[torch.Tensor], modality: str) ->
     features = [encode(images.to(device)).float().cpu() for images in batches]
     encoder.train(was_training)
     return torch.cat(features).numpy()
+
+
+@torch.no_grad()
+def layer_features(encoder: nn.Module, batches: Iterable[torch.Tensor], modality: str) -> dict[str, np.ndarray]:
+    """What every layer of an encoder makes of images, averaged over the picture.
+
+    Parameters
+    ----------
+    encoder
+        A `DualEncoder`; it is put into evaluation mode and back.
+    batches
+        Images `(B, C, H, W)`.
+    modality
+        `query` (SAR) or `reference` (optical).
+
+    Returns
+    -------
+    `{layer: float32 (N, channels)}` from the first to the last: `input`, the activations of the backbone (`layer 1`
+    and so on), and `embedding`, the L2-normalised output.
+    """
+    branch = {"query": encoder.query_branch, "reference": encoder.reference_branch}[modality]
+    encode = {"query": encoder.encode_query, "reference": encoder.encode_reference}[modality]
+    activations = [m for m in branch.modules() if isinstance(m, (nn.ReLU, nn.GELU, nn.SiLU))]
+    kept: dict[str, list[torch.Tensor]] = {}
+
+    def keep(name: str, values: torch.Tensor) -> None:
+        kept.setdefault(name, []).append(
+            values.float().flatten(2).mean(2).cpu() if values.ndim > 2 else values.float().cpu()
+        )
+
+    calls: list[torch.Tensor] = []
+    hooks = [m.register_forward_hook(lambda _, __, out: calls.append(out.clone())) for m in dict.fromkeys(activations)]
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        for images in batches:
+            calls.clear()
+            embedding = encode(images.to(next(encoder.parameters()).device))
+            keep("input", images)
+            for number, values in enumerate(calls, start=1):
+                keep(f"layer {number}", values)
+            keep("embedding", embedding)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        encoder.train(was_training)
+    return {name: torch.cat(parts).numpy() for name, parts in kept.items()}

@@ -1,6 +1,10 @@
 """Configs, the loop and run folders: determinism, resuming, controls, and nothing half-written."""
 
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,8 +15,10 @@ from safetensors.torch import load_file
 
 import sarmatch as sm
 from sarmatch import files
+from sarmatch.alignment import Alignment
+from sarmatch.home import runs_dir
 from sarmatch.scenes import registry
-from sarmatch.training import loop
+from sarmatch.training import loop, sweeps
 from sarmatch.training.config import Config, recipe
 from sarmatch.training.loop import learning_rate, train
 from sarmatch.training.runs import compare, evaluate, intervals, load_run, run
@@ -260,3 +266,147 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
         files.write(path, fail)
     assert path.read_text() == '{\n  "old": 1\n}\n'
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_two_processes_get_the_losses_of_one(tmp_path):
+    """Batches are shared out, embeddings gathered: the loss sees the same whole batch. (Without batch norm, which would
+    see only its half on CPUs; on GPUs it is synchronised.)"""
+    script = Path(__file__).with_name("two_processes.py")
+    environment = os.environ | {"PYTHONPATH": str(script.parents[2]), "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    for count in (1, 2):
+        command = [*launch, "--num_processes", str(count), script, tmp_path / str(count)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (pd.read_csv(tmp_path / str(count) / loop.HISTORY) for count in (1, 2))
+    np.testing.assert_allclose(one[["loss", "estimate"]], two[["loss", "estimate"]], rtol=2e-3)
+    np.testing.assert_allclose(one["recall@10"], two["recall@10"], atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"alignment": "wasserstein"},
+        {"alignment": "wasserstein_clipped", "encoder_options": SMALL["encoder_options"] | {"shared": True}},
+        {"alignment": "class_adversary", "optimizer": "sgd"},
+        {"alignment": "sliced", "sampler": "mined", "auxiliary": {"iou_semi_positive": 0.1}},
+        {"sharpness": "asam", "rho": 0.5, "loss_options": {"learnable_temperature": True}},
+    ],
+    ids=lambda change: "-".join(map(str, change)),
+)
+def test_going_on_equals_never_having_stopped_with_every_part(tiny_scene, tmp_path, change):
+    """The opponent and its optimiser, momentum, a learnt temperature: all of it is kept."""
+    settings = {"epochs": 3, "pairs_per_epoch": 64, "batch_size": 16} | change
+
+    class PowerCutError(Exception):
+        pass
+
+    def cut(history):
+        raise PowerCutError
+
+    train(config(**settings), tiny_scene, tmp_path / "whole", report=lambda history: None)
+    with pytest.raises(PowerCutError):
+        train(config(**settings), tiny_scene, tmp_path / "cut", report=cut)
+    train(config(**settings), tiny_scene, tmp_path / "cut", report=lambda history: None)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    assert same(load_file(tmp_path / "whole" / loop.STATE), load_file(tmp_path / "cut" / loop.STATE))
+
+
+def test_a_collapsed_encoder_stops_and_says_under_what(tiny_scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "create_alignment", lambda name, dim, **options: Pull(dim))
+    with pytest.raises(FloatingPointError, match=r"collapsed: all (SAR|optical) .*'infonce' and alignment 'coral' at step \d+"):
+        train(config(alignment="coral", alignment_weight=1e4, learning_rate=0.03, epochs=40), tiny_scene, tmp_path)
+
+
+class Pull(Alignment):
+    """Draws every embedding to one spot."""
+
+    def loss(self, query, reference):
+        spot = torch.eye(self.feature_dim)[0]
+        return (query - spot).square().sum() + (reference - spot).square().sum()
+
+
+def test_an_alignment_that_is_not_finite_is_named(tiny_scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(Alignment, "loss", lambda self, query, reference: query.sum() * float("inf"))
+    with pytest.raises(FloatingPointError, match=r"alignment 'none' is (nan|inf|-inf) at step 0 of epoch 1"):
+        train(config(alignment_warmup=1.0), tiny_scene, tmp_path)
+
+
+def test_masked_neighbours_are_not_pushed_away(tiny_scene, tmp_path):
+    """The tiny ground is crowded: with neighbours as negatives the loss is higher from the first epoch on."""
+    losses = {}
+    for neighbours in ("mask", "negatives"):
+        train(config(neighbours=neighbours, epochs=1), tiny_scene, tmp_path / neighbours)
+        losses[neighbours] = pd.read_csv(tmp_path / neighbours / loop.HISTORY)["loss"].iloc[0]
+    assert losses["negatives"] > losses["mask"] + 0.05
+
+
+def test_less_ground_is_the_upper_part_of_each_rectangle():
+    whole = pd.DataFrame({"row0": [0, 100], "row1": [1000, 150], "col0": 0, "col1": 500})
+    part = loop.thinned(whole, 0.25, 100)
+    assert part["row1"].tolist() == [250, 150]
+    pd.testing.assert_frame_equal(loop.thinned(whole, 1.0, 100), whole)
+
+
+def test_offsets_and_turned_pairs_do_not_mix():
+    with pytest.raises(ValidationError, match="offset_regression.*dihedral"):
+        config(auxiliary={"offset_regression": 1.0}, augment=("dihedral",))
+
+
+@pytest.fixture(scope="module")
+def arms(tiny_scene, tmp_path_factory):
+    """Two arms of two seeds, run twice; the second time must train nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: tiny_scene)
+        patch.setenv("SARMATCH_RUNS", str(tmp_path_factory.mktemp("sweep")))
+        settings = {"epochs": 6, "pairs_per_epoch": 384}
+        controls = {"learnt": "none", "shuffled": "shuffled_pairs"}
+        plan = {name: config(name=name, control=control, **settings) for name, control in controls.items()}
+        patch.setitem(sweeps.SWEEPS, "tiny", sweeps.Sweep("a test", lambda scene: plan, seeds=(0, 1)))
+        folder = tmp_path_factory.mktemp("kept")
+        table = sweeps.run_sweep("tiny", folder=folder / "data" / "results" / "tiny")
+        before = {p: p.stat().st_mtime_ns for p in runs_dir().rglob("*") if p.is_file()}
+        again = sweeps.run_sweep("tiny", folder=folder / "data" / "results" / "tiny")
+        assert before == {p: p.stat().st_mtime_ns for p in runs_dir().rglob("*") if p.is_file()}, "trained again"
+        pd.testing.assert_frame_equal(table, again)
+        yield {a: [run(Config(**c.model_dump() | {"seed": s})) for s in (0, 1)] for a, c in plan.items()}, folder
+
+
+class TestSweeps:
+    def test_the_table_has_every_arm_and_seed(self, arms):
+        table, gaps = sweeps.load_sweep("tiny", arms[1])
+        assert len(table) == 2 * 2 * 2
+        expected = {(arm, seed) for arm in ("learnt", "shuffled") for seed in (0, 1)}
+        assert set(zip(table["arm"], table["seed"], strict=True)) == expected
+        assert set(gaps["arm"]) == {"shuffled"}
+        assert (table["gallery"] == 100).all()
+
+    def test_differences_are_those_of_the_hits_seed_by_seed(self, arms):
+        runs, folder = arms
+        _, gaps = sweeps.load_sweep("tiny", folder)
+        row = gaps.query("kind == 'arbitrary' and measure == 'recall@10'").iloc[0]
+        means = {
+            arm: np.mean([(r.results("cross_area", "arbitrary")["rank"] < 10).mean() for r in of_arm])
+            for arm, of_arm in runs.items()
+        }
+        assert row["difference"] == pytest.approx(means["shuffled"] - means["learnt"], abs=1e-6)
+        assert row["low"] <= row["difference"] <= row["high"] < 0, "a control that learnt nothing must show"
+        assert row["seeds_better"] == 0
+
+    def test_a_grid_is_all_combinations_and_checks_its_values(self):
+        found = sweeps.grid(config(), seed=[0, 1], loss=["infonce", "soft_margin_triplet"])
+        assert [(c.seed, c.loss) for c in found] == [(s, n) for s in (0, 1) for n in ("infonce", "soft_margin_triplet")]
+        with pytest.raises(ValidationError, match="seed"):
+            sweeps.grid(config(), seed=[-1])
+
+    def test_unknown_names_and_missing_records(self, tmp_path):
+        with pytest.raises(ValueError, match="'alignmint'.*alignment"):
+            sweeps.run_sweep("alignmint")
+        with pytest.raises(FileNotFoundError, match="sarmatch sweep alignment"):
+            sweeps.load_sweep("alignment", tmp_path)
+
+    def test_arms_of_a_comparison_differ_in_what_they_are_named_for(self):
+        for name in ("wasserstein", "class_adversary", "sliced", "sinkhorn"):
+            control, arm = recipe("infonce").model_dump(), recipe(name).model_dump()
+            assert {k for k in control if control[k] != arm[k]} <= {"name", "alignment", "alignment_options"}
