@@ -1,5 +1,6 @@
 """Numbers that stand in README come from the records of runs under `data/`, through here, and a test compares them."""
 
+import copy
 import json
 import shutil
 from functools import partial
@@ -14,7 +15,7 @@ from sarmatch.files import write, write_json
 from sarmatch.home import ROOT
 from sarmatch.scenes.simulate import PRESETS
 from sarmatch.training.config import recipe
-from sarmatch.training.loop import WEIGHTS
+from sarmatch.training.loop import WEIGHTS, save_weights
 from sarmatch.training.runs import Run, evaluate, floor, load_run
 
 #: Recorded runs, in the order of README's table.
@@ -30,11 +31,14 @@ PROTOCOL_WORDS = {"same_area": "same area, held-out pass", "cross_area": "unseen
 def record(run: Run, folder: Path, weights: bool = False) -> None:
     """Keep what a run found under `folder`: config, metrics, history and environment, and its weights if asked.
 
+    Weights are kept in half precision, which is half the size and changes no rank but by a rounding.
     The scene's folder is shortened to its name: where the data lay on one machine is of no use on another.
     """
     write_json(folder / "config.json", run.config.model_dump(mode="json") | {"scene": Path(run.config.scene).name})
-    for name in ("metrics.json", "history.csv", "environment.json", *([WEIGHTS] if weights else [])):
+    for name in ("metrics.json", "history.csv", "environment.json"):
         write(folder / name, partial(shutil.copyfile, run.path / name))
+    if weights:
+        write(folder / WEIGHTS, partial(save_weights, copy.deepcopy(run.encoder).half()))
 
 
 def results_table(runs: list[Run]) -> str:

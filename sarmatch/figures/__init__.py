@@ -10,6 +10,16 @@ from sarmatch.figures.charts import (
     shares_within,
     training_curve,
 )
+from sarmatch.figures.clouds import (
+    apart_and_found,
+    estimates,
+    forest,
+    layers,
+    nulls,
+    robustness,
+    scatter_map,
+    transport,
+)
 from sarmatch.figures.maps import map_of_outcomes, map_with_places, overview, split_map
 from sarmatch.figures.panels import annotated_pair, image_grid, pair, place_of, retrieval_rows, tiling
 from sarmatch.figures.style import PLACES, SPLIT_COLOURS, decibels, method_line, to_display, use_style
@@ -19,13 +29,18 @@ __all__ = [
     "SPLIT_COLOURS",
     "STAGES",
     "annotated_pair",
+    "apart_and_found",
     "decibels",
     "error_cdf",
+    "estimates",
+    "forest",
     "image_grid",
+    "layers",
     "map_of_outcomes",
     "map_with_places",
     "material_statistics",
     "method_line",
+    "nulls",
     "overlap_by_stride",
     "overview",
     "pair",
@@ -33,10 +48,13 @@ __all__ = [
     "place_of",
     "recall_curves",
     "retrieval_rows",
+    "robustness",
+    "scatter_map",
     "shares_within",
     "split_map",
     "tiling",
     "to_display",
     "training_curve",
+    "transport",
     "use_style",
 ]

@@ -186,19 +186,21 @@ def shares_within(numbers: Mapping[str, float], prefix: str = "") -> dict[float,
 
 
 def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = "") -> Figure:
-    """Loss and validation recall by epoch; the epoch that was kept is marked.
+    """Loss, validation recall and the distance of the modalities by epoch; the epoch that was kept is marked.
 
     Parameters
     ----------
     history
-        A run's `history`: `epoch`, `loss`, `recall@k`.
+        A run's `history`: `epoch`, `loss`, `recall@k`, and `wasserstein_1` and the opponent's `estimate` where it has
+        them.
     select
         The column that chose the epoch.
     data
         `simulated` or `real`.
     """
-    figure, axes = new_figure(10.5, 3.5, 1, 2)
-    left, right = axes[0]
+    apart = [c for c in ("wasserstein_1", "estimate") if c in history]
+    figure, axes = new_figure(10.5 + 3.5 * bool(apart), 3.5, 1, 2 + bool(apart))
+    left, right = axes[0, :2]
     left.plot(history["epoch"], history["loss"], "-o", color=BLUE)
     left.set(xlabel="epoch (count)", ylabel="training loss (nats)", title="loss on training pairs", ylim=(0, None))
     for name, style in zip((c for c in history if c.startswith("recall@")), ("-o", "--s", ":^"), strict=False):
@@ -208,7 +210,13 @@ def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = 
     right.set(
         xlabel="epoch (count)", ylabel="share of queries (0 to 1)", title="recall on validation ground", ylim=(0, None)
     )
-    right.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
+    right.legend(frameon=False, loc="upper left")
+    if apart:
+        names = {"wasserstein_1": "exact $W_1$, validation", "estimate": "the opponent's estimate, training"}
+        for name, style in zip(apart, ("-o", "--s"), strict=False):
+            axes[0, 2].plot(history["epoch"], history[name], style, color=BLUE, label=names[name])
+        axes[0, 2].set(xlabel="epoch (count)", ylabel="distance (0 to 2)", title="SAR from optical features")
+        axes[0, 2].legend(frameon=False)
     for ax in axes[0]:
         ax.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(f"Training ({data})" if data else "Training")

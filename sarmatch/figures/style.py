@@ -27,6 +27,14 @@ SPLIT_COLOURS = {"train": BLUE, "val": PURPLE, "test": YELLOW, "guard": GREY}
 METHODS = {
     "plain": {"color": BLUE, "linestyle": "-", "marker": "o"},
     "hog": {"color": ORANGE, "linestyle": "-.", "marker": "s"},
+    "infonce": {"color": BLUE, "linestyle": "-", "marker": "p"},
+    "triplet": {"color": SKY, "linestyle": "--", "marker": "h"},
+    "wasserstein": {"color": RED, "linestyle": "-", "marker": "D"},
+    "class_adversary": {"color": PURPLE, "linestyle": "--", "marker": "<"},
+    "sliced": {"color": GREEN, "linestyle": ":", "marker": "P"},
+    "sinkhorn": {"color": YELLOW, "linestyle": "-.", "marker": "X"},
+    "cmpc": {"color": BLACK, "linestyle": "-.", "marker": ">"},
+    "untrained": {"color": GREY, "linestyle": "--", "marker": "*"},
     "chance": {"color": GREY, "linestyle": ":", "marker": "v"},
     "ceiling": {"color": BLACK, "linestyle": "--", "marker": "^"},
 }

@@ -176,6 +176,38 @@ def simulate_preset(name: str, profile: str, bands: Sequence[str] = ("HH",)) -> 
     return simulate(name, PRESETS[name], EXTENT_PX[profile], bands, test_areas=("unseen",))
 
 
+def flown_otherwise(
+    name: str,
+    profile: str,
+    bands: Sequence[str] = ("HH",),
+    looks: float | None = None,
+    incidence_shift: float = 0.0,
+    other_side: bool = False,
+) -> Scene:
+    """A preset with the same towns and photographs, and other flights: what a trained encoder has to stand.
+
+    Parameters
+    ----------
+    name, profile, bands
+        As for `simulate_preset`.
+    looks
+        Looks of the speckle, instead of the preset's.
+    incidence_shift
+        Degrees added to the incidence angle of every pass.
+    other_side
+        Every pass looks to its other side.
+    """
+    preset, sides = PRESETS[name], {"left": "right", "right": "left"}
+
+    def turned(flown: Pass) -> Pass:
+        side = sides[flown.side] if other_side else flown.side
+        return flown._replace(incidence_deg=flown.incidence_deg + incidence_shift, side=side)
+
+    towns = tuple(t._replace(passes=tuple(map(turned, t.passes))) for t in preset.towns)
+    preset = preset._replace(towns=towns, looks=preset.looks if looks is None else looks)
+    return simulate(name, preset, EXTENT_PX[profile], bands, test_areas=("unseen",))
+
+
 def simulate(
     name: str,
     preset: Preset,

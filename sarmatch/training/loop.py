@@ -41,7 +41,7 @@ from sarmatch.training.sharpness import climb, descend
 STATE = "training.safetensors"
 WEIGHTS = "model.safetensors"
 HISTORY = "history.csv"
-COLLAPSED = 1e-3  # variance of unit vectors: all cosines above 0.999, where an untrained encoder has 0.07 and more
+COLLAPSED = 1e-3  # variance of unit vectors at cosines of 0.999; untrained encoders have 0.07 and more
 MEASURED = 500  # patches per modality whose exact distance is taken every epoch
 
 

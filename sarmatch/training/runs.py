@@ -97,6 +97,15 @@ class Run:
         """Embeddings `float32 (Q, D)` of queries and `(N, D)` of tiles, L2-normalised, in table order."""
         return embed_tables(self.encoder, scene, asked, tiles, self.config)
 
+    def untrained(self) -> nn.Module:
+        """The same encoder before its first step: its own normalisation of the input, and weights from the seed."""
+        torch.manual_seed(self.config.seed)
+        config = self.config
+        encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options)
+        for name in ("normalise_query", "normalise_reference"):
+            getattr(encoder, name).load_state_dict(getattr(self.encoder, name).state_dict())
+        return encoder.eval()
+
     def results(self, protocol: str, kind: str) -> pd.DataFrame:
         """One row per test query: its window, the true tile, rank, and the first tiles found with their scores."""
         return _read_records(self.path / f"results_{protocol}_{kind}.json")
@@ -259,14 +268,18 @@ def embed_tables(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings `float32 (Q, D)` of queries and `(N, D)` of tiles."""
     return tuple(
-        embed(
-            encoder,
-            torch.utils.data.DataLoader(
-                PatchImages(scene, table, config.image_size), config.batch_size, num_workers=config.workers
-            ),
-            modality,
-        )
+        embed(encoder, images_of(scene, table, config), modality)
         for table, modality in ((asked, "query"), (tiles, "reference"))
+    )
+
+
+def images_of(scene: Scene, table: pd.DataFrame, config: Config) -> torch.utils.data.DataLoader:
+    """The images of a patch table in batches, as the encoder of a config takes them.
+
+    A table of queries gives SAR. Without its column `strip` it gives the optical map at the same places.
+    """
+    return torch.utils.data.DataLoader(
+        PatchImages(scene, table, config.image_size), config.batch_size, num_workers=config.workers
     )
 
 

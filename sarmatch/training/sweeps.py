@@ -118,7 +118,8 @@ def sweep(configs: Sequence[Config], names: Sequence[str] | None = None) -> pd.D
 
     Returns
     -------
-    One row per run, protocol and kind: `arm`, `seed`, `run` (its folder's name) and the columns of `KEPT`.
+    One row per run, protocol and kind: `arm`, `seed`, `run` (its folder's name), the columns of `KEPT`, and the exact
+    `wasserstein_1` between the modalities on validation ground in the epoch that was kept.
     """
     rows = []
     arms = names or [config.name for config in configs]
@@ -131,9 +132,10 @@ def summary(finished: Run, arm: str) -> pd.DataFrame:
     """A run's own rows of the table of a sweep."""
     own = finished.metrics[finished.metrics["method"] == finished.config.encoder]
     columns = [c for c in KEPT if c in own]
-    return own[columns].assign(arm=arm, seed=finished.config.seed, run=finished.path.name)[
-        ["arm", "seed", "run", *columns]
-    ]
+    kept = finished.history.loc[finished.history[finished.config.select].idxmax()]
+    names = {"arm": arm, "seed": finished.config.seed, "run": finished.path.name}
+    table = own[columns].assign(**names, wasserstein_1=kept["wasserstein_1"])
+    return table[[*names, *columns, "wasserstein_1"]]
 
 
 def differences(arms: dict[str, list[Run]], measure: str = "recall@1") -> pd.DataFrame:

@@ -12,15 +12,28 @@ from PIL import Image
 
 import sarmatch as sm
 from sarmatch import figures
-from sarmatch.evaluation import error_summary
+from sarmatch.evaluation import Discrepancy, error_summary
 from sarmatch.figures.report import write_report
 from sarmatch.figures.style import GREEN, METHODS, PLACES, RED
 from sarmatch.patches import regions
 from sarmatch.scenes import Area, Raster, Scene, Tile
 from sarmatch.scenes.scene import default_bands
 
-SHARED = {"image_grid", "annotated_pair", "recall_curves", "split_map", "overlap_by_stride"}  # one label for all axes
-UNIT = re.compile(r"\((m|km|px|dB|count|nats|0 to 1|tiles looked at|share of queries)\)")
+#: Where one label serves all axes.
+SHARED = {
+    "annotated_pair",
+    "apart_and_found",
+    "forest",
+    "image_grid",
+    "layers",
+    "overlap_by_stride",
+    "recall_curves",
+    "robustness",
+    "split_map",
+    "transport",
+}
+UNITS = "m|km|px|dB|count|count of times|nats|0 to [12]|points of %|unit of the features|no unit|tiles looked at"
+UNIT = re.compile(rf"\(({UNITS}|share of queries)\)")
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +71,15 @@ def candidates(queries, tiles):
     return np.array(found)
 
 
+ARMS = pd.DataFrame(
+    {
+        "arm": ["infonce", "wasserstein"] * 2,
+        "protocol": "cross_area",
+        "kind": "arbitrary",
+        "wasserstein_1": [0.5, 0.4, 0.6, 0.3],
+        "recall@10": [0.5, 0.6, 0.4, 0.5],
+    }
+)
 FIGURES = {
     "pair": lambda scene, queries, tiles, metrics: figures.pair(
         sm.read_patch(scene, next(queries.itertuples())), np.full((3, 32, 32), 0.5), "intensity", 0.5, "a", scene.label
@@ -97,6 +119,38 @@ FIGURES = {
         pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0], "recall@1": [0.1, 0.2], "recall@5": [0.5, 0.4]}),
         data=scene.label,
     ),
+    "transport": lambda scene, queries, tiles, metrics: figures.transport(
+        np.eye(2), np.ones((2, 2)), {"a": np.eye(2) / 2, "b": np.full((2, 2), 0.25)}, scene.label
+    ),
+    "layers": lambda scene, queries, tiles, metrics: figures.layers(
+        pd.DataFrame(
+            {
+                "encoder": ["untrained"] * 2 + ["infonce"] * 2,
+                "layer": ["input", "layer 1"] * 2,
+                "probe": 0.7,
+                "gap": 1.0,
+            }
+        ).assign(gap_null=0.1),
+        {"probe": "accuracy (0 to 1)", "gap": "distance (count of times)"},
+        scene.label,
+    ),
+    "nulls": lambda scene, queries, tiles, metrics: figures.nulls(
+        [Discrepancy("sliced", 2.0, np.array([0.9, 1.1]), 0.3), Discrepancy("mmd", 1.0, np.array([0.9, 1.1]), 0.7)],
+        scene.label,
+    ),
+    "estimates": lambda scene, queries, tiles, metrics: figures.estimates(
+        pd.DataFrame({"points": [10, 100], "exact": [2.0, 1.0], "critic": [0.5, 0.8]}), scene.label
+    ),
+    "apart_and_found": lambda scene, queries, tiles, metrics: figures.apart_and_found(ARMS, scene.label),
+    "forest": lambda scene, queries, tiles, metrics: figures.forest(
+        ARMS.assign(control="c", measure="recall@1", difference=0.1, low=0.05, high=0.2), "recall@1", scene.label
+    ),
+    "robustness": lambda scene, queries, tiles, metrics: figures.robustness(
+        ARMS.assign(change="looks (count)", value=[1, 4, 1, 4]).assign(**{"recall@10_chance": 0.05}), scene.label
+    ),
+    "scatter_map": lambda scene, queries, tiles, metrics: figures.scatter_map(
+        {"a": np.random.default_rng(0).normal(size=(40, 2))}, np.repeat(["x", "y"], 20), "t", scene.label, lines=5
+    ),
     "material_statistics": lambda scene, queries, tiles, metrics: figures.material_statistics(
         pd.DataFrame({"material": ["water"] * 5 + ["grass"] * 5, "HH": range(10), "brightness": np.linspace(0, 1, 10)}),
         scene.label,
@@ -115,7 +169,7 @@ def test_a_figure_draws_and_names_its_units_and_its_data(name, tiny_scene, task,
         for direction, axis in axes:
             text = axis.get_label_text()
             shared = name in SHARED and ax is not figure.axes[0]
-            categories = name == "material_statistics" and direction == "y"
+            categories = name in {"material_statistics", "nulls", "forest"} and direction == "y"
             colour_bar = not text and ax.get_label() == "<colorbar>"
             if not (shared and not text) and not categories and not colour_bar:
                 assert UNIT.search(text), f"{name}: the {direction} axis says {text!r}"

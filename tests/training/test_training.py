@@ -315,7 +315,7 @@ def test_going_on_equals_never_having_stopped_with_every_part(tiny_scene, tmp_pa
 
 def test_a_collapsed_encoder_stops_and_says_under_what(tiny_scene, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "create_alignment", lambda name, dim, **options: Pull(dim))
-    with pytest.raises(FloatingPointError, match=r"collapsed: all (SAR|optical) .*'infonce' and alignment 'coral' at step \d+"):
+    with pytest.raises(FloatingPointError, match=r"collapsed: all .*'infonce' and alignment 'coral' at step \d+"):
         train(config(alignment="coral", alignment_weight=1e4, learning_rate=0.03, epochs=40), tiny_scene, tmp_path)
 
 
