@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 import sarmatch as sm
 from sarmatch.figures.report import write_report
+from sarmatch.home import ROOT, runs_dir
+from sarmatch.records import record as keep
 from sarmatch.training.config import RECIPES
 from sarmatch.training.sweeps import SWEEPS, run_sweep
 
@@ -64,6 +66,9 @@ def sweep(
     except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
+    for arm in SWEEPS[name].shipped:
+        first = table.query("arm == @arm").iloc[0]
+        keep(sm.load_run(runs_dir() / first["run"]), ROOT / "data" / "checkpoints" / arm, weights=True)
     means = table.groupby(["protocol", "kind", "arm"], sort=False)[["recall@1", "recall@10", "median_m"]].mean()
     typer.echo(f"{SWEEPS[name].about}; means over {table['seed'].nunique()} seeds\n{means.round(3).to_string()}")
 
@@ -83,9 +88,7 @@ def record(
     weights: Annotated[bool, typer.Option(help="keep the weights too")] = False,
 ) -> None:
     """Keep the numbers of a run in the repository."""
-    from sarmatch.records import record
-
-    record(sm.load_run(run), folder, weights)
+    keep(sm.load_run(run), folder, weights)
 
 
 @app.command()

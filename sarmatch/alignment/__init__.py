@@ -11,7 +11,7 @@ An alignment knows nothing of places or pairs. It sees two clouds of embeddings 
 from collections.abc import Callable
 from typing import Any
 
-from sarmatch.alignment.base import Alignment
+from sarmatch.alignment.base import Alignment, fit
 from sarmatch.alignment.critics import ClassAdversary, ClippedCritic, WassersteinCritic
 from sarmatch.alignment.distances import Coral, MaximumMeanDiscrepancy, SinkhornDivergence, SlicedWasserstein
 
@@ -26,6 +26,7 @@ __all__ = [
     "SlicedWasserstein",
     "WassersteinCritic",
     "create_alignment",
+    "fit",
     "list_alignments",
 ]
 

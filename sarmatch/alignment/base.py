@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 
 class Alignment(nn.Module):
@@ -35,3 +36,24 @@ class Alignment(nn.Module):
     def estimate(self, query: Tensor, reference: Tensor) -> float:
         """How far apart two clouds are."""
         return float(self.loss(query, reference))
+
+
+def fit(
+    alignment: Alignment, query: Tensor, reference: Tensor, steps: int = 300, batch_size: int = 128, seed: int = 0
+) -> Alignment:
+    """Let an opponent learn two clouds that stay as they are, to ask for its estimate afterwards.
+
+    Parameters
+    ----------
+    alignment
+        Its opponent is trained further, in place.
+    query, reference
+        `(N, feature_dim)` and `(M, feature_dim)`.
+    steps, batch_size, seed
+        Of the training.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for _ in tqdm(range(steps), desc="opponent", unit="step", leave=False, disable=None):
+            alignment.critic_step(*(z[torch.randint(len(z), (batch_size,))] for z in (query, reference)))
+    return alignment

@@ -202,6 +202,29 @@ def robustness(table: pd.DataFrame, data: str, measure: str = "recall@10") -> Fi
     return figure
 
 
+def groups(table: pd.DataFrame, measure: str, title: str, data: str) -> Figure:
+    """A share in each of several groups of queries with its interval; how many there are stands beside it.
+
+    Parameters
+    ----------
+    table
+        Index: the groups; `mean`, `low`, `high`, `queries`.
+    measure
+        What the share is of.
+    """
+    figure, axes = new_figure(8.0, 0.45 * len(table) + 1.5)
+    ax = axes[0, 0]
+    for at, row in enumerate(table.itertuples()):
+        ax.plot([row.low, row.high], [at, at], color=BLUE, lw=2.5)
+        ax.plot(row.mean, at, "o", color=BLUE, mec="black", ms=8)
+        ax.annotate(f"{row.queries} queries", (row.high, at), (8, -3), textcoords="offset points", fontsize="small")
+    ax.set_yticks(range(len(table)), list(table.index))
+    ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=f"{measure} (share of queries)", title=f"{title} ({data})")
+    ax.set_xlim(0, 1.25 * table["high"].max())
+    ax.grid(axis="x", alpha=0.4)
+    return figure
+
+
 #: Colours of the classes of a point, in their order.
 CLASSES = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY, YELLOW, GREY)
 

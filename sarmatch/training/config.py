@@ -105,11 +105,20 @@ _COMPARED = {
     "scene": "standard",
     "protocols": ("same_area", "cross_area"),
     "epochs": 10,
+    "batch_size": 32,
+    "encoder_options": {"shared": True},
     "learning_rate": 2e-3,
     "augment": ("radiometry",),
     "floor_options": {"cells": 8, "sigma": 1.0},
 }
-_FULL = {"encoder": "resnet18", "image_size": 96, "epochs": 60, "pairs_per_epoch": 16384, "precision": "bf16"}
+_FULL = {
+    "encoder": "resnet18",
+    "image_size": 96,
+    "epochs": 60,
+    "batch_size": 128,
+    "pairs_per_epoch": 16384,
+    "precision": "bf16",
+}
 
 
 def _aligned(about: str, alignment: str, **options: Any) -> Recipe:
@@ -158,7 +167,6 @@ RECIPES: dict[str, Recipe] = {
         "the published combination: shared weights, batch-hard triplets, a clipped critic, stochastic gradient descent",
         {
             **_COMPARED,
-            "encoder_options": {"shared": True},
             "loss": "batch_hard_triplet",
             "alignment": "wasserstein_clipped",
             "alignment_weight": 0.01,
@@ -170,6 +178,7 @@ RECIPES: dict[str, Recipe] = {
         {
             **_FULL,
             "encoder": "resnet50",
+            "batch_size": 24,
             "encoder_options": {"shared": True, "feature_dim": 512, "global_pool": "max"},
             "image_size": 200,
         },

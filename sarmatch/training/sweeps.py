@@ -1,7 +1,7 @@
 """Comparisons that need many runs: a list of configs, one table out, and what differs beyond chance."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +13,9 @@ from tqdm.auto import tqdm
 from sarmatch.evaluation import bootstrap_difference
 from sarmatch.files import write, write_json
 from sarmatch.home import ROOT
+from sarmatch.scenes.simulate import flown_otherwise
 from sarmatch.training.config import Config, recipe
-from sarmatch.training.runs import Run, blocks, run
+from sarmatch.training.runs import Run, blocks, evaluate, run
 
 SEEDS = (0, 1, 2)
 #: Columns of a run's metrics that a table of many runs keeps.
@@ -38,6 +39,8 @@ class Sweep(NamedTuple):
     about: str
     arms: Callable[[str], dict[str, Config]]  # folder of real data, where it needs any, to arms
     seeds: Sequence[int] = SEEDS
+    flown: Sequence[str] = ()  # arms that are also tested on other flights
+    shipped: Sequence[str] = ()  # arms whose first run goes to data/checkpoints with its weights
 
 
 def _recipes(*names: str) -> Callable[[str], dict[str, Config]]:
@@ -49,7 +52,7 @@ def _changes(start: str, **arms: dict[str, Any]) -> Callable[[str], dict[str, Co
 
 
 def _sentinel(scene: str) -> dict[str, Config]:
-    fields = {"scene": scene, "epochs": 10, "augment": ("dihedral", "radiometry")}
+    fields = {"scene": scene, "epochs": 10, "batch_size": 32, "encoder_options": {"shared": True}}
     adversary = {"alignment": "wasserstein", "alignment_options": {"critic_rate": 1e-3}}
     return {
         "infonce": recipe("sentinel", **fields),
@@ -62,6 +65,8 @@ SWEEPS: dict[str, Sweep] = {
     "alignment": Sweep(
         "what an alignment is worth beside a metric loss, on `standard`",
         _recipes("infonce", "triplet", "wasserstein", "class_adversary", "sliced", "sinkhorn", "cmpc"),
+        flown=("infonce", "wasserstein", "class_adversary"),
+        shipped=("infonce", "triplet", "wasserstein"),
     ),
     "sentinel": Sweep("the same on real Sentinel-1/2 tiles, region A to B", _sentinel),
     "questions": Sweep(
@@ -71,6 +76,8 @@ SWEEPS: dict[str, Sweep] = {
             infonce={},
             neighbours_as_negatives={"neighbours": "negatives"},
             semi_positive={"auxiliary": {"iou_semi_positive": 0.1}},
+            two_branches={"encoder_options": {"shared": False}},
+            large_batches={"batch_size": 128},
             three_polarisations={"bands": ("HH", "VV", "HV")},
             quarter_of_the_ground={"train_share": 0.25},
             quarter_with_wasserstein={
@@ -185,7 +192,8 @@ def run_sweep(name: str, scene: str = "", folder: Path | None = None) -> pd.Data
     scene
         Folder of the real data, where the comparison needs it.
     folder
-        Where `table.csv`, `differences.csv` and `environment.json` go; `data/results/NAME` by default.
+        Where `table.csv`, `differences.csv`, `environment.json` and, where arms are flown otherwise, `robustness.csv`
+        go; `data/results/NAME` by default.
 
     Returns
     -------
@@ -200,10 +208,52 @@ def run_sweep(name: str, scene: str = "", folder: Path | None = None) -> pd.Data
     table = sweep([config for _, config in todo], [arm for arm, _ in todo])
     runs = {arm: [run(config) for a, config in todo if a == arm] for arm in arms}
     gaps = [differences(runs, f"recall@{k}") for k in (1, 10)]
-    for file, content in (("table.csv", table), ("differences.csv", pd.concat(gaps, ignore_index=True))):
+    tables = {"table.csv": table, "differences.csv": pd.concat(gaps, ignore_index=True)}
+    if plan.flown:
+        tables["robustness.csv"] = robustness({arm: runs[arm] for arm in plan.flown})
+    for file, content in tables.items():
         write(folder / file, lambda p, c=content: c.to_csv(p, index=False, float_format="%.6g"))
     write_json(folder / "environment.json", environment_of([r for arm in runs.values() for r in arm]))
     return table
+
+
+#: Flights that depart from what training saw: what changes, and to which value; an empty change is the scene itself.
+FLIGHTS: dict[str, dict[str, dict[str, Any]]] = {
+    "looks (count)": {"1": {"looks": 1.0}, "2": {"looks": 2.0}, "4": {}, "16": {"looks": 16.0}},
+    "incidence angle (degrees from its own)": {
+        "-8": {"incidence_shift": -8.0},
+        "-4": {"incidence_shift": -4.0},
+        "0": {},
+        "+4": {"incidence_shift": 4.0},
+        "+8": {"incidence_shift": 8.0},
+    },
+    "side of view (no unit)": {"its own": {}, "the other": {"other_side": True}},
+}
+
+
+def robustness(arms: Mapping[str, Sequence[Run]], kind: str = "arbitrary") -> pd.DataFrame:
+    """What trained encoders find on the unseen town when it is flown otherwise.
+
+    Returns
+    -------
+    One row per change, value, arm and seed, with `recall@k`, its chance and `median_m`.
+    """
+    rows, known = [], {}
+    jobs = [
+        (c, v, change, a, r)
+        for c, vs in FLIGHTS.items()
+        for v, change in vs.items()
+        for a, rs in arms.items()
+        for r in rs
+    ]
+    for change, value, options, arm, finished in tqdm(jobs, desc="flights", unit="search", disable=None):
+        config, key = finished.config, (finished.path, json.dumps(options))
+        if key not in known:  # the scene itself stands in every panel
+            scene = flown_otherwise(config.scene, config.profile, config.bands or ("HH",), **options)
+            known[key] = evaluate(finished.encoder, scene, config, "cross_area", kind)[0]
+        names = {"change": change, "value": value, "arm": arm, "seed": config.seed, "data": "simulated", "kind": kind}
+        rows.append(names | {k: v for k, v in known[key].items() if k in KEPT})
+    return pd.DataFrame(rows)
 
 
 def environment_of(runs: Sequence[Run]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sarmatch.alignment import ALIGNMENTS, create_alignment, list_alignments
+from sarmatch.alignment import ALIGNMENTS, create_alignment, fit, list_alignments
 from sarmatch.alignment.critics import ReverseGradient, gradient_penalty, lipschitz_bound, perceptron
 from sarmatch.evaluation import wasserstein
 
@@ -258,6 +258,18 @@ class TestDistances:
         flat = torch.randint(0, 2, cloud.shape, generator=torch.Generator().manual_seed(0)).double() * 2 - 1
         gauss = torch.linalg.solve(torch.linalg.cholesky(torch.cov(cloud.T)), (cloud - cloud.mean(0)).T).T
         assert float(coral.loss(flat, gauss)) < 0.05, "another shape, the same moments"
+
+
+def test_fitting_to_two_clouds_finds_their_distance_and_leaves_chance_alone():
+    query, reference = clouds(1.0, 2000)
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    found = fit(create_alignment("wasserstein", DIM, critic_rate=1e-3), query, reference, steps=300)
+    torch.manual_seed(5)
+    fit(found, query, reference, steps=2)
+    assert torch.equal(torch.rand(1), expected)
+    assert found.estimate(*clouds(1.0, 2000, seed=1)) == pytest.approx(1.05, rel=0.1)
 
 
 def test_bad_names_are_named():

@@ -145,6 +145,12 @@ FIGURES = {
     "forest": lambda scene, queries, tiles, metrics: figures.forest(
         ARMS.assign(control="c", measure="recall@1", difference=0.1, low=0.05, high=0.2), "recall@1", scene.label
     ),
+    "groups": lambda scene, queries, tiles, metrics: figures.groups(
+        pd.DataFrame({"mean": [0.5, 0.1], "low": [0.4, 0.0], "high": [0.6, 0.2], "queries": 9}, index=["a", "b"]),
+        "recall@1",
+        "t",
+        scene.label,
+    ),
     "robustness": lambda scene, queries, tiles, metrics: figures.robustness(
         ARMS.assign(change="looks (count)", value=[1, 4, 1, 4]).assign(**{"recall@10_chance": 0.05}), scene.label
     ),
@@ -169,7 +175,7 @@ def test_a_figure_draws_and_names_its_units_and_its_data(name, tiny_scene, task,
         for direction, axis in axes:
             text = axis.get_label_text()
             shared = name in SHARED and ax is not figure.axes[0]
-            categories = name in {"material_statistics", "nulls", "forest"} and direction == "y"
+            categories = name in {"material_statistics", "nulls", "forest", "groups"} and direction == "y"
             colour_bar = not text and ax.get_label() == "<colorbar>"
             if not (shared and not text) and not categories and not colour_bar:
                 assert UNIT.search(text), f"{name}: the {direction} axis says {text!r}"
