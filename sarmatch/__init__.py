@@ -21,6 +21,7 @@ from sarmatch.evaluation import (  # noqa: E402
     recall_at_k,
     retrieval_report,
 )
+from sarmatch.explorer import explore_features  # noqa: E402
 from sarmatch.losses import create_loss, list_losses  # noqa: E402
 from sarmatch.patches import match, queries, read_patch, references, search_task  # noqa: E402
 from sarmatch.retrieval import Candidates, MapIndex  # noqa: E402
@@ -57,6 +58,7 @@ __all__ = [
     "discrepancy",
     "embed",
     "evaluate",
+    "explore_features",
     "grid",
     "hit_rate",
     "list_alignments",

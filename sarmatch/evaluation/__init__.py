@@ -1,7 +1,7 @@
 """Numbers about a retrieval, from plain arrays: ranks, hits, metres, and intervals. Imports no model."""
 
 from sarmatch.evaluation.bootstrap import block_ids, bootstrap_difference, bootstrap_mean
-from sarmatch.evaluation.discrepancy import METRICS, Discrepancy, discrepancy, wasserstein
+from sarmatch.evaluation.discrepancy import METRICS, Discrepancy, discrepancy, modality_mixing, wasserstein
 from sarmatch.evaluation.metrics import (
     chance_errors,
     error_summary,
@@ -28,6 +28,7 @@ __all__ = [
     "hit_rate",
     "localization_errors",
     "mean_reciprocal_rank",
+    "modality_mixing",
     "one_percent",
     "ranks",
     "recall_at_k",

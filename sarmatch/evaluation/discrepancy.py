@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.model_selection import cross_val_score
+from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
@@ -107,6 +108,29 @@ def probe_accuracy(x: Cloud, y: Cloud, folds: int = 5) -> float:
     labels = np.repeat([0, 1], [len(x), len(y)])
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500, class_weight="balanced"))
     return float(cross_val_score(model, points, labels, cv=folds, scoring="balanced_accuracy").mean())
+
+
+def modality_mixing(x: Cloud, y: Cloud, neighbours: int = 10) -> tuple[float, float]:
+    """Share of the nearest neighbours that are of the other cloud, and what it would be if the clouds were one.
+
+    Parameters
+    ----------
+    x, y
+        `(N, D)` and `(M, D)`.
+    neighbours
+        How many of each point.
+
+    Returns
+    -------
+    (share, chance)
+        Both means over all points: chance is ``2 N M / ((N + M) (N + M - 1))``.
+    """
+    points, cloud = np.concatenate(_doubles(x, y)), np.repeat([0, 1], [len(x), len(y)])
+    if not 1 <= neighbours < len(points):
+        raise ValueError(f"neighbours must be 1 to {len(points) - 1} for {len(points)} points, got {neighbours}")
+    found = NearestNeighbors(n_neighbors=neighbours).fit(points).kneighbors(return_distance=False)
+    share = float((cloud[found] != cloud[:, None]).mean())
+    return share, 2 * len(x) * len(y) / (len(points) * (len(points) - 1))
 
 
 #: Metrics by name; all are in the unit of the features but `mmd` and `probe`.

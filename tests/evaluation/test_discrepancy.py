@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import wasserstein_distance
 
-from sarmatch.evaluation import METRICS, discrepancy, wasserstein
+from sarmatch.evaluation import METRICS, discrepancy, modality_mixing, wasserstein
 from sarmatch.evaluation.discrepancy import bures, probe_accuracy, sinkhorn_divergence, sliced_wasserstein
 
 DISTANCES = [name for name in METRICS if name != "probe"]
@@ -127,3 +127,19 @@ def test_the_result_says_what_it_is():
 def test_bad_input_is_named(x, y, options, message):
     with pytest.raises(ValueError, match=message):
         discrepancy(x, y, **options)
+
+
+def test_mixing_is_the_double_loop_and_knows_chance():
+    x, y = clouds(30, 20)
+    points, cloud = np.concatenate([x, y]), [0] * 30 + [1] * 20
+    shares = []
+    for i in range(50):
+        others = sorted((j for j in range(50) if j != i), key=lambda j: np.linalg.norm(points[i] - points[j]))
+        shares.append(np.mean([cloud[j] != cloud[i] for j in others[:7]]))
+    share, chance = modality_mixing(x, y, 7)
+    assert share == pytest.approx(np.mean(shares))
+    assert chance == pytest.approx(np.mean([(20 if c == 0 else 30) / 49 for c in cloud]))
+    assert modality_mixing(*clouds(300, 300, shift=0.0))[0] == pytest.approx(0.5, abs=0.03)
+    assert modality_mixing(*clouds(shift=50.0))[0] == 0
+    with pytest.raises(ValueError, match="1 to 49 for 50 points, got 50"):
+        modality_mixing(x, y, 50)
