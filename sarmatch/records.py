@@ -17,6 +17,7 @@ from sarmatch.scenes.simulate import PRESETS
 from sarmatch.training.config import recipe
 from sarmatch.training.loop import WEIGHTS, save_weights
 from sarmatch.training.runs import Run, evaluate, floor, load_run
+from sarmatch.training.sweeps import load_sweep
 
 #: Recorded runs, in the order of README's table.
 RECORDS = ("data/demo", "data/results/sentinel")
@@ -25,6 +26,8 @@ PICTURE = "data/results/located.jpg"
 #: Where in README what is written: a comment before and one after it.
 RESULTS = ("<!-- results: written by `sarmatch readme` -->\n", "<!-- end of results -->")
 PRESETS_TABLE = ("<!-- presets: written by `sarmatch readme` -->\n", "<!-- end of presets -->")
+#: Comparisons whose tables stand in README.
+COMPARISONS = ("alignment", "sentinel", "questions")
 PROTOCOL_WORDS = {"same_area": "same area, held-out pass", "cross_area": "unseen ground"}
 
 
@@ -75,6 +78,40 @@ def results_table(runs: list[Run]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def sweep_table(table: pd.DataFrame, gaps: pd.DataFrame) -> str:
+    """README's table of a comparison in Markdown: a row per arm.
+
+    Recall in percent, mean over seeds with the worst and the best; last, the difference to the control on arbitrary
+    queries of unseen ground with its paired 95 % interval over blocks of ground.
+    """
+    groups = [(p, k) for k in ("arbitrary", "aligned") for p in PROTOCOL_WORDS if p in set(table["protocol"])]
+    head = ["recipe", *(f"{PROTOCOL_WORDS[p].partition(',')[0]}, {k}: @1 / @10" for p, k in groups)]
+    control = gaps["control"].iloc[0]
+    lines = [" | ".join(["", *head, f"@10 against {control}, {PROTOCOL_WORDS['cross_area']}", ""]).strip()]
+    lines.append("|" + "---|" * (len(head) + 1))
+    last = gaps.query("protocol == 'cross_area' and kind == 'arbitrary' and measure == 'recall@10'").set_index("arm")
+    for arm, rows in table.groupby("arm", sort=False):
+        cells = []
+        for protocol, kind in groups:
+            part = rows[(rows["protocol"] == protocol) & (rows["kind"] == kind)]
+            cells.append(" / ".join(_over_seeds(part[f"recall@{k}"]) for k in (1, 10)))
+        gap = last.loc[arm] if arm in last.index else None
+        against = (
+            ""
+            if gap is None
+            else "{difference:+.1f} ({low:+.1f} to {high:+.1f})".format(
+                **{k: 100 * gap[k] for k in ("difference", "low", "high")}
+            )
+        )
+        lines.append("| " + " | ".join([f"`{arm}`", *cells, against]) + " |")
+    chance = table.groupby(["protocol", "kind"])[["recall@1_chance", "recall@10_chance"]].first().iloc[0]
+    lines.append(
+        f"\n**{table['data'].iloc[0]}**, {table['seed'].nunique()} seeds, gallery {table['gallery'].iloc[0]:,}, "
+        f"chance {100 * chance.iloc[0]:.2g} / {100 * chance.iloc[1]:.2g}."
+    )
+    return "\n".join(lines) + "\n"
+
+
 def record_floors(root: Path = ROOT) -> pd.DataFrame:
     """Measure the training-free floor of every simulated scene and keep it."""
     rows = pd.concat([floor(recipe("demo", scene=name)) for name in PRESETS], ignore_index=True)
@@ -101,7 +138,10 @@ def presets_table(floors: pd.DataFrame) -> str:
 def readme_with_results(readme: str, root: Path = ROOT) -> str:
     """README's text with its tables made anew from the records that exist."""
     runs = [load_run(root / path) for path in RECORDS if (root / path).is_dir()]
-    for (begin, end), table in ((RESULTS, results_table(runs)), (PRESETS_TABLE, presets_table(load_floors(root)))):
+    parts = [(RESULTS, results_table(runs)), (PRESETS_TABLE, presets_table(load_floors(root)))]
+    recorded = [name for name in COMPARISONS if (root / "data" / "results" / name / "table.csv").is_file()]
+    parts += [(_marks(name), sweep_table(*load_sweep(name, root))) for name in recorded]
+    for (begin, end), table in parts:
         before, rest = readme.split(begin)
         readme = before + begin + "\n" + table + "\n" + end + rest.split(end)[1]
     return readme
@@ -125,6 +165,16 @@ def update_readme(root: Path = ROOT) -> None:
     path = root / "README.md"
     text = readme_with_results(path.read_text(), root)
     write(path, lambda p: p.write_text(text))
+
+
+def _marks(name: str) -> tuple[str, str]:
+    """Comments in README around the table of a comparison."""
+    return f"<!-- {name}: written by `sarmatch readme` -->\n", f"<!-- end of {name} -->"
+
+
+def _over_seeds(values: pd.Series) -> str:
+    low, middle, high = (100 * v for v in (values.min(), values.mean(), values.max()))
+    return f"**{middle:.1f}** ({low:.1f} to {high:.1f})"
 
 
 def _with_interval(row, k: int) -> str:

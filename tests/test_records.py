@@ -3,12 +3,14 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from rasterio import Affine
 
 import sarmatch as sm
 from sarmatch.home import ROOT
-from sarmatch.records import RECORDS, readme_with_results, record
+from sarmatch.records import RECORDS, readme_with_results, record, sweep_table
 from sarmatch.training import evaluate
 from tests.fake_data import save_image
 from tests.fake_mosaics import NORTH, WEST, optical, sar, write_tiff
@@ -89,3 +91,34 @@ def test_a_record_keeps_no_path_and_loads_again(tmp_path):
     assert again.config.scene == "towns"
     assert again.metrics.equals(run.metrics)
     assert again.encoder is not None
+
+
+def test_kept_weights_are_half_as_large_and_rank_alike(tmp_path):
+    run = sm.load_run(ROOT / "data" / "demo")
+    record(run, tmp_path / "kept", weights=True)
+    size = (tmp_path / "kept" / "model.safetensors").stat().st_size
+    assert size <= 8 * 2**20
+    assert size == pytest.approx(2 * sum(v.numel() for v in run.encoder.state_dict().values()), rel=0.02)
+    images = torch.rand(20, 1, 64, 64) * 30 - 25
+    whole, half = (r.encoder.encode_query(images).detach() for r in (run, sm.load_run(tmp_path / "kept")))
+    torch.testing.assert_close(whole @ whole.T, half @ half.T, atol=2e-3, rtol=0)
+
+
+def test_the_table_of_a_comparison_states_means_spread_and_intervals():
+    rows = [
+        {"arm": arm, "seed": seed, "protocol": protocol, "kind": kind, "data": "simulated", "gallery": 400}
+        | {f"recall@{k}": (value + seed) / 100 for k in (1, 10)}
+        | {"recall@1_chance": 0.0025, "recall@10_chance": 0.025}
+        for arm, value in (("infonce", 10), ("sliced", 20))
+        for seed in (0, 1, 5)
+        for protocol in ("same_area", "cross_area")
+        for kind in ("arbitrary", "aligned")
+    ]
+    gap = {"arm": "sliced", "control": "infonce", "protocol": "cross_area", "kind": "arbitrary", "measure": "recall@10"}
+    gaps = pd.DataFrame([gap | {"difference": 0.1, "low": -0.02, "high": 0.2}])
+    lines = sweep_table(pd.DataFrame(rows), gaps).splitlines()
+    assert lines[2].startswith("| `infonce` | **12.0** (10.0 to 15.0) / **12.0** (10.0 to 15.0) |")
+    assert lines[2].endswith("|  |")
+    assert lines[3].endswith("| +10.0 (-2.0 to +20.0) |")
+    assert all(line.count("|") == 7 for line in lines[:4])
+    assert lines[-1] == "**simulated**, 3 seeds, gallery 400, chance 0.25 / 2.5."

@@ -47,6 +47,8 @@ class DualEncoder(nn.Module):
         One backbone and head for both modalities (one SAR band is then repeated to three) instead of two.
     sar_bands
         Number of SAR bands.
+    head_norm
+        Batch norm after the projection, as CMPC has it.
     pretrained, options
         Passed to `create_backbone`.
 
@@ -66,6 +68,7 @@ class DualEncoder(nn.Module):
         feature_dim: int = 128,
         shared: bool = False,
         sar_bands: int = 1,
+        head_norm: bool = False,
         pretrained: bool = False,
         **options,
     ) -> None:
@@ -77,7 +80,8 @@ class DualEncoder(nn.Module):
 
         def branch(channels: int) -> nn.Sequential:
             net = create_backbone(backbone, channels, image_size, pretrained, **options)
-            return nn.Sequential(net, nn.Linear(net.num_features, feature_dim))
+            head = [nn.Linear(net.num_features, feature_dim), *([nn.BatchNorm1d(feature_dim)] if head_norm else [])]
+            return nn.Sequential(net, *head)
 
         self.reference_branch = branch(OPTICAL_CHANNELS)
         self.query_branch = self.reference_branch if shared else branch(sar_bands)

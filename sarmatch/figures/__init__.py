@@ -11,6 +11,7 @@ from sarmatch.figures.charts import (
     training_curve,
 )
 from sarmatch.figures.clouds import (
+    CLASSES,
     apart_and_found,
     estimates,
     forest,
@@ -26,6 +27,7 @@ from sarmatch.figures.panels import annotated_pair, image_grid, pair, place_of, 
 from sarmatch.figures.style import PLACES, SPLIT_COLOURS, decibels, method_line, to_display, use_style
 
 __all__ = [
+    "CLASSES",
     "PLACES",
     "SPLIT_COLOURS",
     "STAGES",

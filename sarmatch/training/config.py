@@ -181,7 +181,7 @@ RECIPES: dict[str, Recipe] = {
             **_FULL,
             "encoder": "resnet50",
             "batch_size": 24,
-            "encoder_options": {"shared": True, "feature_dim": 512, "global_pool": "max"},
+            "encoder_options": {"shared": True, "feature_dim": 512, "global_pool": "max", "head_norm": True},
             "image_size": 200,
         },
     ),

@@ -19,7 +19,7 @@ from sarmatch.retrieval import MapIndex
 from sarmatch.scenes import Scene, load_scene
 from sarmatch.training.config import Config
 from sarmatch.training.files import describe_environment
-from sarmatch.training.loop import WEIGHTS, load_weights, train
+from sarmatch.training.loop import WEIGHTS, Report, load_weights, print_epoch, train
 
 MEASURES = ("recall@1", "recall@5", "recall@10", "recall@1%", "hit_rate", "median_m")
 TOP = 10  # candidates kept per query in a run's results
@@ -116,7 +116,7 @@ class Run:
         return self.path / "report.html"
 
 
-def run(config: Config, folder: Path | None = None) -> Run:
+def run(config: Config, folder: Path | None = None, report: Report = print_epoch) -> Run:
     """Train and evaluate a config; goes on where an earlier run of the same config was cut off.
 
     Parameters
@@ -125,6 +125,8 @@ def run(config: Config, folder: Path | None = None) -> Run:
         The experiment.
     folder
         Run folder; `runs/NAME-KEY` by default, so that the same config meets its own folder again.
+    report
+        Called after every epoch with the history so far, see `sarmatch.training.loop.train`.
 
     Returns
     -------
@@ -150,7 +152,7 @@ def run(config: Config, folder: Path | None = None) -> Run:
     write_json(known, config.model_dump())
     write_json(folder / "environment.json", describe_environment())
 
-    encoder = train(config, scene, folder)
+    encoder = train(config, scene, folder, report)
     floor = create_encoder(config.floor, config.image_size, **config.floor_options)
     rows = []
     for protocol in config.protocols:

@@ -268,3 +268,11 @@ def load_sweep(name: str, root: Path = ROOT) -> tuple[pd.DataFrame, pd.DataFrame
     if not (folder / "table.csv").is_file():
         raise FileNotFoundError(f"{folder}: no comparison is recorded here; `sarmatch sweep {name}` makes it")
     return pd.read_csv(folder / "table.csv"), pd.read_csv(folder / "differences.csv")
+
+
+def load_robustness(name: str, root: Path = ROOT) -> pd.DataFrame:
+    """What the encoders of a recorded comparison find when the town is flown otherwise, see `robustness`."""
+    path = root / "data" / "results" / name / "robustness.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not recorded; `sarmatch sweep {name}` makes it where its arms are flown")
+    return pd.read_csv(path, dtype={"value": str})

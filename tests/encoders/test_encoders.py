@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sarmatch.encoders import create_encoder, embed, list_encoders
+from sarmatch.encoders import create_encoder, embed, layer_features, list_encoders
 from sarmatch.training.loop import load_weights, save_weights
 
 
@@ -104,3 +104,39 @@ def test_embed_keeps_the_order_and_the_mode():
         expected = encoder.eval().encode_query(images).numpy()
     assert features == pytest.approx(expected, abs=1e-5)
     assert features.dtype == "float32"
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("groups", [0, 4])
+def test_layers_are_what_a_pass_through_the_network_shows(shared, groups):
+    encoder = create_encoder("plain", 32, feature_dim=8, shared=shared, widths=(8, 8, 16, 16, 16), groups=groups)
+    images = torch.rand(6, 3, 32, 32)
+    found = layer_features(encoder.train(), images.split(4), "reference")
+    assert list(found) == ["input", *(f"layer {n}" for n in range(1, 6)), "embedding"]
+    assert encoder.training
+    encoder.eval()
+    with torch.no_grad():
+        inside = encoder.normalise_reference(images)
+        number = 0
+        for module in encoder.reference_branch[0].layers:
+            inside = module(inside)
+            if isinstance(module, torch.nn.ReLU):
+                number += 1
+                expected = inside.mean((2, 3))
+                torch.testing.assert_close(torch.from_numpy(found[f"layer {number}"]), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(torch.from_numpy(found["embedding"]), encoder.encode_reference(images))
+    torch.testing.assert_close(torch.from_numpy(found["input"]), images.mean((2, 3)))
+
+
+def test_layers_of_a_timm_model_and_no_hook_is_left():
+    encoder = create_encoder("resnet18", 32, feature_dim=8)
+    found = layer_features(encoder, torch.rand(4, 1, 32, 32).split(2), "query")
+    assert len(found) > 8
+    assert all(len(values) == 4 for values in found.values())
+    assert not any(m._forward_hooks for m in encoder.modules())
+
+
+def test_a_head_with_norm_is_after_the_projection():
+    encoder = create_encoder("plain", 32, feature_dim=8, head_norm=True)
+    assert isinstance(encoder.query_branch[-1], torch.nn.BatchNorm1d)
+    assert encoder.encode_query(torch.rand(4, 1, 32, 32)).shape == (4, 8)

@@ -10,6 +10,7 @@ from sarmatch.scenes import load_scene
 from sarmatch.scenes.city import Grid
 from sarmatch.scenes.sar import Flight, strip_grid
 from sarmatch.scenes.simulate import (
+    EXTENT_PX,
     PIXEL_SIZE,
     PRESETS,
     Pass,
@@ -17,6 +18,7 @@ from sarmatch.scenes.simulate import (
     affine_of,
     covered_blocks,
     flights_of,
+    flown_otherwise,
     footprint,
     geocode,
     map_grid,
@@ -179,3 +181,23 @@ def test_presets_get_harder_in_every_respect():
 def test_an_unknown_band_is_named():
     with pytest.raises(ValueError, match=r"no band is called \['RR'\]"):
         load_scene("easy", bands=("HH", "RR"))
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [({"looks": 1.0}, None), ({"incidence_shift": 4.0}, "incidence_deg"), ({"other_side": True}, "side")],
+)
+def test_other_flights_over_the_same_towns(tmp_path, monkeypatch, change, field):
+    monkeypatch.setitem(EXTENT_PX, "quick", 256)
+    monkeypatch.setitem(PRESETS, "two", TWO._replace(towns=(TOWNS[0], TOWNS[1]._replace(name="unseen"))))
+    scenes = [flown_otherwise("two", "quick"), flown_otherwise("two", "quick", **change)]
+    maps, strips = (
+        [getter(s).read(100, 100, 32, 32) for s in scenes]
+        for getter in (lambda s: s.area("unseen").map, lambda s: s.area("unseen").strips[0])
+    )
+    assert np.array_equal(*maps)
+    assert not np.array_equal(*strips)
+    details = [[r.details for a in s.areas for r in a.strips] for s in scenes]
+    for before, after in zip(*details, strict=True):
+        assert {k for k in before if before[k] != after[k]} == ({field} if field else set())
+    assert len([p for p in tmp_path.iterdir() if "map" in p.name]) == 1, "the photograph is rendered once for both"
