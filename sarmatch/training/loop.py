@@ -329,8 +329,10 @@ class Validation:
 
 
 def save_weights(encoder: nn.Module, path: Path) -> None:
-    """Weights as safetensors: no pickle, so loading them runs no code."""
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in encoder.state_dict().items()}, path)
+    """Weights as safetensors: no pickle, so loading them runs no code. What two branches share is kept once."""
+    state = encoder.state_dict()
+    first = {value.data_ptr(): name for name, value in reversed(state.items())}
+    save_file({name: state[name].detach().cpu().contiguous() for name in sorted(first.values())}, path)
 
 
 def load_weights(encoder: nn.Module, path: Path) -> None:
@@ -338,7 +340,11 @@ def load_weights(encoder: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no weights here; the run was not trained to the end of its first epoch")
     try:
-        encoder.load_state_dict(load_file(path))
+        kept = load_file(path)
+        state = encoder.state_dict()
+        by_place = {state[name].data_ptr(): value for name, value in kept.items() if name in state}
+        shared = {name: by_place[value.data_ptr()] for name, value in state.items() if value.data_ptr() in by_place}
+        encoder.load_state_dict(shared | kept)
     except SafetensorError as error:
         raise ValueError(f"{path}: not readable as safetensors ({error})") from error
     except RuntimeError as error:
