@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from sarmatch.files import write, write_json
 from sarmatch.home import ROOT
+from sarmatch.progress import progress
 from sarmatch.training.files import describe_environment
 
 FOLDER = ROOT / "notebooks"
@@ -144,7 +145,7 @@ def execute_all(
     """
     profile = profile or os.environ.get("SARMATCH_PROFILE", "quick")
     records = {}
-    for path in tqdm(list_notebooks(folder), desc=f"notebooks ({profile})", unit="notebook", disable=None):
+    for path in progress(list_notebooks(folder), desc=f"notebooks ({profile})", unit="notebook"):
         done = execute(path, path if write_back else None, profile, timeout)
         records[path.stem] = recorded(done)
         report(f"{path.name}: {len(records[path.stem]['metrics'])} numbers recorded")

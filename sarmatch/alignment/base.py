@@ -2,7 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+
+from sarmatch.progress import progress
 
 
 class Alignment(nn.Module):
@@ -54,6 +55,6 @@ def fit(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for _ in tqdm(range(steps), desc="opponent", unit="step", leave=False, disable=None):
+        for _ in progress(range(steps), desc="opponent", unit="step"):
             alignment.critic_step(*(z[torch.randint(len(z), (batch_size,))] for z in (query, reference)))
     return alignment

@@ -19,9 +19,9 @@ from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from tqdm.auto import tqdm
 
 from sarmatch.alignment import SinkhornDivergence
+from sarmatch.progress import progress
 
 Cloud = NDArray[np.floating]
 EXACT_GB = 4.0  # the cost matrix of an exact distance may take this much
@@ -196,7 +196,7 @@ def discrepancy(
     measure = METRICS[metric]
     value, rng, values = measure(x, y), np.random.default_rng(seed), []
     pool, cut = (np.concatenate([x, y]), len(x)) if null == "permutation" else (x, len(x) // 2)
-    for _ in tqdm(range(repeats), desc=f"null of {metric}", leave=False, disable=None):
+    for _ in progress(range(repeats), desc=f"null of {metric}"):
         order = rng.permutation(len(pool))
         values.append(measure(pool[order[:cut]], pool[order[cut:]]))
     at_least = sum(v >= value for v in values)

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
+
+from sarmatch.progress import progress
 
 
 class Drawn(NamedTuple):
@@ -85,7 +86,7 @@ def arrange(name: str, drawn: Drawn, batch_size: int, rng: np.random.Generator) 
     nearness = sampler.nearness(drawn) if sampler.nearness else None
     free = np.ones(total, bool)
     batches = []
-    bar = tqdm(total=total // batch_size, desc=f"{name} batches", unit="batch", leave=False, disable=None)
+    bar = progress(total=total // batch_size, desc=f"{name} batches", unit="batch")
     while free.sum() >= batch_size:
         batch = _fill(drawn, sampler, nearness, free, batch_size, rng)
         if batch is None:

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
-from tqdm.auto import tqdm
 
+from sarmatch.progress import progress
 from sarmatch.scenes.images import DENSEST, GDAL_OPTIONS
 from sarmatch.scenes.reader import COLUMNS, Reader
 from sarmatch.scenes.registry import READERS, reader_of
@@ -235,7 +235,7 @@ def _inspect_all(paths: list[Path]) -> pd.DataFrame:
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
-            facts = list(tqdm(pool.map(_inspect, paths), total=len(paths), desc="checking", unit="file", leave=False))
+            facts = list(progress(pool.map(_inspect, paths), total=len(paths), desc="checking", unit="file"))
         except BaseException:
             pool.shutdown(cancel_futures=True)  # an interrupt shall not wait for the rest of the files
             raise

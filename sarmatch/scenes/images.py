@@ -10,7 +10,8 @@ import numpy as np
 import rasterio
 from PIL import Image, UnidentifiedImageError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from tqdm.auto import tqdm
+
+from sarmatch.progress import progress
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 THROUGH_GDAL = frozenset({".tif", ".tiff"})  # any number of bands of any type
@@ -128,7 +129,7 @@ def verify_images(files: Iterable[tuple[Path, int]]) -> None:
         One message with up to ten of the files and what is wrong with each.
     """
     problems = []
-    for path, channels in tqdm(list(files), desc="checking images", unit="file", leave=False, delay=2):
+    for path, channels in progress(list(files), desc="checking images", unit="file", delay=2):
         try:
             read_image(path, channels)
         except BadImageError as error:

@@ -28,10 +28,10 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as warp_points
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
-from tqdm.auto import tqdm
 
 from sarmatch.files import write
 from sarmatch.home import cache_dir
+from sarmatch.progress import progress
 from sarmatch.scenes.images import DENSEST, GDAL_OPTIONS, BadImageError
 from sarmatch.scenes.radiometry import to_decibels
 from sarmatch.scenes.scene import BLOCK, Area, Raster, Scene, Tile, without_overlap
@@ -457,7 +457,7 @@ def _sources(files: pd.DataFrame) -> list[Source]:
 def _surveyed(warped: Sequence[Warped], title: str) -> tuple[list[tuple[Warped, Survey]], list[str]]:
     """Files with their survey, the fullest first, and what is wrong with the others."""
     found, problems = [], []
-    for w in tqdm(warped, desc=f"reading {title}", unit="file", leave=False, delay=2):
+    for w in progress(warped, desc=f"reading {title}", unit="file", delay=2):
         try:
             found.append((w, survey(w)))
         except BadImageError as error:

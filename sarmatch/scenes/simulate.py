@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from rasterio import Affine
 from rasterio.crs import CRS
 from rasterio.warp import Resampling, reproject
-from tqdm.auto import tqdm
 
 from sarmatch.files import write
 from sarmatch.home import cache_dir
+from sarmatch.progress import progress
 from sarmatch.scenes import city as city_module
 from sarmatch.scenes import optical, sar
 from sarmatch.scenes.city import City, Grid
@@ -419,7 +419,7 @@ def _read(job: Job, rows: slice, cols: slice) -> np.ndarray:
 def _open(job: Job) -> np.ndarray:
     """Map an image into memory, rendering it first where no earlier call has."""
     if not job.path.is_file():
-        for _ in tqdm([job.path], desc=f"rendering {job.name}", unit="image", disable=None):
+        for _ in progress([job.path], desc=f"rendering {job.name}", unit="image"):
             write(job.path, partial(_save, array=job.render()))
     return np.load(job.path, mmap_mode="r", allow_pickle=False)
 

@@ -14,7 +14,6 @@ from accelerate.utils import DataLoaderConfiguration, set_seed
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from tqdm.auto import tqdm
 
 from sarmatch.alignment import create_alignment
 from sarmatch.encoders import create_encoder, embed
@@ -33,6 +32,7 @@ from sarmatch.patches import (
     training_regions,
 )
 from sarmatch.patches.transforms import augment
+from sarmatch.progress import progress
 from sarmatch.scenes.scene import Scene
 from sarmatch.training.config import Config
 from sarmatch.training.files import load_training_state, save_training_state
@@ -139,7 +139,7 @@ def train(config: Config, scene: Scene, folder: Path, report: Report = print_epo
         learner.train()
         sums = {"loss": 0.0, "estimate": 0.0}
         title = f"epoch {epoch + 1}/{config.epochs}"
-        bar = tqdm(total=steps * config.batch_size, desc=title, unit="pair", leave=False, disable=None)
+        bar = progress(total=steps * config.batch_size, desc=title, unit="pair")
         for step, batch in enumerate(loader):
             at = (epoch * steps + step, config.epochs * steps)
             for group in optimizer.param_groups:
@@ -260,7 +260,7 @@ def batches(config: Config, scene: Scene, pairs: TrainingPairs, encoder: nn.Modu
         images = torch.utils.data.DataLoader(pairs, config.batch_size)
         both = [
             [encoder.encode_query(b["query"].to(device)), encoder.encode_reference(b["reference"].to(device))]
-            for b in tqdm(images, desc=f"features for {config.sampler}", unit="batch", leave=False, disable=None)
+            for b in progress(images, desc=f"features for {config.sampler}", unit="batch")
         ]
         return tuple(torch.cat(side).float().cpu().numpy() for side in zip(*both, strict=True))
 

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from sarmatch.evaluation import bootstrap_difference
 from sarmatch.files import write, write_json
 from sarmatch.home import ROOT
+from sarmatch.progress import progress
 from sarmatch.scenes.simulate import flown_otherwise
 from sarmatch.training.config import Config, recipe
 from sarmatch.training.runs import Run, blocks, evaluate, run
@@ -130,7 +130,7 @@ def sweep(configs: Sequence[Config], names: Sequence[str] | None = None) -> pd.D
     """
     rows = []
     arms = names or [config.name for config in configs]
-    for arm, config in tqdm(list(zip(arms, configs, strict=True)), desc="runs", unit="run", disable=None):
+    for arm, config in progress(list(zip(arms, configs, strict=True)), desc="runs", unit="run"):
         rows.append(summary(run(config), arm))
     return pd.concat(rows, ignore_index=True)
 
@@ -239,14 +239,9 @@ def robustness(arms: Mapping[str, Sequence[Run]], kind: str = "arbitrary") -> pd
     One row per change, value, arm and seed, with `recall@k`, its chance and `median_m`.
     """
     rows, known = [], {}
-    jobs = [
-        (c, v, change, a, r)
-        for c, vs in FLIGHTS.items()
-        for v, change in vs.items()
-        for a, rs in arms.items()
-        for r in rs
-    ]
-    for change, value, options, arm, finished in tqdm(jobs, desc="flights", unit="search", disable=None):
+    flights = [(change, value, options) for change, values in FLIGHTS.items() for value, options in values.items()]
+    jobs = list(product(flights, [(arm, finished) for arm, of_arm in arms.items() for finished in of_arm]))
+    for (change, value, options), (arm, finished) in progress(jobs, desc="flights", unit="search"):
         config, key = finished.config, (finished.path, json.dumps(options))
         if key not in known:  # the scene itself stands in every panel
             scene = flown_otherwise(config.scene, config.profile, config.bands or ("HH",), **options)
