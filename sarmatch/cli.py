@@ -142,3 +142,7 @@ def _parse(text: str) -> tuple[str, object]:
 
 def _number(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+if __name__ == "__main__":
+    app()

@@ -26,14 +26,15 @@ def transport(x: np.ndarray, y: np.ndarray, plans: Mapping[str, np.ndarray], dat
     x, y
         `(N, 2)` and `(M, 2)`.
     plans
-        Mass `(N, M)` by title; lines are as strong as what goes along them.
+        Mass `(N, M)` by title; lines are as strong as the share of a point that goes along them.
     data
         What the points are, part of the title.
     """
     figure, axes = new_figure(3.6 * len(plans), 3.8, 1, len(plans), sharex=True, sharey=True)
     for ax, (name, plan) in zip(axes[0], plans.items(), strict=True):
-        rows, columns = np.nonzero(plan > 1e-3 * plan.max())
-        strength = plan[rows, columns] / plan.max()
+        shares = plan * max(plan.shape) / plan.sum()  # of the mass of one point
+        rows, columns = np.nonzero(shares > 0.01)
+        strength = np.minimum(shares[rows, columns], 1)
         segments = np.stack([x[rows], y[columns]], axis=1)
         colours = np.zeros((len(rows), 4))
         colours[:, 3] = 0.75 * strength
@@ -70,7 +71,7 @@ def layers(table: pd.DataFrame, measures: Mapping[str, str], data: str) -> Figur
         if column == "probe":
             ax.axhline(0.5, color=GREY, linestyle=":", label="chance")
         ax.set(xlabel="layer (count)", ylabel=label)
-        ax.set_xticks(range(len(names)), [name.removeprefix("layer ") for name in names], rotation=30)
+        ax.set_xticks(range(len(names)), [name.removeprefix("layer ").replace("embedding", "out") for name in names])
         ax.grid(axis="y", alpha=0.4)
     axes[0, 0].legend(frameon=False)
     figure.suptitle(f"How far SAR and optical features are apart, layer by layer ({data})")
@@ -117,6 +118,8 @@ def estimates(table: pd.DataFrame, data: str) -> Figure:
         ylabel="distance (unit of the features)",
         title=f"One pair of distributions, several estimates ({data})",
     )
+    ax.set_xticks(table["points"], [f"{n:,}" for n in table["points"]])
+    ax.minorticks_off()
     ax.grid(alpha=0.4)
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
     return figure
