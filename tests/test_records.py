@@ -35,8 +35,10 @@ def test_records_name_no_folder_of_one_machine(path):
         assert not re.search(r'"/\w', file.read_text())
 
 
-def test_the_shipped_checkpoint_gives_the_recorded_recall():
-    run = sm.load_run(ROOT / "data" / "demo")
+@pytest.mark.parametrize("folder", ["data/demo", "data/checkpoints/wasserstein"])
+def test_a_shipped_checkpoint_gives_the_recorded_recall(folder):
+    run = sm.load_run(ROOT / folder)
+    assert (ROOT / folder / "model.safetensors").stat().st_size <= 8 * 2**20
     recorded = run.metrics.query("protocol == 'cross_area' and kind == 'aligned'").set_index("method")
     report, _ = evaluate(run.encoder, run.scene(), run.config, "cross_area", "aligned")
     assert report["queries"] == recorded.loc[run.config.encoder, "queries"]

@@ -13,7 +13,13 @@ from typing import Any
 
 from sarmatch.alignment.base import Alignment, fit
 from sarmatch.alignment.critics import ClassAdversary, ClippedCritic, WassersteinCritic
-from sarmatch.alignment.distances import Coral, MaximumMeanDiscrepancy, SinkhornDivergence, SlicedWasserstein
+from sarmatch.alignment.distances import (
+    Coral,
+    MaximumMeanDiscrepancy,
+    SinkhornDivergence,
+    SlicedWasserstein,
+    sinkhorn_divergence,
+)
 
 __all__ = [
     "ALIGNMENTS",
@@ -28,6 +34,7 @@ __all__ = [
     "create_alignment",
     "fit",
     "list_alignments",
+    "sinkhorn_divergence",
 ]
 
 ALIGNMENTS: dict[str, Callable[..., Alignment]] = {

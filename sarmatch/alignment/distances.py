@@ -1,5 +1,6 @@
 """Alignments by a distance between the clouds that can be written down and differentiated: no opponent."""
 
+import numpy as np
 import ot
 import torch
 from torch import Tensor
@@ -69,6 +70,12 @@ class SinkhornDivergence(Alignment):
             # the entropy belongs to the value: without it the divergence could be below zero
             entropy = (plan * (plan.clamp(min=1e-30) / weights).log()).sum()
         return (plan * cost).sum() + self.blur**2 * entropy
+
+
+def sinkhorn_divergence(x: np.ndarray, y: np.ndarray, blur: float, iterations: int) -> float:
+    """`SinkhornDivergence` between arrays `(N, D)` and `(M, D)`, in double precision."""
+    divergence = SinkhornDivergence(x.shape[1], blur, iterations)
+    return float(divergence.loss(*(torch.from_numpy(np.asarray(z, np.float64)) for z in (x, y))))
 
 
 class MaximumMeanDiscrepancy(Alignment):

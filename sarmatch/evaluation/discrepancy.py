@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import ot
-import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import rbf_kernel
@@ -20,7 +19,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sarmatch.alignment import SinkhornDivergence
+from sarmatch import alignment
 from sarmatch.progress import progress
 
 Cloud = NDArray[np.floating]
@@ -72,8 +71,7 @@ def sinkhorn_divergence(x: Cloud, y: Cloud, blur: float = 0.1, iterations: int =
     """
     x, y = _doubles(x, y)
     length = blur * np.sqrt(2 * np.concatenate([x, y]).var(axis=0).sum())
-    divergence = SinkhornDivergence(x.shape[1], blur=max(length, 1e-12), iterations=iterations)
-    return float(divergence.loss(torch.from_numpy(x), torch.from_numpy(y)).clamp(min=0).sqrt())
+    return float(np.sqrt(max(alignment.sinkhorn_divergence(x, y, max(length, 1e-12), iterations), 0.0)))
 
 
 def maximum_mean_discrepancy(x: Cloud, y: Cloud) -> float:
