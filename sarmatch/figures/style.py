@@ -30,6 +30,7 @@ METHODS = {
     "infonce": {"color": BLUE, "linestyle": "-", "marker": "p"},
     "triplet": {"color": SKY, "linestyle": "--", "marker": "h"},
     "wasserstein": {"color": RED, "linestyle": "-", "marker": "D"},
+    "clipped": {"color": RED, "linestyle": ":", "marker": "d"},
     "class_adversary": {"color": PURPLE, "linestyle": "--", "marker": "<"},
     "sliced": {"color": GREEN, "linestyle": ":", "marker": "P"},
     "sinkhorn": {"color": YELLOW, "linestyle": "-.", "marker": "X"},

@@ -162,6 +162,7 @@ RECIPES: dict[str, Recipe] = {
     "wasserstein": _aligned(
         "InfoNCE with a Wasserstein critic under a gradient penalty", "wasserstein", critic_rate=1e-3
     ),
+    "clipped": _aligned("InfoNCE with a critic of clipped weights, half-batch anchors", "wasserstein_clipped"),
     "class_adversary": _aligned("InfoNCE with a classifier of the modality, its gradient reversed", "class_adversary"),
     "sliced": _aligned("InfoNCE with the sliced Wasserstein distance", "sliced"),
     "sinkhorn": _aligned("InfoNCE with the Sinkhorn divergence", "sinkhorn"),

@@ -64,7 +64,7 @@ def _sentinel(scene: str) -> dict[str, Config]:
 SWEEPS: dict[str, Sweep] = {
     "alignment": Sweep(
         "what an alignment is worth beside a metric loss, on `standard`",
-        _recipes("infonce", "triplet", "wasserstein", "class_adversary", "sliced", "sinkhorn", "cmpc"),
+        _recipes("infonce", "triplet", "wasserstein", "clipped", "class_adversary", "sliced", "sinkhorn", "cmpc"),
         flown=("infonce", "wasserstein", "class_adversary"),
         shipped=("infonce", "triplet", "wasserstein"),
     ),
