@@ -19,7 +19,7 @@ sweep: $(VENV)/.ready  ## the comparisons behind the tables, hours on a CPU; res
 	$(BIN)/sarmatch sweep alignment
 	$(BIN)/sarmatch sweep questions
 	$(BIN)/sarmatch sweep weights
-	$(if $(REAL),$(BIN)/sarmatch sweep sentinel --scene "$(REAL)")
+	$(if $(REAL),$(BIN)/sarmatch sweep alignment_sentinel --scene "$(REAL)")
 
 notebooks: $(VENV)/.ready  ## execute the notebooks and keep their outputs (what is committed)
 	$(BIN)/sarmatch notebooks

@@ -27,7 +27,7 @@ PICTURE = "data/results/located.jpg"
 RESULTS = ("<!-- results: written by `sarmatch readme` -->\n", "<!-- end of results -->")
 PRESETS_TABLE = ("<!-- presets: written by `sarmatch readme` -->\n", "<!-- end of presets -->")
 #: Comparisons whose tables stand in README.
-COMPARISONS = ("alignment", "sentinel", "questions")
+COMPARISONS = ("alignment", "alignment_sentinel", "questions")
 PROTOCOL_WORDS = {"same_area": "same area, held-out pass", "cross_area": "unseen ground"}
 
 

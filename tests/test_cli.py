@@ -49,7 +49,7 @@ def test_own_data_in_a_folder_of_pairs_reports_recall_and_no_metres(pairs_folder
         (["run", "demo", "--set", "epochs=0"], "epochs"),
         (["run", "demo", "--set", "epochs"], "FIELD=VALUE"),
         (["sweep", "nonsense"], "no comparison is called 'nonsense'"),
-        (["sweep", "sentinel", "--scene", "no/such/folder"], "no/such/folder"),
+        (["sweep", "alignment_sentinel", "--scene", "no/such/folder"], "no/such/folder"),
     ],
 )
 def test_mistakes_are_named(words, said):

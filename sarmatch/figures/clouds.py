@@ -139,7 +139,7 @@ def apart_and_found(table: pd.DataFrame, data: str, measure: str = "recall@10") 
         for arm, points in rows.groupby("arm", sort=False):
             style = method_line(arm)
             ax.scatter(
-                points["wasserstein_1"], points[measure], label=arm, s=55, color=style["color"], marker=style["marker"]
+                points["wasserstein_1"], points[measure], label=arm, s=70, color=style["color"], marker=style["marker"]
             )
         ax.set(xlabel="exact $W_1$ on validation ground (0 to 2)", title=f"{protocol}, {kind}")
         ax.grid(alpha=0.4)
@@ -220,7 +220,7 @@ def groups(table: pd.DataFrame, measure: str, title: str, data: str) -> Figure:
     for at, row in enumerate(table.itertuples()):
         ax.plot([row.low, row.high], [at, at], color=BLUE, lw=2.5)
         ax.plot(row.mean, at, "o", color=BLUE, mec="black", ms=8)
-        ax.annotate(f"{row.queries} queries", (row.high, at), (8, -3), textcoords="offset points", fontsize="small")
+        ax.annotate(f"{row.queries:,.0f} queries", (row.high, at), (8, -3), textcoords="offset points", fontsize="small")
     ax.set_yticks(range(len(table)), list(table.index))
     ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=f"{measure} (share of queries)", title=f"{title} ({data})")
     ax.set_xlim(0, 1.25 * table["high"].max())

@@ -68,7 +68,7 @@ SWEEPS: dict[str, Sweep] = {
         flown=("infonce", "wasserstein", "class_adversary"),
         shipped=("infonce", "triplet", "wasserstein"),
     ),
-    "sentinel": Sweep("the same on real Sentinel-1/2 tiles, region A to B", _sentinel),
+    "alignment_sentinel": Sweep("the same on real Sentinel-1/2 tiles, region A to B", _sentinel),
     "questions": Sweep(
         "one field changed at a time",
         _changes(
@@ -88,7 +88,7 @@ SWEEPS: dict[str, Sweep] = {
         ),
     ),
     "weights": Sweep(
-        "the weight of the Wasserstein critic, up to where it wrecks the search",
+        "the weight of the Wasserstein critic, from none to a hundred times ours",
         _changes(
             "wasserstein",
             **{f"weight_{w:g}": {"alignment_weight": w} for w in (0.0, 0.1, 1.0, 10.0)},
