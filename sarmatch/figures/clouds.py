@@ -220,7 +220,8 @@ def groups(table: pd.DataFrame, measure: str, title: str, data: str) -> Figure:
     for at, row in enumerate(table.itertuples()):
         ax.plot([row.low, row.high], [at, at], color=BLUE, lw=2.5)
         ax.plot(row.mean, at, "o", color=BLUE, mec="black", ms=8)
-        ax.annotate(f"{row.queries:,.0f} queries", (row.high, at), (8, -3), textcoords="offset points", fontsize="small")
+        count = f"{row.queries:,.0f} queries"
+        ax.annotate(count, (row.high, at), (8, -3), textcoords="offset points", fontsize="small")
     ax.set_yticks(range(len(table)), list(table.index))
     ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=f"{measure} (share of queries)", title=f"{title} ({data})")
     ax.set_xlim(0, 1.25 * table["high"].max())
