@@ -1,9 +1,18 @@
 """Patches: the reference grid, the queries, who belongs to whom, and which ground is for what."""
 
-from sarmatch.patches.images import PatchImages, TrainingPairs, pair_offset, pair_overlap, read_patch, to_input
+from sarmatch.patches.images import (
+    PatchImages,
+    TrainingPairs,
+    grey_queries,
+    ground_windows,
+    pair_offset,
+    pair_overlap,
+    read_patch,
+    to_input,
+)
 from sarmatch.patches.overlap import best_overlap, iou, overlap, overlapping_references
 from sarmatch.patches.samplers import SAMPLERS, Drawn, arrange
-from sarmatch.patches.splits import PROTOCOLS, inside, protocols_of, regions, training_regions
+from sarmatch.patches.splits import PROTOCOLS, fold_of, inside, protocols_of, regions, training_regions
 from sarmatch.patches.tables import (
     KINDS,
     draw_windows,
@@ -25,6 +34,9 @@ __all__ = [
     "TrainingPairs",
     "best_overlap",
     "draw_windows",
+    "fold_of",
+    "grey_queries",
+    "ground_windows",
     "guard_band",
     "inside",
     "iou",

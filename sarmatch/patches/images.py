@@ -116,6 +116,25 @@ class PatchImages(torch.utils.data.Dataset):
         return images
 
 
+def grey_queries(scene: Scene, queries: pd.DataFrame, resolution: int) -> torch.Tensor:
+    """Queries as one channel, the mean of their bands in decibels: `float32 (Q, resolution, resolution)`."""
+    return torch.stack(PatchImages(scene, queries, resolution).__getitems__(range(len(queries)))).mean(1)
+
+
+def ground_windows(scene: Scene, tiles: pd.DataFrame, resolution: int) -> torch.Tensor:
+    """The map around every tile, a window of twice its side, grey: `float32 (N, 2 resolution, 2 resolution)`.
+
+    Beyond the edge of the map, and where it has no data, the window holds the mean of what it has.
+    """
+    windows = []
+    for tile in tiles.itertuples():
+        raster, size = scene.area(tile.area).map, int(tile.size)
+        top, left = int(tile.row) - size // 2, int(tile.col) - size // 2
+        window = raster.read(top, left, 2 * size, 2 * size, fill=np.nan).mean(0)
+        windows.append(np.where(np.isfinite(window), window, np.nanmean(window)))
+    return to_input(torch.from_numpy(np.stack(windows))[:, None], "reflectance", 2 * resolution)[:, 0]
+
+
 class TrainingPairs(torch.utils.data.Dataset):
     """Pairs of a SAR window and an optical window near it, drawn anew for every epoch.
 

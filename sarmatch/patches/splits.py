@@ -106,6 +106,45 @@ def training_regions(scene: Scene, protocols: Sequence[str], guard: int) -> pd.D
     return joined[(joined.row1 > joined.row0) & (joined.col1 > joined.col0)].reset_index(drop=True)
 
 
+def fold_of(rectangles: pd.DataFrame, fold: tuple[int, int], guard: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training ground without one of its folds, and that fold: for cross-fitting.
+
+    Parameters
+    ----------
+    rectangles
+        As `training_regions` gives them.
+    fold
+        `(i, n)`: the i-th of n. Folds are whole areas where there are n or more, and bands of every area otherwise.
+    guard
+        Width in pixels that nobody uses on either side of a band.
+
+    Returns
+    -------
+    rest, held : DataFrame
+        Of the same columns.
+
+    Raises
+    ------
+    ValueError
+        Where the ground is too small for so many bands.
+    """
+    number, count = fold
+    areas = sorted(rectangles["area"].unique())
+    if len(areas) >= count:
+        held = rectangles["area"].isin(areas[number::count])
+        return rectangles[~held].reset_index(drop=True), rectangles[held].reset_index(drop=True)
+    top, height = rectangles["row0"], (rectangles["row1"] - rectangles["row0"]) / count
+    low, high = (np.round(top + height * k).astype(int) for k in (number, number + 1))
+    held = rectangles.assign(row0=low, row1=high)
+    rest = pd.concat([rectangles.assign(row1=low - guard), rectangles.assign(row0=high + guard)])
+    rest = rest[rest["row1"] > rest["row0"]].reset_index(drop=True)
+    if rest.empty or guard >= height.min():
+        raise ValueError(
+            f"training ground {int(height.min() * count)} px high does not hold {count} folds with guards of {guard} px"
+        )
+    return rest, held.reset_index(drop=True)
+
+
 def inside(windows: pd.DataFrame, table: pd.DataFrame, size: int) -> np.ndarray:
     """Which windows lie wholly inside a rectangle for their area, and their strip where they have one: bool `(N,)`."""
     keys = ["area", "strip"] if "strip" in windows else ["area"]

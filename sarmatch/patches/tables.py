@@ -64,7 +64,7 @@ def queries(
     scene: Scene,
     kind: str = "arbitrary",
     size: int | None = None,
-    split: str | None = None,
+    split: str | pd.DataFrame | None = None,
     *,
     protocol: str = "cross_area",
     guard: int | None = None,
@@ -83,7 +83,8 @@ def queries(
     size
         Side in pixels; the scene's own patch size by default.
     split
-        `train`, `val` or `test` of `protocol`; `None` takes all ground and all strips.
+        `train`, `val` or `test` of `protocol`; or rectangles as `regions` gives them; `None` takes all ground and all
+        strips.
     protocol
         `same_area` or `cross_area`, see `sarmatch.patches.splits`.
     guard
@@ -105,12 +106,7 @@ def queries(
     size, stride = _checked(scene, size, stride)
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}, expected one of {KINDS}")
-    allowed = None
-    if split is not None:
-        table = regions(scene, protocol, guard_band(scene, size) if guard is None else guard)
-        if split not in set(table.split):
-            raise ValueError(f"scene {scene.name!r} has no {split!r} split in protocol {protocol!r}")
-        allowed = table[table.split == split]
+    allowed = None if split is None else _ground(scene, split, protocol, size, guard)
     windows = _aligned(scene, size, stride) if kind == "aligned" else _arbitrary(scene, size, allowed, count, seed)
     if allowed is not None:
         windows = windows[inside(windows, allowed, size)].reset_index(drop=True)
@@ -120,7 +116,7 @@ def queries(
         windows = match(windows, tiles, scene, stride)
     if windows.empty:
         raise ValueError(
-            f"scene {scene.name!r}: no {kind} query of {size} x {size} px lies in split {split!r} of {protocol!r}; "
+            f"scene {scene.name!r}: no {kind} query of {size} x {size} px lies in {_named(split, protocol)}; "
             "strips, held-out ground or the map are too small for one patch"
         )
     return windows
@@ -130,7 +126,7 @@ def search_task(
     scene: Scene,
     kind: str,
     size: int | None,
-    split: str,
+    split: str | pd.DataFrame,
     *,
     protocol: str,
     stride: int | None = None,
@@ -150,8 +146,8 @@ def search_task(
     tiles = references(scene, size, stride)
     asked = queries(scene, kind, size, split, protocol=protocol, stride=stride, **options)
     side = int(tiles["size"].iloc[0])
-    ground = regions(scene, protocol, guard_band(scene, side))
-    ground = ground[(ground.split == split) & ground.area.isin(asked["area"])]
+    ground = _ground(scene, split, protocol, side)
+    ground = ground[ground.area.isin(asked["area"])]
     keep = inside(tiles, ground, side)
     keep[asked["positive"]] = True
     new = np.where(keep, np.cumsum(keep) - 1, -1)
@@ -162,6 +158,22 @@ def search_task(
         semi_overlap.append(tuple(share for _, share in kept))
     asked = asked.assign(positive=new[asked["positive"]], semi=semi, semi_overlap=semi_overlap)
     return asked, tiles[keep].reset_index(drop=True)
+
+
+def _ground(
+    scene: Scene, split: str | pd.DataFrame, protocol: str, size: int, guard: int | None = None
+) -> pd.DataFrame:
+    """Rectangles of a split, as `regions` gives them."""
+    if isinstance(split, pd.DataFrame):
+        return split
+    table = regions(scene, protocol, guard_band(scene, size) if guard is None else guard)
+    if split not in set(table.split):
+        raise ValueError(f"scene {scene.name!r} has no {split!r} split in protocol {protocol!r}")
+    return table[table.split == split]
+
+
+def _named(split: str | pd.DataFrame | None, protocol: str) -> str:
+    return "the given ground" if isinstance(split, pd.DataFrame) else f"split {split!r} of {protocol!r}"
 
 
 def match(windows: pd.DataFrame, tiles: pd.DataFrame, scene: Scene, stride: int | None = None) -> pd.DataFrame:

@@ -27,6 +27,8 @@ class Candidates:
         Higher is better; cosines after a search, whatever the refiner says after a refinement.
     positions : float64 (N, 2) or None
         Metres, x east and y north, of *all* references of the gallery (not only the candidates).
+    offsets : float64 (Q, K, 2) or None
+        Metres from a candidate's centre to where in it the query lies; of refiners that say so.
 
     Raises
     ------
@@ -37,6 +39,7 @@ class Candidates:
     indices: np.ndarray
     scores: np.ndarray
     positions: np.ndarray | None = None
+    offsets: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         _expect("indices", self.indices, np.int64, "(Q, K)")
@@ -45,6 +48,8 @@ class Candidates:
             raise ValueError(f"indices {self.indices.shape} and scores {self.scores.shape} differ in shape")
         if self.indices.size and self.indices.min() < 0:
             raise ValueError(f"indices must be >= 0, got {self.indices.min()}")
+        if self.offsets is not None and self.offsets.shape != (*self.indices.shape, 2):
+            raise ValueError(f"offsets must be {(*self.indices.shape, 2)}, got {self.offsets.shape}")
         if self.positions is None:
             return
         _expect("positions", self.positions, np.float64, "(N, 2)")
@@ -59,6 +64,11 @@ class Candidates:
         if self.positions is None:
             raise ValueError("this set has no coordinates: its candidates have no positions in metres")
         return self.positions[self.indices]
+
+    @property
+    def places(self) -> np.ndarray:
+        """Where each candidate says the query is centred, float64 (Q, K, 2), metres: its own centre, or better."""
+        return self.xy if self.offsets is None else self.xy + self.offsets
 
 
 class MapIndex:

@@ -179,15 +179,15 @@ class Raster:
             covered += (bottom - top) * (right - left) * t.data_only(top, left, bottom, right)
         return covered == size * size
 
-    def read(self, row: int, col: int, height: int, width: int) -> np.ndarray:
+    def read(self, row: int, col: int, height: int, width: int, fill: float | None = None) -> np.ndarray:
         """Pixels of a window as `float32 (C, height, width)`, 8-bit data scaled to 0..1.
 
         Raises
         ------
         ValueError
-            Where part of the window lies on no tile: nothing is padded or invented.
+            Where part of the window lies on no tile and no value to `fill` it with is given: nothing is invented.
         """
-        window = np.empty((self.channels, height, width), dtype=np.float32)
+        window = np.full((self.channels, height, width), np.nan if fill is None else fill, dtype=np.float32)
         missing = height * width
         for t in self.tiles:
             top, left = max(row, t.row), max(col, t.col)
@@ -198,7 +198,7 @@ class Raster:
             factor = np.float32(1 / 255) if part.dtype == np.uint8 else np.float32(1)
             np.multiply(part, factor, out=window[:, top - row : bottom - row, left - col : right - col])
             missing -= (bottom - top) * (right - left)
-        if missing:
+        if missing and fill is None:
             raise ValueError(
                 f"raster {self.name!r}: the window of {height} x {width} px at row {row}, column {col} has {missing} "
                 f"px outside the image, which spans rows {self.bounds[0]}..{self.bounds[2]}, "

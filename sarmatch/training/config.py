@@ -10,6 +10,9 @@ Protocol = Literal["same_area", "cross_area"]
 Kind = Literal["aligned", "arbitrary"]
 
 
+_ADDED = ("fold",)
+
+
 class Config(BaseModel):
     """An experiment. Two configs that are equal give equal numbers on one machine.
 
@@ -48,6 +51,9 @@ class Config(BaseModel):
     batch_size: int = Field(128, ge=2)
     sampler: str = Field("random", description="which pairs meet in a batch: a name in patches.samplers")
     train_share: float = Field(1.0, gt=0, le=1, description="share of each training rectangle that is used")
+    fold: tuple[int, int] | None = Field(
+        None, description="(i, n): the i-th of n parts of the training ground is left out, for cross-fitting"
+    )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd is with Nesterov's momentum of 0.9")
     sharpness: Literal["none", "sam", "asam"] = Field("none", description="see training.sharpness")
     rho: float = Field(0.05, gt=0, description="radius of sam or asam")
@@ -77,6 +83,8 @@ class Config(BaseModel):
     def _batch_fits(self) -> "Config":
         if self.batch_size > self.pairs_per_epoch:
             raise ValueError(f"batch_size is {self.batch_size}, more than pairs_per_epoch = {self.pairs_per_epoch}")
+        if self.fold is not None and not 0 <= self.fold[0] < self.fold[1] > 1:
+            raise ValueError(f"fold is {self.fold}, expected (i, n) with 0 <= i < n and n of at least 2")
         if "offset_regression" in (self.loss, *self.auxiliary) and "dihedral" in self.augment:
             raise ValueError("offset_regression needs augment without 'dihedral', which turns the offset away")
         return self
@@ -89,7 +97,9 @@ class Config(BaseModel):
     @property
     def key(self) -> str:
         """Eight letters that stand for everything that shapes the numbers."""
-        return hashlib.sha256(self.model_dump_json(exclude={"workers"}).encode()).hexdigest()[:8]
+        # a field added later does not rename the runs made before it
+        unset = {name for name in _ADDED if getattr(self, name) == type(self).model_fields[name].default}
+        return hashlib.sha256(self.model_dump_json(exclude={"workers"} | unset).encode()).hexdigest()[:8]
 
 
 class Recipe(NamedTuple):

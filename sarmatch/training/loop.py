@@ -25,6 +25,7 @@ from sarmatch.patches import (
     PatchImages,
     TrainingPairs,
     arrange,
+    fold_of,
     guard_band,
     pair_offset,
     pair_overlap,
@@ -90,7 +91,7 @@ def train(config: Config, scene: Scene, folder: Path, report: Report = print_epo
     size = config.patch_size or scene.patch_size
     pairs = TrainingPairs(
         scene,
-        thinned(training_regions(scene, config.protocols, guard_band(scene, size)), config.train_share, size),
+        training_ground(config, scene, size),
         size,
         config.image_size,
         config.pairs_per_epoch,
@@ -269,6 +270,15 @@ def batches(config: Config, scene: Scene, pairs: TrainingPairs, encoder: nn.Modu
     encoder.eval()
     with torch.no_grad():
         return arrange(config.sampler, drawn, config.batch_size, np.random.default_rng([config.seed, epoch, 1]))
+
+
+def training_ground(config: Config, scene: Scene, size: int) -> pd.DataFrame:
+    """Rectangles that a config trains on."""
+    guard = guard_band(scene, size)
+    ground = training_regions(scene, config.protocols, guard)
+    if config.fold is not None:
+        ground, _ = fold_of(ground, config.fold, guard)
+    return thinned(ground, config.train_share, size)
 
 
 def thinned(rectangles: pd.DataFrame, share: float, size: int) -> pd.DataFrame:

@@ -1,0 +1,131 @@
+"""How far an answer can be trusted: calibration, risk and coverage, search areas. Plain arrays, no model."""
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from sklearn.isotonic import IsotonicRegression
+
+
+def fit_temperature(logits: np.ndarray, target: np.ndarray) -> float:
+    """The number that logits `(Q, K)` are divided by so that their softmax fits `target` `(Q, K)` best.
+
+    Smallest cross-entropy (Guo et al., ICML 2017); targets may be soft. Between 1/20 and 20.
+    """
+    logits, target = np.asarray(logits, np.float64), np.asarray(target, np.float64)
+    if logits.shape != target.shape or logits.ndim != 2:
+        raise ValueError(f"logits and target must be (Q, K) alike, got {logits.shape} and {target.shape}")
+
+    def loss(log_temperature: float) -> float:
+        z = logits / np.exp(log_temperature)
+        z = z - z.max(1, keepdims=True)
+        return -(target * (z - np.log(np.exp(z).sum(1, keepdims=True)))).sum(1).mean()
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-np.log(20), np.log(20)), method="bounded").x))
+
+
+def fit_isotonic(confidence: np.ndarray, correct: np.ndarray) -> IsotonicRegression:
+    """A rising step function from confidence `(Q,)` to the share that is correct; `.predict` applies it.
+
+    Zadrozny and Elkan, KDD 2002. Fit it on validation ground.
+    """
+    confidence, correct = _pairs(confidence, correct)
+    return IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(confidence, correct)
+
+
+def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> dict[str, np.ndarray | float]:
+    """How often an answer is right against how sure it was.
+
+    Parameters
+    ----------
+    confidence : (Q,)
+        Probability that the answer is right, 0 to 1.
+    correct : (Q,)
+        Whether it is.
+    bins
+        Of equal mass: as many queries in each.
+
+    Returns
+    -------
+    dict with `confidence`, `accuracy`, `count` of each bin, the expected calibration error `ece` (mean absolute
+    difference of the two over equal-mass bins), and the `brier` score, the mean squared difference per query.
+    """
+    confidence, correct = _pairs(confidence, correct)
+    parts = [p for p in np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(confidence))) if len(p)]
+    sure, right = (np.array([v[p].mean() for p in parts]) for v in (confidence, correct))
+    count = np.array([len(p) for p in parts])
+    return {
+        "confidence": sure,
+        "accuracy": right,
+        "count": count,
+        "ece": float((count * np.abs(sure - right)).sum() / count.sum()),
+        "brier": float(((confidence - correct) ** 2).mean()),
+    }
+
+
+def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """What goes wrong when only the surest answers are given.
+
+    Equally sure answers are given together, so that their order cannot flatter.
+
+    Returns
+    -------
+    coverage, risk : (M,)
+        Share of queries answered, rising to 1, and share of those answers that are wrong.
+    area : float
+        Under the curve, `AURC` (Geifman and El-Yaniv, NeurIPS 2017): the mean risk over all queries as the threshold
+        falls past them. Without any information it is the overall risk.
+    """
+    confidence, correct = _pairs(confidence, correct)
+    order = np.argsort(-confidence, kind="stable")
+    wrong = np.cumsum(1 - correct[order])
+    last = np.append(np.flatnonzero(np.diff(confidence[order])), len(order) - 1)
+    answered = last + 1
+    risk = wrong[last] / answered
+    weight = np.diff(np.append(0, answered)) / len(order)
+    return answered / len(order), risk, float((weight * risk).sum())
+
+
+def conformal_threshold(probability: np.ndarray, share: np.ndarray, coverage: float = 0.9) -> float:
+    """Smallest probability a candidate must have to belong to the search area, by split conformal prediction.
+
+    Vovk et al., 2005, as in Angelopoulos and Bates, 2021: of n calibration queries, so many may lose their true
+    candidate as `floor((n + 1) (1 - coverage)) - 1`. Under exchangeability of calibration and test, the true candidate
+    of a test query is then in its area with at least `coverage`; another town is not exchangeable with this one.
+
+    Parameters
+    ----------
+    probability : (Q, K)
+        Of every candidate, of calibration queries.
+    share : (Q, K)
+        Of the query's ground that each candidate holds; the largest is the true one. Where a row is 0, the truth is not
+        in the list, and no threshold includes it.
+    coverage
+        In (0, 1).
+
+    Returns
+    -------
+    The threshold; 0, which takes the whole list in, where the calibration queries allow no less.
+    """
+    probability, share = np.asarray(probability, np.float64), np.asarray(share, np.float64)
+    if probability.shape != share.shape or probability.ndim != 2 or not len(share):
+        raise ValueError(f"probability and share must be (Q, K) alike, got {probability.shape} and {share.shape}")
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage must lie in (0, 1), got {coverage}")
+    given = np.where(share.max(1) > 0, probability[np.arange(len(share)), share.argmax(1)], -1.0)
+    allowed = int(np.floor((len(given) + 1) * (1 - coverage)))
+    return float(max(np.sort(given)[allowed - 1], 0.0)) if allowed else 0.0
+
+
+def search_area(probability: np.ndarray, threshold: float, tile_m: float) -> np.ndarray:
+    """Size of each query's search area `(Q,)` in square kilometres: the tiles at or above the threshold."""
+    return (np.asarray(probability) >= threshold).sum(1) * tile_m**2 / 1e6
+
+
+def _pairs(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
+    if confidence.ndim != 1 or confidence.shape != correct.shape or not len(confidence):
+        raise ValueError(
+            f"confidence and correct must be equally long vectors, got {confidence.shape} and {correct.shape}"
+        )
+    if not np.isfinite(confidence).all():
+        raise ValueError("confidence must be finite")
+    return confidence, correct

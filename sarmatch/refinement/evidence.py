@@ -1,0 +1,160 @@
+"""What a refiner may look at beside the list itself, and the lists it learns from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from sarmatch.patches import overlap
+from sarmatch.retrieval import Candidates
+
+#: Resolution in pixels per tile to grey images: queries `(Q, r, r)`, and `(N, 2r, 2r)` of the map around every tile.
+Images = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What is known of the queries and of the whole gallery.
+
+    Attributes
+    ----------
+    query : float32 (Q, D)
+        Embeddings of the queries, L2-normalised.
+    reference : float32 (N, D)
+        Embeddings of all references.
+    tile_m : float
+        Side of a tile in metres; the unit in which a graph measures.
+    images : callable, optional
+        Pixels, for refiners that look at them: resolution to `(Q, r, r)` of the queries in decibels, and
+        `(N, 2r, 2r)` of the map in a window of twice the width around each reference, zero where there is no map.
+    """
+
+    query: np.ndarray
+    reference: np.ndarray
+    tile_m: float
+    images: Images | None = None
+
+    def __post_init__(self) -> None:
+        if self.query.ndim != 2 or self.reference.ndim != 2 or self.query.shape[1] != self.reference.shape[1]:
+            raise ValueError(
+                "query (Q, D) and reference (N, D) must be of one dimension, "
+                f"got {self.query.shape} and {self.reference.shape}"
+            )
+        if not self.tile_m > 0:
+            raise ValueError(f"tile_m must be above 0 metres, got {self.tile_m}")
+
+    def check(self, candidates: Candidates) -> None:
+        """Raise a ValueError where a list does not belong to this evidence."""
+        if len(candidates.indices) != len(self.query):
+            raise ValueError(f"{len(candidates.indices)} lists, but embeddings of {len(self.query)} queries")
+        if candidates.indices.size and candidates.indices.max() >= len(self.reference):
+            raise ValueError(
+                f"index {candidates.indices.max()} lies outside a gallery of {len(self.reference)} embeddings"
+            )
+
+
+class Lists(NamedTuple):
+    """Candidate lists whose answer is known, to learn from or to judge by.
+
+    `share` is float32 `(Q, K)`: how much of the query's ground each candidate holds. A row sums to 1 where the list
+    holds all tiles that the query lies on, and to 0 where it holds none of them: what is missing belongs to the answer
+    "none of these".
+    """
+
+    candidates: Candidates
+    evidence: Evidence
+    share: np.ndarray
+
+
+def lists_of(candidates: Candidates, evidence: Evidence, query_xy: np.ndarray) -> Lists:
+    """Lists with the share of every candidate, from where the queries lie `(Q, 2)` in metres."""
+    evidence.check(candidates)
+    share = overlap(candidates.xy, np.asarray(query_xy)[:, None], evidence.tile_m)
+    return Lists(candidates, evidence, share.astype(np.float32))
+
+
+def joined(parts: Sequence[Lists]) -> Lists:
+    """Lists of several galleries as one; each keeps to its own gallery. All must have one length and one tile size."""
+    lengths, sizes = {p.share.shape[1] for p in parts}, {p.evidence.tile_m for p in parts}
+    if len(lengths) != 1 or len(sizes) != 1:
+        raise ValueError(f"lists must have one length and tile size, got lengths {lengths} and sizes {sizes} m")
+    starts = np.cumsum([0, *(len(p.evidence.reference) for p in parts)])
+    candidates = Candidates(
+        np.concatenate([p.candidates.indices + start for p, start in zip(parts, starts, strict=False)]),
+        np.concatenate([p.candidates.scores for p in parts]),
+        np.concatenate([p.candidates.positions for p in parts]),
+    )
+    images = None
+    if all(p.evidence.images is not None for p in parts):
+
+        def images(resolution: int) -> tuple[torch.Tensor, torch.Tensor]:
+            both = [p.evidence.images(resolution) for p in parts]
+            return tuple(torch.cat(side) for side in zip(*both, strict=True))
+
+    evidence = Evidence(
+        np.concatenate([p.evidence.query for p in parts]),
+        np.concatenate([p.evidence.reference for p in parts]),
+        sizes.pop(),
+        images,
+    )
+    return Lists(candidates, evidence, np.concatenate([p.share for p in parts]))
+
+
+def reordered(candidates: Candidates, scores: np.ndarray, offsets: np.ndarray | None = None) -> Candidates:
+    """The same candidates by new scores `(Q, K)`, best first; `offsets` `(Q, K, 2)` go with them."""
+    scores = np.asarray(scores, dtype=np.float32)
+    if scores.shape != candidates.scores.shape:
+        raise ValueError(f"scores must be {candidates.scores.shape}, one per candidate, got {scores.shape}")
+    order = np.argsort(-scores, axis=1, kind="stable")
+    if offsets is None:
+        offsets = candidates.offsets
+    return Candidates(
+        np.take_along_axis(candidates.indices, order, 1),
+        np.take_along_axis(scores, order, 1),
+        candidates.positions,
+        None if offsets is None else np.take_along_axis(np.asarray(offsets, np.float64), order[..., None], 1),
+    )
+
+
+def expanded(candidates: Candidates, evidence: Evidence, best: int = 5, extra: int = 20) -> Candidates:
+    """Lists made longer by the map neighbours of their best candidates.
+
+    The ceiling of a refinement is then no longer that of the search: a tile whose neighbour was found can be found.
+
+    Parameters
+    ----------
+    candidates
+        Lists of K.
+    evidence
+        Scores the neighbours by their cosine, as the search would have.
+    best
+        How many candidates of each list bring their neighbours: the tiles whose centre is less than 1.5 tile widths
+        away in both directions, eight on a seamless grid.
+    extra
+        How many are added to each list, those of the best candidates first. Where the neighbours do not suffice, the
+        next best of the search fill up.
+
+    Returns
+    -------
+    Lists of `min(K + extra, N)`, best cosine first.
+    """
+    evidence.check(candidates)
+    count, k = candidates.indices.shape
+    positions = candidates.positions
+    if positions is None:
+        raise ValueError("this set has no coordinates: candidates have no neighbours on a map")
+    length = min(k + extra, len(positions))
+    cosine = evidence.query @ evidence.reference.T
+    rows = np.arange(count)[:, None]
+    # how welcome a tile is: those of the list, then neighbours by the place of who brings them, then the rest
+    welcome = cosine.astype(np.float64)
+    for place in range(min(best, k) - 1, -1, -1):
+        apart = np.abs(positions[None] - candidates.xy[:, place, None]).max(-1)
+        welcome[(apart < 1.5 * evidence.tile_m) & (apart > 0)] = 10 + 10 * (best - place)
+    welcome += np.where(welcome >= 10, cosine, 0)
+    welcome[rows, candidates.indices] = 1e6
+    chosen = np.argpartition(-welcome, length - 1, axis=1)[:, :length]
+    scores = cosine[rows, chosen]
+    return reordered(Candidates(chosen.astype(np.int64), scores.astype(np.float32), positions), scores)

@@ -1,0 +1,261 @@
+"""Refiners that learn: one training for all networks, on lists whose answer is known."""
+
+import copy
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sarmatch.evaluation.trust import fit_temperature
+from sarmatch.files import write
+from sarmatch.progress import progress
+from sarmatch.refinement.correlation import surfaces
+from sarmatch.refinement.evidence import Evidence, Lists, reordered
+from sarmatch.refinement.networks import Batch, GraphNetwork, PointNetwork, PublishedNetwork, SurfaceNetwork
+from sarmatch.retrieval import Candidates
+
+#: Names to networks; they differ in who hears whom, and see the same.
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "mlp_without_xy": partial(PointNetwork, coordinates=False),
+    "mlp": PointNetwork,
+    "deepsets": partial(PointNetwork, layers=2, pooled=True),
+    "gnn_self_loops": partial(GraphNetwork, edges="none"),
+    "gnn": GraphNetwork,
+    "gnn_features": partial(GraphNetwork, edges="features"),
+    "attention": partial(GraphNetwork, edges="full"),
+    "gnn_random": partial(GraphNetwork, edges="random"),
+    "gnn_shuffled": partial(GraphNetwork, edges="shuffled"),
+    "gnn_angle": partial(GraphNetwork, edges="angle"),
+    "gnn_permuted": partial(GraphNetwork, permuted=True),
+    "cmpc": PublishedNetwork,
+    "surface": SurfaceNetwork,
+}
+CHUNK = 64  # lists that are scored at once
+
+
+class LearnedRefiner:
+    """A network over lists, trained and asked.
+
+    Parameters
+    ----------
+    name
+        A key of `NETWORKS`.
+    resolution
+        Pixels per tile of the correlation, for networks that look at it.
+    options
+        Passed to the network.
+
+    Attributes
+    ----------
+    network : Module or None
+        Made by `fit`, which knows the size of the embeddings.
+    none : float
+        Score of the answer "none of these", learned with the network.
+    temperature : float
+        What scores are divided by to become probabilities; 1 unless `fit` was given validation lists.
+    """
+
+    learns = True
+
+    def __init__(self, name: str, resolution: int = 25, **options: Any) -> None:
+        self.name, self.resolution, self.options = name, resolution, options
+        self.network: nn.Module | None = None
+        self.none, self.temperature = 0.0, 1.0
+
+    def fit(
+        self,
+        lists: Lists,
+        validation: Lists | None = None,
+        epochs: int = 20,
+        learning_rate: float = 1e-3,
+        batch_size: int = 64,
+        weight_decay: float = 0.05,
+        seed: int = 0,
+        report: Callable[[int, float, float], None] | None = None,
+    ) -> "LearnedRefiner":
+        """Learn from lists by listwise cross-entropy with soft targets.
+
+        The target of a candidate is the share of the query's ground it holds; what the list misses is the target of
+        "none of these". The truth is not forced into lists, and the order of nodes is drawn anew for every batch.
+
+        Parameters
+        ----------
+        lists
+            What is learned from: of an encoder that has not trained on this ground, else they look better than test
+            lists.
+        validation
+            Lists of other ground: chooses the epoch by recall@1, and fits the temperature. Without them the last epoch
+            stands.
+        epochs, learning_rate, batch_size, weight_decay
+            Of AdamW, the rate falling to zero by half a cosine.
+        seed
+            Of weights, order and dropout.
+        report
+            Called after every epoch with its number, loss and validation recall@1 (nan without validation).
+
+        Returns
+        -------
+        Itself.
+
+        Raises
+        ------
+        FloatingPointError
+            Where the loss is not finite.
+        """
+        torch.manual_seed(seed)
+        dim = lists.evidence.query.shape[1]
+        self.network = NETWORKS[self.name](dim, **self.options)
+        none = nn.Parameter(torch.zeros(()))
+        optimizer = torch.optim.AdamW([*self.network.parameters(), none], learning_rate, weight_decay=weight_decay)
+        count = len(lists.share)
+        steps = epochs * -(-count // batch_size)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        maps = self._surfaces(lists.candidates, lists.evidence)
+        best, kept = -1.0, None
+        for epoch in progress(range(epochs), desc=f"refiner {self.name}", unit="epoch"):
+            self.network.train()
+            total = 0.0
+            for rows in torch.randperm(count).split(batch_size):
+                batch, share = self._batch(lists.candidates, lists.evidence, rows, maps), torch.from_numpy(lists.share)
+                batch, share = shuffled(batch, share[rows])
+                logits = self.network(batch, seed=int(torch.randint(2**31, ())))
+                loss = listwise_loss(logits, none, share)
+                if not torch.isfinite(loss):
+                    raise FloatingPointError(
+                        f"the loss of refiner {self.name!r} is {loss.item()} in epoch {epoch + 1}; lower learning_rate"
+                    )
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+                total += loss.item() * len(rows)
+            self.none = none.item()
+            recall = float("nan")
+            if validation is not None:
+                recall = _recall_at_1(self.refine(validation.candidates, validation.evidence), validation)
+                if recall > best:
+                    best, kept = recall, (copy.deepcopy(self.network.state_dict()), self.none)
+            if report is not None:
+                report(epoch + 1, total / count, recall)
+        if kept is not None:
+            self.network.load_state_dict(kept[0])
+            self.none = kept[1]
+            logits = self.scores(validation.candidates, validation.evidence)
+            self.temperature = fit_temperature(_with_none(logits, self.none), _with_missing(validation.share))
+        self.network.eval()
+        return self
+
+    @torch.no_grad()
+    def scores(self, candidates: Candidates, evidence: Evidence, seed: int = 0) -> np.ndarray:
+        """Of every candidate in the order of its list, float32 `(Q, K)`."""
+        if self.network is None:
+            raise ValueError(f"refiner {self.name!r} has learned nothing yet: call fit, or load one")
+        evidence.check(candidates)
+        self.network.eval()
+        maps = self._surfaces(candidates, evidence)
+        rows = torch.arange(len(candidates.indices)).split(CHUNK)
+        parts = [self.network(self._batch(candidates, evidence, r, maps), seed=seed) for r in rows]
+        return torch.cat(parts).float().numpy() if parts else np.zeros(candidates.scores.shape, np.float32)
+
+    def refine(self, candidates: Candidates, evidence: Evidence, seed: int = 0) -> Candidates:
+        """The lists in a new order, best first, with the network's scores."""
+        return reordered(candidates, self.scores(candidates, evidence, seed))
+
+    def probabilities(self, candidates: Candidates) -> tuple[np.ndarray, np.ndarray]:
+        """From refined lists: `(Q, K)` of each candidate, `(Q,)` of none of them."""
+        logits = _with_none(candidates.scores, self.none) / self.temperature
+        share = np.exp(logits - logits.max(1, keepdims=True))
+        share /= share.sum(1, keepdims=True)
+        return share[:, :-1], share[:, -1]
+
+    def save(self, path: Path) -> None:
+        """Keep it as safetensors, with what is needed to make it again."""
+        about = {"name": self.name, "resolution": self.resolution, "options": self.options}
+        about |= {"none": self.none, "temperature": self.temperature}
+        state = {k: v.contiguous() for k, v in self.network.state_dict().items()}
+        write(path, lambda p: save_file(state, p, {"refiner": json.dumps(about)}))
+
+    @classmethod
+    def load(cls, path: Path) -> "LearnedRefiner":
+        """A refiner that `save` has kept."""
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["refiner"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        refiner = cls(about["name"], about["resolution"], **about["options"])
+        refiner.none, refiner.temperature = about["none"], about["temperature"]
+        dim = state["leave.weight"].shape[0] if refiner.name == "cmpc" else 0
+        dim = state["inputs.product.weight"].shape[1] if "inputs.product.weight" in state else dim
+        refiner.network = NETWORKS[refiner.name](dim, **refiner.options).eval()
+        refiner.network.load_state_dict(state)
+        return refiner
+
+    def _surfaces(self, candidates: Candidates, evidence: Evidence) -> Tensor | None:
+        if not getattr(NETWORKS[self.name], "needs_surface", False):
+            return None
+        parts = list(surfaces(candidates, evidence, self.resolution))
+        return torch.cat(parts)
+
+    @staticmethod
+    def _batch(candidates: Candidates, evidence: Evidence, rows: Tensor, maps: Tensor | None) -> Batch:
+        at = rows.numpy()
+        return Batch(
+            torch.from_numpy(candidates.scores[at]),
+            torch.from_numpy(evidence.query[at]),
+            torch.from_numpy(evidence.reference[candidates.indices[at]]),
+            torch.from_numpy(candidates.positions[candidates.indices[at]]),
+            evidence.tile_m,
+            None if maps is None else maps[rows],
+        )
+
+
+def listwise_loss(logits: Tensor, none: Tensor, share: Tensor) -> Tensor:
+    """Cross-entropy of lists `(Q, K)` and of "none of these" against shares of ground `(Q, K)`.
+
+    `-mean sum_k t_k log p_k` with `p` the softmax over the candidates and `none`, `t_k` the share of the query's ground
+    that candidate k holds, and for `none` the share that no candidate holds.
+    """
+    log_p = _with_none(logits, none).log_softmax(1)
+    return -(_with_missing(share) * log_p).sum(1).mean()
+
+
+def shuffled(batch: Batch, share: Tensor) -> tuple[Batch, Tensor]:
+    """The same lists with their nodes in another order, one for each list."""
+    order = torch.rand(share.shape).argsort(1)
+
+    def deal(values: Tensor | None) -> Tensor | None:
+        if values is None:
+            return None
+        index = order.view(*order.shape, *[1] * (values.ndim - 2)).expand_as(values)
+        return values.gather(1, index)
+
+    return batch._replace(**{f: deal(getattr(batch, f)) for f in ("score", "reference", "xy", "surface")}), deal(share)
+
+
+def _with_none(logits, none):
+    """Lists `(Q, K)` with the score of "none of these" behind them `(Q, K + 1)`."""
+    if isinstance(logits, Tensor):
+        return torch.cat([logits, torch.as_tensor(none).expand(len(logits), 1)], 1)
+    return np.concatenate([logits, np.full((len(logits), 1), none, logits.dtype)], 1)
+
+
+def _with_missing(share):
+    """Shares `(Q, K)` with what the list misses behind them `(Q, K + 1)`."""
+    rest = 1 - share.sum(1, keepdims=True)
+    if isinstance(share, Tensor):
+        return torch.cat([share, rest.clamp(min=0)], 1)
+    return np.concatenate([share, np.clip(rest, 0, None)], 1)
+
+
+def _recall_at_1(refined: Candidates, lists: Lists) -> float:
+    """Share of queries whose first answer holds as much of their ground as the best tile of the gallery would."""
+    best = lists.candidates.indices[np.arange(len(lists.share)), lists.share.argmax(1)]
+    # a list without the truth cannot be answered: its best candidate covers less than a quarter of the query
+    return float(((refined.indices[:, 0] == best) & (lists.share.max(1) >= 0.25)).mean())

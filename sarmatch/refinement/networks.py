@@ -1,0 +1,343 @@
+"""Networks that give every candidate of a list a score: all see the same node inputs, and differ in who hears whom."""
+
+import math
+from typing import NamedTuple, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.nn import MessagePassing
+from torch_geometric.utils import softmax
+
+from sarmatch.refinement.graphs import candidate_graphs
+
+WAVELENGTHS = (2.0, 4.0, 8.0, 16.0, 32.0)  # tile widths: from neighbours to a whole town
+
+
+class Batch(NamedTuple):
+    """Lists as a network sees them.
+
+    score `(Q, K)` is what the list came with; query `(Q, D)` and reference `(Q, K, D)` are embeddings; xy `(Q, K, 2)`
+    float64 metres; tile_m a tile's side; surface `(Q, K, S, S)` a correlation over all shifts, where asked for.
+    """
+
+    score: Tensor
+    query: Tensor
+    reference: Tensor
+    xy: Tensor
+    tile_m: float
+    surface: Tensor | None = None
+
+
+class NodeInputs(nn.Module):
+    """What every node knows of itself: `(Q, K)` candidates to `(Q, K, width)`.
+
+    Its score, and that relative to its list; learned projections of the product and of the absolute difference of the
+    two embeddings; and where it lies relative to the score-weighted middle of its list, in tile widths as sines and
+    cosines of several wavelengths.
+
+    Parameters
+    ----------
+    feature_dim
+        Of the embeddings.
+    width
+        Of the output.
+    coordinates
+        Whether it knows where it lies.
+    """
+
+    def __init__(self, feature_dim: int, width: int, coordinates: bool = True) -> None:
+        super().__init__()
+        self.coordinates = coordinates
+        self.product = nn.Linear(feature_dim, width // 2)
+        self.difference = nn.Linear(feature_dim, width // 2)
+        self.register_buffer("frequencies", 2 * math.pi / torch.tensor(WAVELENGTHS), persistent=False)
+        self.join = nn.Linear(2 + 2 * (width // 2) + 4 * len(WAVELENGTHS) * coordinates, width)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """`(Q, K, width)`."""
+        score = batch.score
+        relative = (score - score.mean(1, keepdim=True)) / (score.std(1, keepdim=True, correction=0) + 1e-6)
+        query = batch.query[:, None]
+        dim = query.shape[-1]
+        parts = [
+            torch.stack([score, relative], -1),
+            self.product(query * batch.reference * dim),  # entries of unit vectors are of size 1 / sqrt(dim)
+            self.difference((query - batch.reference).abs() * math.sqrt(dim)),
+        ]
+        if self.coordinates:
+            # centred before it is weighted: weights that miss one by 1e-7 move a northing of 5.7e6 m by half a metre
+            xy = batch.xy - batch.xy.mean(1, keepdim=True)
+            middle = (relative.softmax(1)[..., None] * xy).sum(1, keepdim=True)
+            place = ((xy - middle) / batch.tile_m).to(score.dtype)
+            angle = (place[..., None] * self.frequencies).flatten(2)
+            parts += [angle.sin(), angle.cos()]
+        return self.join(torch.cat(parts, -1))
+
+
+class Correction(nn.Module):
+    """Nodes `(Q, K, width)` and the scores they came with `(Q, K)` to new scores: at first the old ones, sharpened.
+
+    A refiner that has learned nothing leaves the order alone.
+    """
+
+    def __init__(self, width: int, sharpness: float = 10.0) -> None:
+        super().__init__()
+        self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, 1)
+        self.log_sharpness = nn.Parameter(torch.tensor(math.log(sharpness)))
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, score: Tensor) -> Tensor:
+        """`(Q, K)`."""
+        return self.log_sharpness.exp() * score + self.out(self.norm(x))[..., 0]
+
+
+class RelativeAttention(MessagePassing):
+    """Attention over edges whose displacement in tile widths speaks in both the weight and the message.
+
+    Vaswani et al., NeurIPS 2017, with relative positions in logits and values (Shaw et al., NAACL 2018), the logits'
+    as a small network of the displacement (Liu et al., Swin, ICCV 2021). A node with its own edge alone gets a linear
+    map of itself.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__(aggr="add", node_dim=0)
+        if width % heads:
+            raise ValueError(f"width is {width}, expected a multiple of heads = {heads}")
+        self.heads = heads
+        self.ask, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.out = nn.Linear(width, width)
+        self.bias = nn.Sequential(nn.Linear(3, 32), nn.ReLU(), nn.Linear(32, heads))
+        self.shift = nn.Linear(3, width)
+
+    def forward(self, x: Tensor, graph: Data) -> Tensor:
+        """Nodes `(N, width)` to `(N, width)`."""
+        ask, key, value = (m(x).view(len(x), self.heads, -1) for m in (self.ask, self.key, self.value))
+        edge = graph.edge_attr / (1 + graph.edge_attr[:, 2:])  # far is far: a town's width is not ten times a tile's
+        shift = self.shift(edge).view(len(edge), self.heads, -1)
+        heard = self.propagate(
+            graph.edge_index, ask=ask, key=key, value=value, bias=self.bias(edge), shift=shift, size=(len(x), len(x))
+        )
+        return self.out(heard.flatten(1))
+
+    def message(
+        self,
+        ask_i: Tensor,
+        key_j: Tensor,
+        value_j: Tensor,
+        bias: Tensor,
+        shift: Tensor,
+        index: Tensor,
+        size_i: Optional[int],  # noqa: UP045 - PyG reads this signature, and knows no unions
+    ) -> Tensor:
+        """What each edge brings `(E, heads, width / heads)`."""
+        logit = (ask_i * key_j).sum(-1) / math.sqrt(ask_i.shape[-1]) + bias
+        return softmax(logit, index, num_nodes=size_i)[..., None] * (value_j + shift)
+
+
+class GraphNetwork(nn.Module):
+    """Blocks of attention over a graph of the candidates, each followed by a perceptron per node.
+
+    Parameters
+    ----------
+    feature_dim, width, layers, heads
+        Of the embeddings, the nodes, and the blocks.
+    edges, k, reach
+        See `candidate_graphs`. `edges="none"` makes it a perceptron of exactly as many parameters.
+    coordinates
+        Whether node inputs tell where a node lies.
+    permuted
+        Control: positions are dealt out anew among the candidates of each list, in node inputs and edges alike.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        width: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        edges: str = "metres",
+        k: int = 8,
+        reach: float = 2.0,
+        coordinates: bool = True,
+        permuted: bool = False,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.edges, self.k, self.reach, self.permuted = edges, k, reach, permuted
+        self.inputs = NodeInputs(feature_dim, width, coordinates)
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "before_attention": nn.LayerNorm(width),
+                    "attention": RelativeAttention(width, heads),
+                    "perceptron": _perceptron(width, dropout),
+                }
+            )
+            for _ in range(layers)
+        )
+        self.score = Correction(width)
+
+    def forward(self, batch: Batch, seed: int = 0) -> Tensor:
+        """Scores `(Q, K)`; `seed` is that of random edges and permuted positions."""
+        if self.permuted:
+            order = torch.rand(batch.score.shape, generator=torch.Generator().manual_seed(seed)).argsort(1)
+            order = order[..., None].expand(-1, -1, 2).to(batch.xy.device)
+            batch = batch._replace(xy=batch.xy.gather(1, order))
+        graph = candidate_graphs(batch.xy, batch.reference, batch.tile_m, self.edges, self.k, self.reach, seed)
+        x = self.inputs(batch).flatten(0, 1)
+        for block in self.blocks:
+            x = x + block["attention"](block["before_attention"](x), graph)
+            x = x + block["perceptron"](x)
+        return self.score(x.view(*batch.score.shape, -1), batch.score)
+
+
+class PointNetwork(nn.Module):
+    """A perceptron for every candidate by itself; with `pooled`, DeepSets (Zaheer et al., NeurIPS 2017).
+
+    Parameters
+    ----------
+    feature_dim, width, layers
+        Of the embeddings and of the perceptron.
+    coordinates
+        Whether node inputs tell where a node lies.
+    pooled
+        Halfway through, mean and maximum over the list join every candidate.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        width: int = 128,
+        layers: int = 3,
+        coordinates: bool = True,
+        pooled: bool = False,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.inputs = NodeInputs(feature_dim, width, coordinates)
+        self.before = nn.ModuleList(_perceptron(width, dropout) for _ in range(layers))
+        self.join = nn.Linear(3 * width, width) if pooled else None
+        self.after = nn.ModuleList(_perceptron(width, dropout) for _ in range(layers if pooled else 0))
+        self.score = Correction(width)
+
+    def forward(self, batch: Batch, seed: int = 0) -> Tensor:
+        """Scores `(Q, K)`."""
+        x = self.inputs(batch)
+        for block in self.before:
+            x = x + block(x)
+        if self.join is not None:
+            context = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], -1)
+            x = self.join(torch.cat([x, context.expand(-1, x.shape[1], -1)], -1))
+        for block in self.after:
+            x = x + block(x)
+        return self.score(x, batch.score)
+
+
+class SurfaceNetwork(nn.Module):
+    """A small convolutional network that looks at the correlation of a query with the ground around each candidate.
+
+    Parameters
+    ----------
+    feature_dim
+        Of the embeddings; unused, the pixels speak.
+    width
+        Channels.
+    """
+
+    needs_surface = True
+
+    def __init__(self, feature_dim: int, width: int = 32, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.look = nn.Sequential(
+            nn.Conv2d(2, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.ReLU(),
+        )
+        self.join = nn.Sequential(nn.Linear(4 * width + 3, 64), nn.ReLU(), nn.Dropout(dropout))
+        self.score = Correction(64)
+
+    def forward(self, batch: Batch, seed: int = 0) -> Tensor:
+        """Scores `(Q, K)`."""
+        surface = batch.surface.flatten(0, 1)[:, None]
+        peak = batch.surface.amax((2, 3))
+        sharp = (surface - surface.mean((2, 3), keepdim=True)) / (surface.std((2, 3), keepdim=True) + 1e-6)
+        seen = self.look(torch.cat([10 * surface, sharp], 1))
+        pooled = torch.cat([seen.mean((2, 3)), seen.amax((2, 3))], 1).view(*batch.score.shape, -1)
+        beside = (peak - peak.mean(1, keepdim=True)) / (peak.std(1, keepdim=True, correction=0) + 1e-6)
+        numbers = torch.stack([batch.score, 10 * peak, beside], -1)
+        return self.score(self.join(torch.cat([pooled, numbers], -1)), batch.score)
+
+
+class PublishedNetwork(nn.Module):
+    """The attention graph network of CMPC (Li et al., IEEE JSTARS 16, 2023), from its description.
+
+    A node is the query's embedding beside the candidate's; blocks of masked dot-product attention and of residual
+    convolutions of width one with instance norm over the list; a node's score is the cosine of the query and of the
+    refined node. Edges are, as in the released configs, nearest neighbours in the embedding.
+
+    Parameters
+    ----------
+    feature_dim, width, layers, k
+        2048, 2048, 4 and 5 as published, then with 75 million parameters.
+    edges
+        See `candidate_graphs`.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        width: int = 128,
+        layers: int = 4,
+        k: int = 5,
+        edges: str = "features",
+        temperature: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.k, self.edges, self.temperature = k, edges, temperature
+        self.enter = nn.Linear(2 * feature_dim, width)
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    **{name: nn.Linear(width, width) for name in ("ask", "key", "value")},
+                    "first": nn.Linear(width, width),
+                    "second": nn.Linear(width, width),
+                }
+            )
+            for _ in range(layers)
+        )
+        self.leave = nn.Linear(width, feature_dim)
+
+    def forward(self, batch: Batch, seed: int = 0) -> Tensor:
+        """Scores `(Q, K)`."""
+        query = batch.query[:, None].expand_as(batch.reference)
+        x = self.enter(torch.cat([query, batch.reference], -1))
+        graph = candidate_graphs(batch.xy, batch.reference, batch.tile_m, self.edges, self.k)
+        count, size, width = x.shape
+        speaker, listener = graph.edge_index
+        mask = torch.zeros(count, size, size, dtype=torch.bool, device=x.device)
+        mask[listener // size, listener % size, speaker % size] = True
+        for block in self.blocks:
+            heard = F.scaled_dot_product_attention(block["ask"](x), block["key"](x), block["value"](x), mask)
+            x = _over_list(x + heard)
+            x = _over_list(x + block["second"](_over_list(block["first"](x)).relu()))
+        return F.cosine_similarity(batch.query[:, None], self.leave(x), dim=-1) / self.temperature
+
+
+def _over_list(x: Tensor) -> Tensor:
+    """Instance norm over the candidates of a list; of a single one there is nothing to compare with."""
+    if x.shape[1] == 1:
+        return x
+    return (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+
+
+def _perceptron(width: int, dropout: float) -> nn.Sequential:
+    """The part of a block that each node goes through alone."""
+    return nn.Sequential(
+        nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
+    )

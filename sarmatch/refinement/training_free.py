@@ -1,0 +1,313 @@
+"""Refiners without training: a new score for every candidate from what the search already knew, or from pixels.
+
+Each has a few numbers to choose; `fit` tries a short list of choices on lists whose answer is known, as a learned
+refiner would learn from them, so that none is compared at a setting it had no chance to improve.
+"""
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sarmatch.refinement.correlation import peaks, surfaces
+from sarmatch.refinement.evidence import Evidence, Lists, reordered
+from sarmatch.retrieval import Candidates
+
+#: Scores `(Q, K)`, and offsets in metres `(Q, K, 2)` or None.
+Scored = tuple[np.ndarray, np.ndarray | None]
+
+
+def coarse(candidates: Candidates, evidence: Evidence) -> Scored:
+    """The search as it is."""
+    return candidates.scores, None
+
+
+def query_expansion(candidates: Candidates, evidence: Evidence, alpha: float = 3.0, best: int = 5) -> Scored:
+    """Alpha query expansion (Radenovic et al., TPAMI 2019): the query moves towards its best candidates.
+
+    `q' = q + sum over the best of s^alpha r`, then cosines anew. Across modalities it mixes optical features into a SAR
+    query.
+    """
+    first, weight = candidates.indices[:, :best], candidates.scores[:, :best].clip(min=0) ** alpha
+    moved = evidence.query + (weight[..., None] * evidence.reference[first]).sum(1)
+    moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+    return _cosines(moved, candidates, evidence), None
+
+
+def super_global(candidates: Candidates, evidence: Evidence, best: int = 9, beta: float = 0.15) -> Scored:
+    """SuperGlobal's re-ranking (Shao et al., ICCV 2023).
+
+    Every candidate becomes the mean of itself and its nearest in the list, those weighted by `beta`; the query becomes
+    the maximum over itself and its best candidates, entry by entry. The new score is the mean of the two cosines, of
+    the old query with new candidates and of the new query with old ones.
+    """
+    listed = evidence.reference[candidates.indices]
+    count, k, _ = listed.shape
+    alike = np.einsum("qid,qjd->qij", listed, listed)
+    best = min(best, k)
+    nearest = np.argpartition(-alike, best - 1, axis=2)[:, :, :best]
+    weight = np.zeros_like(alike)
+    np.put_along_axis(weight, nearest, beta, axis=2)
+    weight[:, np.arange(k), np.arange(k)] = 1.0
+    refined = np.einsum("qij,qjd->qid", weight, listed) / weight.sum(2, keepdims=True)
+    refined /= np.linalg.norm(refined, axis=2, keepdims=True)
+    moved = np.maximum(evidence.query, evidence.reference[candidates.indices[:, :best]].max(1))
+    moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+    first = np.einsum("qd,qkd->qk", evidence.query, refined)
+    return (first + _cosines(moved, candidates, evidence)) / 2, None
+
+
+def diffusion(candidates: Candidates, evidence: Evidence, k: int = 10, alpha: float = 0.9) -> Scored:
+    """Diffusion over the graph of all references (Zhou et al., NIPS 2003; Iscen et al., CVPR 2017).
+
+    `f = (1 - alpha) (I - alpha D^-1/2 A D^-1/2)^-1 y`, with `A` the cosines cubed between mutual k nearest references,
+    and `y` those of the query with its k nearest. Solved exactly, once for all queries.
+    """
+    alike = _nearest_only((evidence.reference @ evidence.reference.T).astype(np.float64), k, own=False)
+    alike = np.minimum(alike, alike.T)
+    degree = alike.sum(1).clip(min=1e-12)
+    walk = alike / np.sqrt(degree[:, None] * degree)
+    start = _nearest_only((evidence.query @ evidence.reference.T).astype(np.float64), k, own=True)
+    spread = (1 - alpha) * np.linalg.solve(np.eye(len(walk)) - alpha * walk, start.T).T
+    # where diffusion does not reach, the search decides, far below
+    spread = np.take_along_axis(spread, candidates.indices, 1)
+    return spread + 1e-6 * candidates.scores, None
+
+
+def k_reciprocal(candidates: Candidates, evidence: Evidence, k1: int = 20, k2: int = 6, weight: float = 0.3) -> Scored:
+    """Re-ranking by k-reciprocal neighbours (Zhong et al., CVPR 2017) over queries and references together.
+
+    Each patch is described by its k1-reciprocal nearest neighbours, those of which that share two thirds of theirs with
+    it bring them along; descriptions are averaged over the k2 nearest. The score is minus
+    `(1 - weight) Jaccard + weight d`, with `d` the squared Euclidean distance divided by the largest of each row.
+    """
+    both = np.concatenate([evidence.query, evidence.reference]).astype(np.float64)
+    distance = (2 - 2 * both @ both.T).clip(min=0)
+    distance = distance / distance.max(1, keepdims=True)
+    total = len(both)
+    order = np.argsort(distance, axis=1, kind="stable")
+
+    def reciprocal(k: int) -> np.ndarray:
+        near = np.zeros((total, total), bool)
+        np.put_along_axis(near, order[:, : k + 1], True, axis=1)
+        return near & near.T
+
+    near, half = reciprocal(k1), reciprocal(int(np.around(k1 / 2)))
+    shared = half.astype(np.float32) @ near.T.astype(np.float32)  # [j, i]: how many of j's are also i's
+    brings = near & (2 / 3 * half.sum(1) < shared.T)
+    members = near | (brings.astype(np.float32) @ half.astype(np.float32) > 0)
+    described = np.where(members, np.exp(-distance), 0.0)
+    described /= described.sum(1, keepdims=True)
+    if k2 > 1:
+        described = described[order[:, :k2]].mean(1)
+    count = len(evidence.query)
+    rows = np.arange(count)
+    shared_mass = np.empty(candidates.scores.shape)
+    for place, listed in enumerate(candidates.indices.T):
+        shared_mass[:, place] = np.minimum(described[rows], described[count + listed]).sum(1)
+    jaccard = 1 - shared_mass / (2 - shared_mass)
+    own = distance[rows[:, None], count + candidates.indices]
+    return -((1 - weight) * jaccard + weight * own), None
+
+
+def graph_reranking(candidates: Candidates, evidence: Evidence, k1: int = 26, k2: int = 7, rounds: int = 2) -> Scored:
+    """Parameter-free graph re-ranking (Zhang et al., arXiv 2012.07620) over queries and references together.
+
+    A patch is described by which patches are its k1 nearest, averaged with its mirror; twice, it becomes the sum over
+    its k2 nearest weighted by their squared cosines. The score is the cosine of descriptions.
+    """
+    both = np.concatenate([evidence.query, evidence.reference]).astype(np.float64)
+    cosine = both @ both.T
+    total = len(both)
+    order = np.argsort(-cosine, axis=1, kind="stable")
+    adjacent = np.zeros((total, total))
+    np.put_along_axis(adjacent, order[:, :k1], 1.0, axis=1)
+    described = (adjacent + adjacent.T) / 2
+    spread = np.zeros((total, total))
+    first = order[:, :k2]
+    np.put_along_axis(spread, first, np.take_along_axis(cosine, first, 1) ** 2, axis=1)
+    for _ in range(rounds):
+        described = spread @ described
+        described /= np.linalg.norm(described, axis=1, keepdims=True)
+    count = len(evidence.query)
+    scores = described[:count] @ described[count:].T
+    return np.take_along_axis(scores, candidates.indices, 1), None
+
+
+def geographic_vote(
+    candidates: Candidates, evidence: Evidence, weight: float = 0.25, temperature: float = 0.1
+) -> Scored:
+    """Every candidate is joined by its neighbours on the ground.
+
+    `e_k + weight sum_j e_j` with `e = exp(s / temperature)`, over all tiles of the gallery whose centre lies less than
+    1.5 tile widths away in both directions: eight on a seamless grid.
+    """
+    near = _apart(candidates.positions, candidates.positions, evidence.tile_m)
+    near = (near.max(-1) < 1.5) & (near.max(-1) > 0)
+    cosine = (evidence.query @ evidence.reference.T).astype(np.float64)
+    voice = np.exp((cosine - cosine.max(1, keepdims=True)) / temperature)
+    joined = np.log(voice + weight * voice @ near.T)
+    return np.take_along_axis(joined, candidates.indices, 1), None
+
+
+def matched_filter(
+    candidates: Candidates, evidence: Evidence, steps: int = 8, power: float = 1.0, prior: float = 0.5
+) -> Scored:
+    """Where would the query have to lie to explain its similarities, if these follow the overlap?
+
+    For every place p within half a tile of a candidate, on a lattice of `steps` per tile: `sum_k o_k(p) t_k` divided by
+    `sqrt(sum_k o_k(p)^2)`, with `o_k(p)` the share that tile k of the gallery holds of a query at p, raised to `power`,
+    and `t_k` the cosine minus the query's mean over the gallery. A candidate scores its best place, plus `prior` times
+    its own cosine; the place is its offset.
+    """
+    positions = candidates.positions
+    cosine = (evidence.query @ evidence.reference.T).astype(np.float64)
+    raised = cosine - cosine.mean(1, keepdims=True)
+    line = np.arange(-steps // 2, steps // 2 + 1) / steps
+    lattice = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)  # tile widths
+    best = np.full((len(cosine), len(positions)), -np.inf)
+    where = np.zeros(best.shape, np.int64)
+    for number, shift in enumerate(lattice):
+        apart = _apart(positions + shift * evidence.tile_m, positions, evidence.tile_m)
+        share = np.clip(1 - apart, 0, None).prod(-1) ** power  # [place, tile]
+        fit = raised @ (share / np.linalg.norm(share, axis=1, keepdims=True).clip(min=1e-12)).T
+        better = fit > best
+        best[better] = fit[better]
+        where[better] = number
+    rows = np.arange(len(cosine))[:, None]
+    offsets = lattice[where[rows, candidates.indices]] * evidence.tile_m
+    return best[rows, candidates.indices] + prior * candidates.scores, offsets
+
+
+def interpolated_map(
+    candidates: Candidates, evidence: Evidence, steps: int = 8, prior: float = 0.5, whitening: float = 0.0
+) -> Scored:
+    """The query against what the map's embedding would be between the tiles.
+
+    At a place p it is taken for the mean of the tiles' embeddings, weighted by the share `o_k(p)` that each holds of a
+    patch at p, brought back to length one. A candidate scores the highest cosine of the query with any place within
+    half a tile of it, on a lattice of `steps` per tile, plus `prior` times its own; the place is its offset.
+
+    With `whitening` w, embeddings are centred, each modality on its own mean, and their principal directions in the
+    gallery divided by their standard deviation to the power w.
+    """
+    query, reference = evidence.query.astype(np.float64), evidence.reference.astype(np.float64)
+    if whitening:
+        _, spread, directions = np.linalg.svd(reference - reference.mean(0), full_matrices=False)
+        turn = directions.T * (spread / spread[0]).clip(min=1e-6) ** -whitening
+        query, reference = (_unit((z - z.mean(0)) @ turn) for z in (query, reference))
+    positions = candidates.positions
+    line = np.arange(-steps // 2, steps // 2 + 1) / steps
+    lattice = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)  # tile widths
+    best = np.full((len(query), len(positions)), -np.inf)
+    where = np.zeros(best.shape, np.int64)
+    for number, shift in enumerate(lattice):
+        share = np.clip(1 - _apart(positions + shift * evidence.tile_m, positions, evidence.tile_m), 0, None).prod(-1)
+        cosine = query @ _unit(share @ reference).T
+        better = cosine > best
+        best[better], where[better] = cosine[better], number
+    rows = np.arange(len(query))[:, None]
+    own = (query @ reference.T)[rows, candidates.indices]
+    offsets = lattice[where[rows, candidates.indices]] * evidence.tile_m
+    return best[rows, candidates.indices] + prior * own, offsets
+
+
+def correlation(
+    candidates: Candidates, evidence: Evidence, best: int = 50, resolution: int = 50, weight: float = 0.1
+) -> Scored:
+    """Dense correlation of gradient channels in the first tiles (CFOG; Ye et al., 2019).
+
+    A candidate scores the highest correlation of the query with the ground around it, plus `weight` times its cosine;
+    where the peak lies is its offset. Candidates behind the first `best` stay behind, in their order.
+    """
+    first = Candidates(candidates.indices[:, :best], candidates.scores[:, :best], candidates.positions)
+    parts = [peaks(surface, evidence.tile_m) for surface in surfaces(first, evidence, resolution)]
+    scores = candidates.scores.astype(np.float64) - 10
+    offsets = np.zeros((*scores.shape, 2))
+    scores[:, :best] = np.concatenate([value for value, _ in parts]) + weight * first.scores
+    offsets[:, :best] = np.concatenate([place for _, place in parts])
+    return scores, offsets
+
+
+class Method(NamedTuple):
+    """A function, and the values of its options among which `fit` chooses."""
+
+    score: Callable[..., Scored]
+    choices: dict[str, tuple]
+
+
+METHODS: dict[str, Method] = {
+    "coarse": Method(coarse, {}),
+    "query_expansion": Method(query_expansion, {"alpha": (1.0, 3.0), "best": (1, 3, 10)}),
+    "k_reciprocal": Method(k_reciprocal, {"k1": (10, 20), "k2": (3, 6), "weight": (0.3, 0.6)}),
+    "super_global": Method(super_global, {"best": (3, 9), "beta": (0.15, 0.5)}),
+    "diffusion": Method(diffusion, {"k": (5, 10, 20), "alpha": (0.5, 0.9)}),
+    "graph_reranking": Method(graph_reranking, {"k1": (10, 26), "k2": (3, 7)}),
+    "geographic_vote": Method(geographic_vote, {"weight": (0.1, 0.25, 0.5), "temperature": (0.05, 0.1, 0.2)}),
+    "matched_filter": Method(matched_filter, {"power": (0.5, 1.0, 2.0), "prior": (0.0, 0.5, 2.0)}),
+    "interpolated_map": Method(interpolated_map, {"prior": (0.0, 0.5, 1.0), "whitening": (0.0, 0.25, 0.5)}),
+    "correlation": Method(correlation, {"weight": (0.0, 0.1, 0.3)}),
+}
+
+
+class TrainingFreeRefiner:
+    """A function of list and evidence, with the interface of a learned refiner.
+
+    Parameters
+    ----------
+    name
+        A key of `METHODS`.
+    options
+        Of the function; `fit` leaves those that are given here alone.
+    """
+
+    learns = False
+
+    def __init__(self, name: str, **options: Any) -> None:
+        self.name, self.given, self.options = name, options, options
+
+    def fit(self, lists: Lists, validation: Lists | None = None, **unused: Any) -> "TrainingFreeRefiner":
+        """Choose options by recall@1, on `validation` lists if there are any; ties go to the earlier choice."""
+        judge = validation or lists
+        free = {name: values for name, values in METHODS[self.name].choices.items() if name not in self.given}
+        truth = judge.share.argmax(1)
+        best = -1.0
+        for values in product(*free.values()):
+            options = {**self.given, **dict(zip(free, values, strict=True))}
+            scores, _ = METHODS[self.name].score(judge.candidates, judge.evidence, **options)
+            hits = float(((scores.argmax(1) == truth) & (judge.share.max(1) >= 0.25)).mean())
+            if hits > best:
+                best, self.options = hits, options
+        return self
+
+    def refine(self, candidates: Candidates, evidence: Evidence, seed: int = 0) -> Candidates:
+        """The lists in a new order, best first."""
+        evidence.check(candidates)
+        return reordered(candidates, *METHODS[self.name].score(candidates, evidence, **self.options))
+
+
+def _cosines(queries: np.ndarray, candidates: Candidates, evidence: Evidence) -> np.ndarray:
+    return np.take_along_axis(queries @ evidence.reference.T, candidates.indices, 1)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(min=1e-12)
+
+
+def _nearest_only(cosine: np.ndarray, k: int, own: bool) -> np.ndarray:
+    """Cosines cubed of the k nearest in each row, 0 elsewhere; without `own` the diagonal does not count."""
+    if not own:
+        np.fill_diagonal(cosine, -np.inf)
+    k = min(k, cosine.shape[1] - (not own))
+    chosen = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
+    kept = np.zeros_like(cosine)
+    np.put_along_axis(kept, chosen, np.take_along_axis(cosine, chosen, 1).clip(min=0) ** 3, axis=1)
+    return kept
+
+
+def _apart(a: np.ndarray | None, b: np.ndarray | None, tile_m: float) -> np.ndarray:
+    """Distance on each axis in tile widths `(A, B, 2)`."""
+    if a is None or b is None:
+        raise ValueError("this set has no coordinates: candidates have no neighbours on a map")
+    return np.abs(np.asarray(a)[:, None] - np.asarray(b)[None]) / tile_m
