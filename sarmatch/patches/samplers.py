@@ -1,8 +1,8 @@
 """Which pairs of an epoch meet in one batch.
 
 A batch is where a pair finds its negatives. Drawn at random they are mostly easy; drawn from nearby ground or from
-what looks alike they are hard. In all but `random`, no two pairs of a batch share ground, so that none is a false
-negative.
+what looks alike they are hard. In all but `random` and `cluster`, no two pairs of a batch share ground, so that none is
+a false negative.
 """
 
 from collections.abc import Callable
@@ -32,6 +32,7 @@ class Sampler(NamedTuple):
     group: int = 1  # pairs per seed, the seed included
     pool: int = 0  # of how many nearest the company is drawn
     nearness: Callable[[Drawn], Callable[[int], np.ndarray]] | None = None  # of all pairs to one; small is near
+    shares: bool = False  # whether pairs of a batch may share ground
 
 
 def _in_metres(drawn: Drawn) -> Callable[[int], np.ndarray]:
@@ -48,6 +49,7 @@ SAMPLERS: dict[str, Sampler | None] = {
     "random": None,
     "distinct": Sampler("no two pairs of a batch share ground"),
     "neighbour": Sampler("sixteen at a time from the same quarter, nearest in metres", 16, 32, _in_metres),
+    "cluster": Sampler("eight at a time from one spot, on shared ground: lists for a refiner", 8, 16, _in_metres, True),
     "similarity": Sampler("half of the 64 that look most alike to a seed, as Sample4Geo", 32, 64, _in_features),
     "mined": Sampler("half at random, and for each a hard one of its 100 nearest, as VIGOR", 2, 100, _in_features),
 }
@@ -118,7 +120,7 @@ def _fill(
         if not len(candidates):
             return None
         seed = int(rng.choice(candidates))
-        _take(seed, batch, allowed, drawn)
+        _take(seed, batch, allowed, drawn, sampler.shares)
         if nearness is None:
             continue
         company = np.flatnonzero(allowed)
@@ -127,14 +129,17 @@ def _fill(
         left = min(sampler.group - 1, batch_size - len(batch))
         for other in rng.permutation(near[np.isfinite(nearness(seed)[near])]):
             if left and allowed[other]:
-                _take(int(other), batch, allowed, drawn)
+                _take(int(other), batch, allowed, drawn, sampler.shares)
                 left -= 1
     return np.array(batch)
 
 
-def _take(pair: int, batch: list[int], allowed: np.ndarray, drawn: Drawn) -> None:
-    """Put a pair into the batch; what shares ground with either of its patches is no longer allowed."""
+def _take(pair: int, batch: list[int], allowed: np.ndarray, drawn: Drawn, shares: bool) -> None:
+    """Put a pair into the batch; itself, and what may not share its ground, is no longer allowed."""
     batch.append(pair)
+    allowed[pair] = False
+    if shares:
+        return
     corners, area = drawn.place[:, :4].reshape(-1, 2, 2), drawn.place[:, 4]
     apart = np.abs(corners[:, :, None] - corners[pair][None, None]).max(-1) >= drawn.size  # (N, 2, 2)
     allowed &= (area != area[pair]) | apart.all((1, 2))

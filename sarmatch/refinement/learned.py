@@ -69,6 +69,10 @@ class LearnedRefiner:
         self.network: nn.Module | None = None
         self.none, self.temperature = 0.0, 1.0
 
+    def build(self, feature_dim: int) -> nn.Module:
+        """An untrained network for embeddings of `feature_dim` numbers."""
+        return NETWORKS[self.name](feature_dim, **self.options)
+
     def fit(
         self,
         lists: Lists,
@@ -111,7 +115,7 @@ class LearnedRefiner:
         """
         torch.manual_seed(seed)
         dim = lists.evidence.query.shape[1]
-        self.network = NETWORKS[self.name](dim, **self.options)
+        self.network = self.build(dim)
         none = nn.Parameter(torch.zeros(()))
         optimizer = torch.optim.AdamW([*self.network.parameters(), none], learning_rate, weight_decay=weight_decay)
         count = len(lists.share)
@@ -193,7 +197,7 @@ class LearnedRefiner:
         refiner.none, refiner.temperature = about["none"], about["temperature"]
         dim = state["leave.weight"].shape[0] if refiner.name == "cmpc" else 0
         dim = state["inputs.product.weight"].shape[1] if "inputs.product.weight" in state else dim
-        refiner.network = NETWORKS[refiner.name](dim, **refiner.options).eval()
+        refiner.network = refiner.build(dim).eval()
         refiner.network.load_state_dict(state)
         return refiner
 
@@ -228,7 +232,7 @@ def listwise_loss(logits: Tensor, none: Tensor, share: Tensor) -> Tensor:
 
 def shuffled(batch: Batch, share: Tensor) -> tuple[Batch, Tensor]:
     """The same lists with their nodes in another order, one for each list."""
-    order = torch.rand(share.shape).argsort(1)
+    order = torch.rand(share.shape, device=share.device).argsort(1)
 
     def deal(values: Tensor | None) -> Tensor | None:
         if values is None:

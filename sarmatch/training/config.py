@@ -10,7 +10,8 @@ Protocol = Literal["same_area", "cross_area"]
 Kind = Literal["aligned", "arbitrary"]
 
 
-_ADDED = ("fold",)
+#: Fields younger than the first recorded runs; left at their default they do not change a key.
+_ADDED = ("fold", "refiner", "refiner_options", "refiner_weight")
 
 
 class Config(BaseModel):
@@ -46,6 +47,10 @@ class Config(BaseModel):
     alignment_weight: float = Field(0.1, ge=0)
     alignment_warmup: float = Field(0.25, ge=0, le=1, description="share of the steps over which its weight rises")
 
+    refiner: str = Field("none", description="trained along with the encoder, on the lists that a batch makes")
+    refiner_options: dict[str, Any] = Field(default_factory=dict)
+    refiner_weight: float = Field(1.0, ge=0, description="of its loss beside the encoder's")
+
     epochs: int = Field(10, ge=1)
     pairs_per_epoch: int = Field(4096, ge=1)
     batch_size: int = Field(128, ge=2)
@@ -74,7 +79,9 @@ class Config(BaseModel):
     floor_options: dict[str, Any] = Field(default_factory=dict)
     seed: int = Field(0, ge=0)
 
-    @field_validator("encoder_options", "loss_options", "auxiliary", "alignment_options", "floor_options")
+    @field_validator(
+        "encoder_options", "loss_options", "auxiliary", "alignment_options", "refiner_options", "floor_options"
+    )
     @classmethod
     def _in_order(cls, options: dict[str, Any]) -> dict[str, Any]:
         return dict(sorted(options.items()))  # equal configs have equal keys, however their options were written
@@ -97,8 +104,8 @@ class Config(BaseModel):
     @property
     def key(self) -> str:
         """Eight letters that stand for everything that shapes the numbers."""
-        # a field added later does not rename the runs made before it
-        unset = {name for name in _ADDED if getattr(self, name) == type(self).model_fields[name].default}
+        defaults = {name: type(self).model_fields[name].get_default(call_default_factory=True) for name in _ADDED}
+        unset = {name for name, default in defaults.items() if getattr(self, name) == default}
         return hashlib.sha256(self.model_dump_json(exclude={"workers"} | unset).encode()).hexdigest()[:8]
 
 

@@ -34,6 +34,8 @@ from sarmatch.patches import (
 )
 from sarmatch.patches.transforms import augment
 from sarmatch.progress import progress
+from sarmatch.refinement.learned import NETWORKS, LearnedRefiner, listwise_loss, shuffled
+from sarmatch.refinement.networks import Batch
 from sarmatch.scenes.scene import Scene
 from sarmatch.training.config import Config
 from sarmatch.training.files import load_training_state, save_training_state
@@ -41,6 +43,8 @@ from sarmatch.training.sharpness import climb, descend
 
 STATE = "training.safetensors"
 WEIGHTS = "model.safetensors"
+REFINER = "refiner.safetensors"
+FAR = 1e6  # pixels between areas
 HISTORY = "history.csv"
 COLLAPSED = 1e-3  # variance of unit vectors at cosines of 0.999; untrained encoders have 0.07 and more
 MEASURED = 500  # patches per modality whose exact distance is taken every epoch
@@ -171,6 +175,8 @@ def train(config: Config, scene: Scene, folder: Path, report: Report = print_epo
         if accelerator.is_main_process:
             if row[config.select] > max((r[config.select] for r in history[:-1]), default=-math.inf):
                 write(folder / WEIGHTS, lambda p: save_weights(plain.encoder, p))
+                if plain.refining is not None:
+                    plain.refining.save(folder / REFINER)
             table = pd.DataFrame(history)
             write(folder / HISTORY, lambda p, t=table: t.to_csv(p, index=False))
             save_training_state(folder / STATE, parts, history=history)
@@ -197,6 +203,11 @@ class Learner(nn.Module):
         self.loss = create_loss(config.loss, dim, **config.loss_options)
         self.auxiliary = nn.ModuleDict({name: create_loss(name, dim) for name in config.auxiliary})
         self.weights = config.auxiliary
+        self.refining = None
+        if config.refiner != "none":
+            if config.refiner not in NETWORKS:
+                raise ValueError(f"refiner {config.refiner!r} does not learn; those that do are {sorted(NETWORKS)}")
+            self.refining = RefinerLoss(config, dim, size)
 
     def forward(
         self, query: torch.Tensor, reference: torch.Tensor, place: torch.Tensor
@@ -209,7 +220,45 @@ class Learner(nn.Module):
         loss = self.loss(query, reference, **main)
         for name, auxiliary in self.auxiliary.items():
             loss = loss + self.weights[name] * auxiliary(query, reference, **context)
+        if self.refining is not None:
+            loss = loss + self.refining(query, reference, place)
         return loss, query, reference
+
+
+class RefinerLoss(nn.Module):
+    """The loss of a refiner that learns along with the encoder: the references of a batch are every query's list.
+
+    Both learn from it. Neighbours have to meet in a batch for a graph to have edges: `sampler="cluster"`.
+    """
+
+    def __init__(self, config: Config, dim: int, size: int) -> None:
+        super().__init__()
+        self.size, self.weight = size, config.refiner_weight
+        self.about = LearnedRefiner(config.refiner, **config.refiner_options)
+        self.network = self.about.build(dim)
+        self.none = nn.Parameter(torch.zeros(()))
+
+    def forward(self, query: torch.Tensor, reference: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        """Weighted listwise loss of embeddings `(B, D)` and places `(B, 5)` in pixels."""
+        count = len(query)
+        row, column, area = (place[:, i].double() for i in (2, 3, 4))
+        xy = torch.stack([column + area * FAR, -row], 1)  # other areas are out of sight
+        lists = Batch(
+            query @ reference.T,
+            query,
+            reference.expand(count, -1, -1),
+            xy.expand(count, -1, -1),
+            float(self.size),
+        )
+        share = pair_overlap(place, self.size)
+        share = share / share.sum(1, keepdim=True).clamp(min=1)  # references of a batch may overlap each other
+        lists, share = shuffled(lists, share.to(query.dtype))
+        return self.weight * listwise_loss(self.network(lists), self.none, share)
+
+    def save(self, path: Path) -> None:
+        """As `LearnedRefiner.load` takes it."""
+        self.about.network, self.about.none = self.network, self.none.item()
+        self.about.save(path)
 
 
 def gather(values: torch.Tensor) -> torch.Tensor:

@@ -15,11 +15,12 @@ from sarmatch.evaluation import block_ids, bootstrap_mean, localization_errors, 
 from sarmatch.files import write, write_json
 from sarmatch.home import runs_dir
 from sarmatch.patches import PatchImages, positions, protocols_of, search_task
+from sarmatch.refinement import LearnedRefiner
 from sarmatch.retrieval import MapIndex
 from sarmatch.scenes import Scene, load_scene
 from sarmatch.training.config import Config
 from sarmatch.training.files import describe_environment
-from sarmatch.training.loop import WEIGHTS, Report, load_weights, print_epoch, train
+from sarmatch.training.loop import REFINER, WEIGHTS, Report, load_weights, print_epoch, train
 
 MEASURES = ("recall@1", "recall@5", "recall@10", "recall@1%", "hit_rate", "median_m")
 TOP = 10  # candidates kept per query in a run's results
@@ -58,6 +59,21 @@ class Run:
         if encoder.trainable:
             load_weights(encoder, self.path / WEIGHTS)
         return encoder.eval()
+
+    @cached_property
+    def refiner(self) -> LearnedRefiner:
+        """The refiner that was trained along with the encoder.
+
+        Raises
+        ------
+        FileNotFoundError
+            Where the run trained none.
+        """
+        if not (self.path / REFINER).is_file():
+            raise FileNotFoundError(
+                f"{self.path.name}: this run trained no refiner; its config has {self.config.refiner!r}"
+            )
+        return LearnedRefiner.load(self.path / REFINER)
 
     @property
     def summary(self) -> pd.DataFrame:

@@ -25,7 +25,7 @@ def shares_ground(place: np.ndarray, i: int, j: int) -> bool:
     return any(np.abs(place[i, a : a + 2] - place[j, b : b + 2]).max() < SIZE for a in (0, 2) for b in (0, 2))
 
 
-@pytest.mark.parametrize("name", [n for n in SAMPLERS if n != "random"])
+@pytest.mark.parametrize("name", [n for n in SAMPLERS if n not in ("random", "cluster")])
 @pytest.mark.parametrize("seed", range(3))
 def test_no_two_pairs_of_a_batch_share_ground(name, seed):
     pairs = drawn(seed=seed)
@@ -37,12 +37,17 @@ def test_no_two_pairs_of_a_batch_share_ground(name, seed):
         assert not any(shares_ground(pairs.place, i, j) for i in batch for j in batch if i < j)
 
 
-def test_random_batches_do_share_ground():
+def pairs_that_share(place: np.ndarray, batches: np.ndarray) -> int:
+    return sum(shares_ground(place, i, j) for batch in batches for i in batch for j in batch if i < j)
+
+
+def test_random_batches_do_share_ground_and_clusters_more():
     """The control: the data above are crowded enough for the test to fail."""
     pairs = drawn()
-    batches = arrange("random", pairs, 24, np.random.default_rng(0))
-    assert batches.shape == (16, 24)
-    assert any(shares_ground(pairs.place, i, j) for batch in batches for i in batch for j in batch if i < j)
+    random, cluster = (arrange(name, pairs, 24, np.random.default_rng(0)) for name in ("random", "cluster"))
+    assert random.shape == cluster.shape == (16, 24)
+    assert len(np.unique(cluster)) == cluster.size
+    assert pairs_that_share(pairs.place, cluster) > 2 * pairs_that_share(pairs.place, random) > 0
 
 
 def mean_nearest(values: np.ndarray, batches: np.ndarray) -> float:

@@ -292,6 +292,7 @@ def test_two_processes_get_the_losses_of_one(tmp_path):
         {"alignment": "class_adversary", "optimizer": "sgd"},
         {"alignment": "sliced", "sampler": "mined", "auxiliary": {"iou_semi_positive": 0.1}},
         {"sharpness": "asam", "rho": 0.5, "loss_options": {"learnable_temperature": True}},
+        {"refiner": "gnn", "refiner_options": {"width": 16, "dropout": 0.0}, "sampler": "cluster"},
     ],
     ids=lambda change: "-".join(map(str, change)),
 )

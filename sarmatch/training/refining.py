@@ -1,0 +1,223 @@
+"""The comparison of refiners: the same lists for all, several seeds, one table out, and what differs beyond chance."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from sarmatch.evaluation import bootstrap_difference, bootstrap_mean, localization_errors
+from sarmatch.files import write, write_json
+from sarmatch.home import ROOT
+from sarmatch.progress import progress
+from sarmatch.refinement import LearnedRefiner, Lists, TrainingFreeRefiner, create_refiner
+from sarmatch.retrieval import Candidates
+from sarmatch.training.files import describe_environment
+from sarmatch.training.lists import cross_fitted, list_ranks, lists
+from sarmatch.training.runs import Run, blocks, load_run
+
+Refiner = LearnedRefiner | TrainingFreeRefiner
+SEEDS = (0, 1, 2, 3, 4)
+K = 30  # length of the lists; about nine in ten hold the truth on `easy`
+LEARNING = {"epochs": 12, "batch_size": 64}  # the same for all that learn
+TRAINING_LISTS = 3000
+
+
+def shuffled_at_test(refiner: LearnedRefiner) -> LearnedRefiner:
+    """The same trained network with its edges dealt out to others: does it use them?"""
+    refiner.network.edges = "shuffled"
+    return refiner
+
+
+class Arm(NamedTuple):
+    """A row of the table: which refiner, and what is done to it after it has learned."""
+
+    refiner: str
+    about: str
+    after: Callable[[Refiner], Refiner] | None = None
+
+
+#: The rows of the fair table, in its order.
+ARMS: dict[str, Arm] = {
+    "coarse": Arm("coarse", "the search alone"),
+    "query_expansion": Arm("query_expansion", "training-free"),
+    "k_reciprocal": Arm("k_reciprocal", "training-free"),
+    "super_global": Arm("super_global", "training-free"),
+    "diffusion": Arm("diffusion", "training-free"),
+    "graph_reranking": Arm("graph_reranking", "training-free"),
+    "geographic_vote": Arm("geographic_vote", "training-free, the map's neighbours"),
+    "matched_filter": Arm("matched_filter", "training-free, overlap as the query would have it"),
+    "interpolated_map": Arm("interpolated_map", "training-free, embeddings between the tiles"),
+    "correlation": Arm("correlation", "training-free, pixels"),
+    "M1": Arm("mlp_without_xy", "perceptron"),
+    "M2": Arm("mlp", "perceptron with coordinates"),
+    "M3": Arm("deepsets", "perceptron with mean and maximum of the list"),
+    "G0": Arm("gnn_self_loops", "graph network, self-loops only"),
+    "G1": Arm("gnn", "graph network, edges in metres"),
+    "G2": Arm("gnn_features", "graph network, edges by features"),
+    "G3": Arm("attention", "graph network, all edges"),
+    "G1s": Arm("gnn_shuffled", "edges shuffled in training and test"),
+    "G1t": Arm("gnn", "edges shuffled at test only", shuffled_at_test),
+    "G1x": Arm("gnn_permuted", "coordinates permuted"),
+    "angle": Arm("gnn_angle", "edges by the published angle"),
+    "cmpc": Arm("cmpc", "the published network, 128 wide"),
+    "surface": Arm("surface", "small CNN on correlation of pixels"),
+}
+
+
+class Task(NamedTuple):
+    """Test lists of one protocol and kind, and what is needed to judge them."""
+
+    protocol: str
+    kind: str
+    lists: Lists
+    positive: np.ndarray
+    query_xy: np.ndarray
+    block: np.ndarray
+
+
+def tasks(run_of: Run, kind: str, k: int = K) -> list[Task]:
+    """Test lists of a run, one for each of its protocols."""
+    scene = run_of.scene()
+    found = []
+    for protocol in run_of.config.protocols:
+        test, queries, _ = lists(run_of, protocol, kind, "test", k, scene=scene)
+        xy = queries[["x", "y"]].to_numpy()
+        found.append(Task(protocol, kind, test, queries["positive"].to_numpy(), xy, blocks(scene, queries)))
+    return found
+
+
+def judge(refined: Candidates, task: Task) -> dict[str, np.ndarray]:
+    """Per query: `rank`, `error_m`, and `in_list`, whether the list holds the truth at all."""
+    return {
+        "rank": list_ranks(refined, task.positive),
+        "error_m": localization_errors(refined.places[:, 0], task.query_xy),
+        "in_list": (refined.indices == task.positive[:, None]).any(1),
+    }
+
+
+def compare_refiners(
+    run_of: Run,
+    folds: Sequence[Run],
+    kinds: Sequence[str] = ("arbitrary", "aligned"),
+    arms: Sequence[str] = tuple(ARMS),
+    seeds: Sequence[int] = SEEDS,
+    k: int = K,
+    count: int = TRAINING_LISTS,
+    **learning: int | float,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every refiner on the same lists.
+
+    Those that learn do so on cross-fitted lists of training ground, and choose their epoch and temperature on
+    validation ground; those that do not choose their options there. Each kind of query has lists and refiners of its
+    own.
+
+    Returns
+    -------
+    table
+        One row per arm, seed, protocol and kind: `recall@1`, `@5`, `@10`, `recall@1_in_list` (of the queries whose list
+        holds the truth), `oracle` (their share), `median_m`, `within_10m`, `within_25m`, `within_50m`, `area_100m`
+        (under the curve of metres up to 100), `ms_per_query`, `parameters`.
+    differences
+        Recall@1 of every arm against `coarse` and of those that learn against `G0`, with its paired 95 % interval over
+        blocks of ground, queries of all seeds pooled.
+    """
+    rows, gaps = [], []
+    for kind in kinds:
+        train = cross_fitted(run_of, folds, kind, k, count)
+        validation, _, _ = lists(run_of, "cross_area", kind, "val", k, seed=run_of.config.seed + 7)
+        tests = tasks(run_of, kind, k)
+        hits: dict[tuple[str, str], list[np.ndarray]] = {}
+        jobs = [(arm, seed) for arm in arms for seed in (seeds if create_refiner(ARMS[arm].refiner).learns else [0])]
+        for arm, seed in progress(jobs, desc=f"refiners, {kind}", unit="refiner"):
+            refiner = create_refiner(ARMS[arm].refiner).fit(train, validation, seed=seed, **LEARNING | learning)
+            if ARMS[arm].after is not None:
+                refiner = ARMS[arm].after(refiner)
+            for task in tests:
+                started = time.perf_counter()
+                refined = refiner.refine(task.lists.candidates, task.lists.evidence, seed=seed)
+                spent = time.perf_counter() - started
+                found = judge(refined, task)
+                hits.setdefault((arm, task.protocol), []).append((found["rank"] < 1).astype(float))
+                names = {"arm": arm, "seed": seed, "protocol": task.protocol, "kind": kind}
+                rows.append(names | measures(found, task) | cost(refiner, spent, len(task.positive)))
+        for task in tests:
+            gaps += _differences({a: h for (a, p), h in hits.items() if p == task.protocol}, task)
+    return pd.DataFrame(rows), pd.DataFrame(gaps)
+
+
+def measures(found: dict[str, np.ndarray], task: Task) -> dict[str, float]:
+    """Numbers of one refined task; recall@1 with its 95 % interval over blocks of ground."""
+    rank, error, held = found["rank"], found["error_m"], found["in_list"]
+    numbers = {f"recall@{n}": float((rank < n).mean()) for n in (1, 5, 10)}
+    _, numbers["recall@1_low"], numbers["recall@1_high"] = bootstrap_mean((rank < 1).astype(float), task.block)
+    numbers |= {"recall@1_in_list": float((rank < 1)[held].mean()), "oracle": float(held.mean())}
+    numbers |= {"median_m": float(np.median(error))}
+    numbers |= {f"within_{d}m": float((error <= d).mean()) for d in (10, 25, 50)}
+    numbers["area_100m"] = float(np.clip(1 - error / 100, 0, None).mean())  # mean of CDF over 0..100 m, in closed form
+    gallery = len(task.lists.evidence.reference)
+    return numbers | {"queries": len(rank), "gallery": gallery, "k": task.lists.share.shape[1]}
+
+
+def cost(refiner: Refiner, seconds: float, queries: int) -> dict[str, float]:
+    """Time per query and size."""
+    size = sum(p.numel() for p in refiner.network.parameters()) if refiner.learns else 0
+    return {"ms_per_query": 1000 * seconds / queries, "parameters": size}
+
+
+def _differences(hits: dict[str, list[np.ndarray]], task: Task) -> list[dict[str, float | str]]:
+    rows = []
+    for control in ("coarse", "G0"):
+        for arm in hits:
+            learns = create_refiner(ARMS[arm].refiner).learns
+            if control not in hits or arm == control or (control == "G0" and not learns):
+                continue
+            count = max(len(hits[arm]), len(hits[control]))
+            ours, theirs = (np.concatenate([h[i % len(h)] for i in range(count)]) for h in (hits[arm], hits[control]))
+            value, low, high = bootstrap_difference(ours, theirs, np.tile(task.block, count))
+            better = sum(
+                hits[arm][i % len(hits[arm])].mean() > hits[control][i % len(hits[control])].mean()
+                for i in range(count)
+            )
+            rows.append(
+                {
+                    "arm": arm,
+                    "control": control,
+                    "protocol": task.protocol,
+                    "kind": task.kind,
+                    "measure": "recall@1",
+                    "difference": value,
+                    "low": low,
+                    "high": high,
+                    "seeds_better": better,
+                    "seeds": count,
+                }
+            )
+    return rows
+
+
+#: Recorded comparisons: folder of the run, and of those that leave out its folds.
+STUDIES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "refinement_easy": ("data/demo", ("data/checkpoints/demo_fold0", "data/checkpoints/demo_fold1")),
+    "refinement_standard": (
+        "data/checkpoints/infonce",
+        ("data/checkpoints/infonce_fold0", "data/checkpoints/infonce_fold1"),
+    ),
+}
+
+
+def run_study(name: str, folder: Path | None = None, root: Path = ROOT) -> pd.DataFrame:
+    """Make a recorded comparison: `table.csv`, `differences.csv` and `environment.json` under `data/results/NAME`."""
+    if name not in STUDIES:
+        raise ValueError(f"no comparison of refiners is called {name!r}; there are {sorted(STUDIES)}")
+    base, folds = STUDIES[name]
+    run_of = load_run(root / base)
+    table, gaps = compare_refiners(run_of, [load_run(root / f) for f in folds])
+    table["data"] = run_of.scene().label
+    folder = folder or root / "data" / "results" / name
+    for file, content in {"table.csv": table, "differences.csv": gaps}.items():
+        write(folder / file, lambda p, c=content: c.to_csv(p, index=False, float_format="%.6g"))
+    write_json(folder / "environment.json", describe_environment())
+    return table

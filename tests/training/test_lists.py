@@ -1,0 +1,160 @@
+"""Candidate lists of runs: cross-fitting, joint training, and the comparison of refiners."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sarmatch.patches import fold_of, guard_band, training_regions
+from sarmatch.refinement import create_refiner, expanded
+from sarmatch.retrieval import Candidates
+from sarmatch.scenes import registry
+from sarmatch.training import refining
+from sarmatch.training.lists import cross_fitted, fold_runs, list_ranks, lists
+from sarmatch.training.loop import training_ground
+from sarmatch.training.runs import evaluate, run
+from tests.training.test_training import config
+
+
+@pytest.fixture(autouse=True)
+def _tiny_is_a_preset(tiny_scene, monkeypatch):
+    monkeypatch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: tiny_scene)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_scene, tmp_path_factory):
+    """A run and those that leave out its folds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: tiny_scene)
+        patch.setenv("SARMATCH_RUNS", str(tmp_path_factory.mktemp("folds")))
+        whole = run(config(epochs=4), report=lambda history: None)
+        return whole, fold_runs(whole)
+
+
+def test_a_fold_is_never_trained_on(tiny_scene):
+    size = tiny_scene.patch_size
+    for number in range(2):
+        ground = training_ground(config(fold=(number, 2)), tiny_scene, size)
+        regions = training_regions(tiny_scene, ("cross_area",), guard_band(tiny_scene, size))
+        _, held = fold_of(regions, (number, 2), guard_band(tiny_scene, size))
+        assert not set(ground["area"]) & set(held["area"])
+        assert set(ground["area"]) | set(held["area"]) == set(regions["area"])
+
+
+def test_folds_of_one_area_are_bands_with_a_guard():
+    ground = pd.DataFrame(
+        {"area": ["a"], "strip": ["s"], "split": ["train"], "row0": 0, "col0": 0, "row1": 900, "col1": 50}
+    )
+    covered = np.zeros(900, int)
+    for number in range(3):
+        rest, held = fold_of(ground, (number, 3), 40)
+        rows = np.zeros(900, int)
+        for part in rest.itertuples():
+            rows[part.row0 : part.row1] = 1
+        low, high = held["row0"].iloc[0], held["row1"].iloc[0]
+        assert not rows[max(0, low - 40) : high + 40].any()
+        assert rows.sum() >= 900 - (high - low) - 80
+        covered[low:high] += 1
+    assert (covered == 1).all()
+    with pytest.raises(ValueError, match="does not hold 3 folds"):
+        fold_of(ground, (0, 3), 400)
+
+
+def test_the_key_of_runs_made_before_folds_stands():
+    assert config().key == config(fold=None, refiner="none").key
+    assert len({config().key, config(fold=(0, 2)).key, config(fold=(1, 2)).key, config(refiner="gnn").key}) == 4
+    with pytest.raises(ValueError, match="fold is"):
+        config(fold=(2, 2))
+
+
+def test_lists_agree_with_the_evaluation(finished):
+    whole, _ = finished
+    found, queries, _ = lists(whole, "cross_area", "arbitrary", k=10**6)
+    _, results = evaluate(whole.encoder, whole.scene(), whole.config, "cross_area", "arbitrary")
+    np.testing.assert_array_equal(list_ranks(found.candidates, queries["positive"].to_numpy()), results["rank"])
+    truth = found.candidates.indices[np.arange(len(queries)), found.share.argmax(1)]
+    best = np.sort(found.share, axis=1)
+    certain = best[:, -1] - best[:, -2] > 1e-6  # two equally good tiles are one truth or the other
+    np.testing.assert_array_equal(truth[certain], queries["positive"].to_numpy()[certain])
+    np.testing.assert_allclose(found.share.max(1), queries["overlap"], atol=1e-5)
+
+
+def test_ranks_in_lists_count_ties_against_us_and_absence_as_last():
+    positions = np.zeros((9, 2))
+    scores = np.array([[0.9, 0.5, 0.5, 0.1]] * 3, np.float32)
+    candidates = Candidates(np.array([[1, 2, 3, 4]] * 3), scores, positions)
+    np.testing.assert_array_equal(list_ranks(candidates, np.array([1, 2, 7])), [0, 2, 9])
+
+
+def test_cross_fitted_lists_look_like_test_lists_and_keep_their_cosines(finished):
+    whole, folds = finished
+    train = cross_fitted(whole, folds, "arbitrary", k=10, count=120)
+    assert train.share.shape == (120, 10)
+    evidence = train.evidence
+    for row in (0, 119):
+        own = evidence.reference[train.candidates.indices[row]] @ evidence.query[row]
+        np.testing.assert_allclose(train.candidates.scores[row], own, atol=1e-5)
+    # turned to the run's own axes, the fold's embeddings lie nearer to its own than before
+    np.testing.assert_allclose(np.linalg.norm(evidence.query, axis=1), 1, atol=1e-4)
+    with pytest.raises(ValueError, match="leaves out no fold"):
+        cross_fitted(whole, [whole], "arbitrary", k=10, count=20)
+
+
+def test_cross_fitted_lists_are_no_cleaner_than_those_of_ground_nobody_knows(finished):
+    """Where the truth stands in them is no better than on test ground, by more than chance."""
+    whole, folds = finished
+    train = cross_fitted(whole, folds, "arbitrary", k=20, count=200)
+    test, _, _ = lists(whole, "cross_area", "arbitrary", k=20)
+    shares = [x.share.sum(1).mean() for x in (train, test)]
+    assert shares[0] < shares[1] + 0.15
+
+
+def test_a_refiner_trained_along_is_kept_and_refines(tiny_scene, tmp_path):
+    options = {"refiner": "gnn", "refiner_options": {"width": 16}, "sampler": "cluster", "epochs": 2}
+    joint = run(config(**options), tmp_path, report=lambda history: None)
+    found, _, _ = lists(joint, "cross_area", "arbitrary", k=8)
+    refined = joint.refiner.refine(expanded(found.candidates, found.evidence, extra=4), found.evidence)
+    assert refined.indices.shape[1] == 12
+    with pytest.raises(ValueError, match="does not learn"):
+        run(config(refiner="coarse"), tmp_path / "wrong")
+
+
+def test_a_run_without_a_refiner_says_so(finished):
+    with pytest.raises(FileNotFoundError, match="trained no refiner"):
+        _ = finished[0].refiner
+
+
+def test_the_comparison_gives_all_rows_and_paired_differences(finished):
+    whole, folds = finished
+    arms = ("coarse", "geographic_vote", "correlation", "M2", "G0", "G1", "G1t", "surface")
+    table, gaps = refining.compare_refiners(whole, folds, ("arbitrary",), arms, seeds=(0, 1), k=8, count=60, epochs=1)
+    assert set(table["arm"]) == set(arms)
+    learned = {"M2", "G0", "G1", "G1t", "surface"}
+    assert table.groupby("arm").size().to_dict() == {arm: 2 if arm in learned else 1 for arm in arms}
+    assert table["recall@1"].le(table["oracle"] + 1e-9).all()
+    assert table["oracle"].nunique() == 1
+    g0, g1 = (table.loc[table["arm"] == a, "parameters"].iloc[0] for a in ("G0", "G1"))
+    assert g0 == g1 > 0
+    mean = table.groupby("arm")["recall@1"].mean()
+    for row in gaps.itertuples():
+        assert row.difference == pytest.approx(mean[row.arm] - mean[row.control], abs=1e-9)
+        assert row.low <= row.difference <= row.high
+    assert not ((gaps["control"] == "G0") & (gaps["arm"] == "coarse")).any()
+
+
+def test_area_under_the_metre_curve_is_its_closed_form(finished):
+    whole, _ = finished
+    task = refining.tasks(whole, "arbitrary", 8)[0]
+    found = refining.judge(task.lists.candidates, task)
+    error = found["error_m"]
+    curve = np.mean([(error <= t).mean() for t in np.linspace(0, 100, 20001)])
+    assert refining.measures(found, task)["area_100m"] == pytest.approx(curve, abs=1e-3)
+
+
+def test_edges_shuffled_at_test_are_those_of_the_trained_network(finished):
+    whole, folds = finished
+    train = cross_fitted(whole, folds, "arbitrary", k=8, count=40)
+    refiner = create_refiner("gnn", width=16).fit(train, epochs=1)
+    before = {k: v.clone() for k, v in refiner.network.state_dict().items()}
+    shuffled = refining.shuffled_at_test(refiner)
+    assert shuffled.network.edges == "shuffled"
+    assert all((before[k] == v).all() for k, v in shuffled.network.state_dict().items())
