@@ -13,6 +13,7 @@ from sarmatch.figures.report import write_report
 from sarmatch.home import ROOT, runs_dir
 from sarmatch.records import record as keep
 from sarmatch.training.config import RECIPES
+from sarmatch.training.refining import STUDIES, run_study
 from sarmatch.training.sweeps import SWEEPS, run_sweep
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=sm.__doc__, pretty_exceptions_enable=False)
@@ -71,6 +72,19 @@ def sweep(
         keep(sm.load_run(runs_dir() / first["run"]), ROOT / "data" / "checkpoints" / arm, weights=True)
     means = table.groupby(["protocol", "kind", "arm"], sort=False)[["recall@1", "recall@10", "median_m"]].mean()
     typer.echo(f"{SWEEPS[name].about}; means over {table['seed'].nunique()} seeds\n{means.round(3).to_string()}")
+
+
+@app.command()
+def refine(name: Annotated[str, typer.Argument(help="a comparison: " + ", ".join(sorted(STUDIES)))]) -> None:
+    """Compare the refiners on the lists of a recorded run, and keep the table."""
+    try:
+        table = run_study(name)
+    except (ValueError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    columns = ["recall@1", "recall@5", "recall@10", "median_m", "within_25m", "ms_per_query"]
+    means = table.groupby(["protocol", "kind", "arm"], sort=False)[columns].mean()
+    typer.echo(f"means over seeds\n{means.round(3).to_string()}")
 
 
 @app.command()
