@@ -24,6 +24,12 @@ from sarmatch.evaluation import (  # noqa: E402
 from sarmatch.explorer import explore_features  # noqa: E402
 from sarmatch.losses import create_loss, list_losses  # noqa: E402
 from sarmatch.patches import match, queries, read_patch, references, search_task  # noqa: E402
+from sarmatch.refinement import (  # noqa: E402
+    Evidence,
+    candidate_graphs,
+    create_refiner,
+    list_refiners,
+)
 from sarmatch.retrieval import Candidates, MapIndex  # noqa: E402
 from sarmatch.scenes import DataCheck, Scene, check_data, list_scenes, load_crossview, load_scene  # noqa: E402
 from sarmatch.training import (  # noqa: E402
@@ -46,15 +52,18 @@ __all__ = [
     "Candidates",
     "Config",
     "DataCheck",
+    "Evidence",
     "MapIndex",
     "Run",
     "Scene",
     "bootstrap_difference",
+    "candidate_graphs",
     "check_data",
     "compare",
     "create_alignment",
     "create_encoder",
     "create_loss",
+    "create_refiner",
     "discrepancy",
     "embed",
     "evaluate",
@@ -65,6 +74,7 @@ __all__ = [
     "list_encoders",
     "list_losses",
     "list_recipes",
+    "list_refiners",
     "list_scenes",
     "load_crossview",
     "load_run",

@@ -13,6 +13,7 @@ from sarmatch.figures.report import write_report
 from sarmatch.home import ROOT, runs_dir
 from sarmatch.records import record as keep
 from sarmatch.training.config import RECIPES
+from sarmatch.training.lists import fold_config
 from sarmatch.training.refining import STUDIES, run_study
 from sarmatch.training.sweeps import SWEEPS, run_sweep
 
@@ -76,8 +77,17 @@ def sweep(
 
 @app.command()
 def refine(name: Annotated[str, typer.Argument(help="a comparison: " + ", ".join(sorted(STUDIES)))]) -> None:
-    """Compare the refiners on the lists of a recorded run, and keep the table."""
+    """Compare the refiners on the lists of a recorded run, and keep the table.
+
+    The encoders that leave out a fold of its training ground are trained and kept first, where they are not yet.
+    """
     try:
+        if name in STUDIES:
+            base, folds = STUDIES[name]
+            missing = [i for i, folder in enumerate(folds) if not (ROOT / folder / "metrics.json").is_file()]
+            for i in missing:
+                config = fold_config(sm.load_run(ROOT / base), i, len(folds))
+                keep(sm.run(config), ROOT / folds[i], weights=True)
         table = run_study(name)
     except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)

@@ -115,9 +115,9 @@ def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, d
         xscale="log",
         xlim=(1, gallery),
         ylim=(0, 1.02),
-        xlabel=f"K, length of the list (of {gallery} tiles)",
+        xlabel="K, length of the list (tiles looked at)",
         ylabel="truth in the list (share of queries)",
-        title=f"What the search leaves for a refinement: its oracle at every K ({data})",
+        title=f"Oracle of a list of K out of {gallery} tiles ({data})",
     )
     ax.grid(alpha=0.4)
     ax.legend(frameon=False, loc="lower right")
@@ -150,7 +150,7 @@ def similarity_by_overlap(overlap: np.ndarray, similarity: np.ndarray, data: str
     ax.fill_between(at, low, high, color=SKY, alpha=0.35, lw=0, label="eight pairs in ten")
     ax.plot(at, middle, "-o", color=BLUE, lw=2, label="median")
     ax.set(
-        xlabel="ground that query and tile share (share of a tile)",
+        xlabel="ground that query and tile share (0 to 1)",
         ylabel="cosine of their embeddings (-1 to 1)",
         title=f"Similarity rises with overlap ({data})",
     )
@@ -216,7 +216,7 @@ def trust(
         right.plot(
             coverage, risk, color=style["color"], linestyle=style["linestyle"], lw=2, label=f"{name}: area {area:.3f}"
         )
-    right.set(xlim=(0, 1), ylim=(0, 1), xlabel="share of queries answered", ylabel="share of answers that are wrong")
+    right.set(xlim=(0, 1), ylim=(0, 1), xlabel="queries answered (0 to 1)", ylabel="answers that are wrong (0 to 1)")
     right.set_title("risk and coverage")
     for ax in (left, right):
         ax.grid(alpha=0.4)
@@ -260,5 +260,5 @@ def _gallery_axis(ax: Axes, table: pd.DataFrame) -> None:
         ticks["gallery"], [f"{g:,}\n({s} px)" for g, s in zip(ticks["gallery"], ticks["stride"], strict=True)]
     )
     ax.minorticks_off()
-    ax.set_xlabel("tiles in the gallery (stride of the grid)")
+    ax.set_xlabel("tiles in the gallery (count), and stride")
     ax.grid(alpha=0.4)

@@ -24,7 +24,7 @@ PLACES = {
 SPLIT_COLOURS = {"train": BLUE, "val": PURPLE, "test": YELLOW, "guard": GREY}
 
 #: Line of a method, the same in every figure. Names that are not here share the colours of `_OTHERS`.
-METHODS = {
+METHODS: dict[str, dict] = {
     "plain": {"color": BLUE, "linestyle": "-", "marker": "o"},
     "hog": {"color": ORANGE, "linestyle": "-.", "marker": "s"},
     "infonce": {"color": BLUE, "linestyle": "-", "marker": "p"},
@@ -39,14 +39,14 @@ METHODS = {
     "weight_0.1": {"color": BLACK, "linestyle": "-", "marker": "$0.1$"},
     "weight_1": {"color": PURPLE, "linestyle": "-", "marker": "$1$"},
     "weight_10": {"color": RED, "linestyle": "-", "marker": "$10$"},
-    "coarse": {"color": GREY, "linestyle": "-", "marker": "o"},
-    "geographic_vote": {"color": SKY, "linestyle": "--", "marker": "P"},
-    "matched_filter": {"color": SKY, "linestyle": "-.", "marker": "X"},
-    "interpolated_map": {"color": GREEN, "linestyle": "-", "marker": "s"},
-    "correlation": {"color": ORANGE, "linestyle": "-", "marker": "D"},
-    "surface": {"color": YELLOW, "linestyle": "-", "marker": "d"},
-    "G0": {"color": PURPLE, "linestyle": "--", "marker": "v"},
-    "G1": {"color": RED, "linestyle": "-", "marker": "^"},
+    "coarse": {"color": GREY, "linestyle": "-", "marker": "8"},
+    "geographic_vote": {"color": SKY, "linestyle": "--", "marker": "H"},
+    "matched_filter": {"color": SKY, "linestyle": "-.", "marker": "1"},
+    "interpolated_map": {"color": GREEN, "linestyle": "-", "marker": (4, 1, 0)},
+    "correlation": {"color": ORANGE, "linestyle": "-", "marker": (6, 1, 0)},
+    "surface": {"color": YELLOW, "linestyle": "-", "marker": (5, 0, 36)},
+    "G0": {"color": PURPLE, "linestyle": "--", "marker": (3, 1, 0)},
+    "G1": {"color": RED, "linestyle": "-", "marker": (8, 1, 0)},
     "untrained": {"color": GREY, "linestyle": "--", "marker": "*"},
     "chance": {"color": GREY, "linestyle": ":", "marker": "v"},
     "ceiling": {"color": BLACK, "linestyle": "--", "marker": "^"},
@@ -66,7 +66,7 @@ def use_style() -> None:
         set_matplotlib_formats("jpeg", pil_kwargs={"quality": 72}, dpi=100)
 
 
-def method_line(name: str) -> dict[str, str]:
+def method_line(name: str) -> dict:
     """Colour, line style and marker of a method; the same name always gives the same ones."""
     return METHODS.get(name, {"color": _OTHERS[sum(map(ord, name)) % len(_OTHERS)], "linestyle": "-", "marker": "D"})
 

@@ -21,7 +21,7 @@ from sarmatch.refinement import Evidence, Lists, joined, lists_of
 from sarmatch.retrieval import Candidates, MapIndex
 from sarmatch.scenes import Scene
 from sarmatch.training.config import Config
-from sarmatch.training.runs import Run, run
+from sarmatch.training.runs import Run
 
 
 def evidence_of(run: Run, scene: Scene, queries: pd.DataFrame, tiles: pd.DataFrame) -> Evidence:
@@ -67,10 +67,9 @@ def lists(
     return lists_of(search(evidence, tiles, k), evidence, positions(queries)), queries, tiles
 
 
-def fold_runs(run_of: Run, count: int = 2) -> list[Run]:
-    """Runs of the same config that each leave out one fold of the training ground; trained where they are not yet."""
-    fields = run_of.config.model_dump()
-    return [run(Config(**fields | {"fold": (i, count)})) for i in range(count)]
+def fold_config(run_of: Run, number: int, count: int = 2) -> Config:
+    """The run's config but for one fold of the training ground, which is left out."""
+    return Config(**run_of.config.model_dump() | {"fold": (number, count)})
 
 
 def cross_fitted(run_of: Run, folds: Sequence[Run], kind: str, k: int = 50, count: int = 2000, seed: int = 0) -> Lists:

@@ -13,6 +13,7 @@ from PIL import Image
 import sarmatch as sm
 from sarmatch import figures
 from sarmatch.evaluation import Discrepancy, error_summary
+from sarmatch.evaluation.trust import reliability, risk_coverage
 from sarmatch.figures.report import write_report
 from sarmatch.figures.style import GREEN, METHODS, PLACES, RED
 from sarmatch.patches import regions
@@ -26,13 +27,16 @@ SHARED = {
     "forest",
     "image_grid",
     "layers",
+    "list_on_map",
     "overlap_by_stride",
     "recall_curves",
     "robustness",
     "split_map",
     "transport",
 }
-UNITS = "m|km|px|dB|count|count of times|nats|0 to [12]|points of %|unit of the features|no unit|tiles looked at"
+UNITS = (
+    "m|km|px|dB|-1 to 1|count|count of times|nats|0 to [12]|points of %|unit of the features|no unit|tiles looked at"
+)
 UNIT = re.compile(rf"\(({UNITS}|share of queries)\)")
 
 
@@ -149,6 +153,41 @@ FIGURES = {
         pd.DataFrame({"mean": [0.5, 0.1], "low": [0.4, 0.0], "high": [0.6, 0.2], "queries": 9}, index=["a", "b"]),
         "recall@1",
         "t",
+        scene.label,
+    ),
+    "list_on_map": lambda scene, queries, tiles, metrics: figures.list_on_map(
+        scene,
+        queries[:1],
+        tiles,
+        {"a": candidates(queries[:1], tiles)[0], "b": candidates(queries[:1], tiles)[0][::-1]},
+        np.array([[0, 1], [1, 2]]),
+        first=2,
+    ),
+    "length_of_lists": lambda scene, queries, tiles, metrics: figures.length_of_lists(
+        {"arbitrary": np.arange(20), "aligned": np.arange(20) // 4}, 5, 100, scene.label
+    ),
+    "similarity_by_overlap": lambda scene, queries, tiles, metrics: figures.similarity_by_overlap(
+        np.linspace(0, 1, 200), np.linspace(0, 0.8, 200), scene.label
+    ),
+    "metre_curves": lambda scene, queries, tiles, metrics: figures.metre_curves(
+        {"coarse": np.array([10.0, 90, 300]), "ceiling": np.array([5.0, 20, 60])}, scene.label
+    ),
+    "trust": lambda scene, queries, tiles, metrics: figures.trust(
+        {"a": reliability(np.linspace(0, 1, 30), np.arange(30) % 2)},
+        {"G1": risk_coverage(np.linspace(0, 1, 30), np.arange(30) % 2)},
+        scene.label,
+    ),
+    "strides": lambda scene, queries, tiles, metrics: figures.strides(
+        pd.DataFrame(
+            {
+                "stride": [200, 100] * 2,
+                "gallery": [100, 400] * 2,
+                "method": ["coarse"] * 2 + ["correlation"] * 2,
+                "median_m": [90.0, 40, 20, 10],
+                "within_25m": [0.1, 0.2, 0.3, 0.4],
+                "ceiling_m": [40.0, 20] * 2,
+            }
+        ),
         scene.label,
     ),
     "robustness": lambda scene, queries, tiles, metrics: figures.robustness(

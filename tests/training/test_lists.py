@@ -9,7 +9,7 @@ from sarmatch.refinement import create_refiner, expanded
 from sarmatch.retrieval import Candidates
 from sarmatch.scenes import registry
 from sarmatch.training import refining
-from sarmatch.training.lists import cross_fitted, fold_runs, list_ranks, lists
+from sarmatch.training.lists import cross_fitted, fold_config, list_ranks, lists
 from sarmatch.training.loop import training_ground
 from sarmatch.training.runs import evaluate, run
 from tests.training.test_training import config
@@ -27,7 +27,7 @@ def finished(tiny_scene, tmp_path_factory):
         patch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: tiny_scene)
         patch.setenv("SARMATCH_RUNS", str(tmp_path_factory.mktemp("folds")))
         whole = run(config(epochs=4), report=lambda history: None)
-        return whole, fold_runs(whole)
+        return whole, [run(fold_config(whole, i), report=lambda history: None) for i in range(2)]
 
 
 def test_a_fold_is_never_trained_on(tiny_scene):
