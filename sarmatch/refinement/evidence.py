@@ -60,19 +60,23 @@ class Lists(NamedTuple):
 
     `share` is float32 `(Q, K)`: how much of the query's ground each candidate holds. A row sums to 1 where the list
     holds all tiles that the query lies on, and to 0 where it holds none of them: what is missing belongs to the answer
-    "none of these".
+    "none of these". `shift` is float32 `(Q, K, 2)`: where the query lies as seen from each candidate's centre, in tile
+    widths east and north.
     """
 
     candidates: Candidates
     evidence: Evidence
     share: np.ndarray
+    shift: np.ndarray
 
 
 def lists_of(candidates: Candidates, evidence: Evidence, query_xy: np.ndarray) -> Lists:
     """Lists with the share of every candidate, from where the queries lie `(Q, 2)` in metres."""
     evidence.check(candidates)
-    share = overlap(candidates.xy, np.asarray(query_xy)[:, None], evidence.tile_m)
-    return Lists(candidates, evidence, share.astype(np.float32))
+    query_xy = np.asarray(query_xy)[:, None]
+    share = overlap(candidates.xy, query_xy, evidence.tile_m)
+    shift = (query_xy - candidates.xy) / evidence.tile_m
+    return Lists(candidates, evidence, share.astype(np.float32), shift.astype(np.float32))
 
 
 def joined(parts: Sequence[Lists]) -> Lists:
@@ -99,7 +103,8 @@ def joined(parts: Sequence[Lists]) -> Lists:
         sizes.pop(),
         images,
     )
-    return Lists(candidates, evidence, np.concatenate([p.share for p in parts]))
+    share, shift = (np.concatenate([getattr(p, name) for p in parts]) for name in ("share", "shift"))
+    return Lists(candidates, evidence, share, shift)
 
 
 def reordered(candidates: Candidates, scores: np.ndarray, offsets: np.ndarray | None = None) -> Candidates:

@@ -84,7 +84,7 @@ class LearnedRefiner:
         seed: int = 0,
         report: Callable[[int, float, float], None] | None = None,
     ) -> "LearnedRefiner":
-        """Learn from lists by listwise cross-entropy with soft targets.
+        """Learn from lists by listwise cross-entropy with soft targets, and where in its tile a query lies.
 
         The target of a candidate is the share of the query's ground it holds; what the list misses is the target of
         "none of these". The truth is not forced into lists, and the order of nodes is drawn anew for every batch.
@@ -127,10 +127,11 @@ class LearnedRefiner:
             self.network.train()
             total = 0.0
             for rows in torch.randperm(count).split(batch_size):
-                batch, share = self._batch(lists.candidates, lists.evidence, rows, maps), torch.from_numpy(lists.share)
-                batch, share = shuffled(batch, share[rows])
-                logits = self.network(batch, seed=int(torch.randint(2**31, ())))
-                loss = listwise_loss(logits, none, share)
+                batch = self._batch(lists.candidates, lists.evidence, rows, maps)
+                truth = (torch.from_numpy(known)[rows] for known in (lists.share, lists.shift))
+                batch, share, shift = shuffled(batch, *truth)
+                answer = self.network(batch, seed=int(torch.randint(2**31, ())))
+                loss = listwise_loss(answer.score, none, share) + place_loss(answer.shift, shift, share)
                 if not torch.isfinite(loss):
                     raise FloatingPointError(
                         f"the loss of refiner {self.name!r} is {loss.item()} in epoch {epoch + 1}; lower learning_rate"
@@ -152,14 +153,16 @@ class LearnedRefiner:
         if kept is not None:
             self.network.load_state_dict(kept[0])
             self.none = kept[1]
-            logits = self.scores(validation.candidates, validation.evidence)
+            logits, _ = self.answers(validation.candidates, validation.evidence)
             self.temperature = fit_temperature(_with_none(logits, self.none), _with_missing(validation.share))
         self.network.eval()
         return self
 
     @torch.no_grad()
-    def scores(self, candidates: Candidates, evidence: Evidence, seed: int = 0) -> np.ndarray:
-        """Of every candidate in the order of its list, float32 `(Q, K)`."""
+    def answers(
+        self, candidates: Candidates, evidence: Evidence, seed: int = 0
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """In the order of the list: scores float32 `(Q, K)`, and offsets `(Q, K, 2)` in metres where it gives any."""
         if self.network is None:
             raise ValueError(f"refiner {self.name!r} has learned nothing yet: call fit, or load one")
         evidence.check(candidates)
@@ -167,11 +170,14 @@ class LearnedRefiner:
         maps = self._surfaces(candidates, evidence)
         rows = torch.arange(len(candidates.indices)).split(CHUNK)
         parts = [self.network(self._batch(candidates, evidence, r, maps), seed=seed) for r in rows]
-        return torch.cat(parts).float().numpy() if parts else np.zeros(candidates.scores.shape, np.float32)
+        scores = torch.cat([part.score for part in parts]).float().numpy()
+        if parts[0].shift is None:
+            return scores, None
+        return scores, evidence.tile_m * torch.cat([part.shift for part in parts]).double().numpy()
 
     def refine(self, candidates: Candidates, evidence: Evidence, seed: int = 0) -> Candidates:
-        """The lists in a new order, best first, with the network's scores."""
-        return reordered(candidates, self.scores(candidates, evidence, seed))
+        """The lists in a new order, best first, with the network's scores and places."""
+        return reordered(candidates, *self.answers(candidates, evidence, seed))
 
     def probabilities(self, candidates: Candidates) -> tuple[np.ndarray, np.ndarray]:
         """From refined lists: `(Q, K)` of each candidate, `(Q,)` of none of them."""
@@ -230,9 +236,26 @@ def listwise_loss(logits: Tensor, none: Tensor, share: Tensor) -> Tensor:
     return -(_with_missing(share) * log_p).sum(1).mean()
 
 
-def shuffled(batch: Batch, share: Tensor) -> tuple[Batch, Tensor]:
-    """The same lists with their nodes in another order, one for each list."""
-    order = torch.rand(share.shape, device=share.device).argsort(1)
+def place_loss(shift: Tensor | None, true: Tensor, share: Tensor) -> Tensor:
+    """Mean absolute error of places in tile widths, of candidates that hold ground of the query, weighted by how much.
+
+    Parameters
+    ----------
+    shift, true
+        Where the query lies as seen from each candidate `(Q, K, 2)`; a place further than half a tile counts as half,
+        which is all an answer can say. None costs nothing.
+    share
+        `(Q, K)`.
+    """
+    if shift is None:
+        return share.new_zeros(())
+    error = (shift - true.clamp(-0.5, 0.5)).abs().sum(-1)
+    return (share * error).sum() / share.sum().clamp(min=1e-6)
+
+
+def shuffled(batch: Batch, *known: Tensor) -> tuple[Batch, *tuple[Tensor, ...]]:
+    """The same lists with their nodes in another order, and with them what is known of each `(Q, K, ...)`."""
+    order = torch.rand(batch.score.shape, device=batch.score.device).argsort(1)
 
     def deal(values: Tensor | None) -> Tensor | None:
         if values is None:
@@ -240,7 +263,8 @@ def shuffled(batch: Batch, share: Tensor) -> tuple[Batch, Tensor]:
         index = order.view(*order.shape, *[1] * (values.ndim - 2)).expand_as(values)
         return values.gather(1, index)
 
-    return batch._replace(**{f: deal(getattr(batch, f)) for f in ("score", "reference", "xy", "surface")}), deal(share)
+    fields = {name: deal(getattr(batch, name)) for name in ("score", "reference", "xy", "surface")}
+    return batch._replace(**fields), *(deal(values) for values in known)
 
 
 def _with_none(logits, none):

@@ -76,22 +76,33 @@ class NodeInputs(nn.Module):
         return self.join(torch.cat(parts, -1))
 
 
-class Correction(nn.Module):
-    """Nodes `(Q, K, width)` and the scores they came with `(Q, K)` to new scores: at first the old ones, sharpened.
+class Answer(NamedTuple):
+    """What a network says of lists: scores `(Q, K)`, and shifts `(Q, K, 2)` in tile widths if it gives places."""
 
-    A refiner that has learned nothing leaves the order alone.
+    score: Tensor
+    shift: Tensor | None = None
+
+
+class Correction(nn.Module):
+    """Nodes `(Q, K, width)` and the scores they came with `(Q, K)` to an answer: at first the old scores, sharpened.
+
+    A refiner that has learned nothing leaves the order alone, and answers with the centre of the tile. A place is never
+    further from it than half a tile, where the next one begins.
     """
 
     def __init__(self, width: int, sharpness: float = 10.0) -> None:
         super().__init__()
         self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, 1)
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(sharpness)))
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.place = nn.Linear(width, 2)
+        for layer in (self.out, self.place):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor, score: Tensor) -> Tensor:
-        """`(Q, K)`."""
-        return self.log_sharpness.exp() * score + self.out(self.norm(x))[..., 0]
+    def forward(self, x: Tensor, score: Tensor) -> Answer:
+        """Of every candidate."""
+        x = self.norm(x)
+        return Answer(self.log_sharpness.exp() * score + self.out(x)[..., 0], 0.5 * self.place(x).tanh())
 
 
 class RelativeAttention(MessagePassing):
@@ -180,8 +191,8 @@ class GraphNetwork(nn.Module):
         )
         self.score = Correction(width)
 
-    def forward(self, batch: Batch, seed: int = 0) -> Tensor:
-        """Scores `(Q, K)`; `seed` is that of random edges and permuted positions."""
+    def forward(self, batch: Batch, seed: int = 0) -> Answer:
+        """Of every candidate; `seed` is that of random edges and permuted positions."""
         if self.permuted:
             order = torch.rand(batch.score.shape, generator=torch.Generator().manual_seed(seed)).argsort(1)
             order = order[..., None].expand(-1, -1, 2).to(batch.xy.device)
@@ -223,8 +234,8 @@ class PointNetwork(nn.Module):
         self.after = nn.ModuleList(_perceptron(width, dropout) for _ in range(layers if pooled else 0))
         self.score = Correction(width)
 
-    def forward(self, batch: Batch, seed: int = 0) -> Tensor:
-        """Scores `(Q, K)`."""
+    def forward(self, batch: Batch, seed: int = 0) -> Answer:
+        """Of every candidate; `seed` is not used."""
         x = self.inputs(batch)
         for block in self.before:
             x = x + block(x)
@@ -262,8 +273,8 @@ class SurfaceNetwork(nn.Module):
         self.join = nn.Sequential(nn.Linear(4 * width + 3, 64), nn.ReLU(), nn.Dropout(dropout))
         self.score = Correction(64)
 
-    def forward(self, batch: Batch, seed: int = 0) -> Tensor:
-        """Scores `(Q, K)`."""
+    def forward(self, batch: Batch, seed: int = 0) -> Answer:
+        """Of every candidate; `seed` is not used."""
         surface = batch.surface.flatten(0, 1)[:, None]
         peak = batch.surface.amax((2, 3))
         sharp = (surface - surface.mean((2, 3), keepdim=True)) / (surface.std((2, 3), keepdim=True) + 1e-6)
@@ -313,8 +324,8 @@ class PublishedNetwork(nn.Module):
         )
         self.leave = nn.Linear(width, feature_dim)
 
-    def forward(self, batch: Batch, seed: int = 0) -> Tensor:
-        """Scores `(Q, K)`."""
+    def forward(self, batch: Batch, seed: int = 0) -> Answer:
+        """Of every candidate; `seed` is not used."""
         query = batch.query[:, None].expand_as(batch.reference)
         x = self.enter(torch.cat([query, batch.reference], -1))
         graph = candidate_graphs(batch.xy, batch.reference, batch.tile_m, self.edges, self.k)
@@ -326,7 +337,7 @@ class PublishedNetwork(nn.Module):
             heard = F.scaled_dot_product_attention(block["ask"](x), block["key"](x), block["value"](x), mask)
             x = _over_list(x + heard)
             x = _over_list(x + block["second"](_over_list(block["first"](x)).relu()))
-        return F.cosine_similarity(batch.query[:, None], self.leave(x), dim=-1) / self.temperature
+        return Answer(F.cosine_similarity(batch.query[:, None], self.leave(x), dim=-1) / self.temperature)
 
 
 def _over_list(x: Tensor) -> Tensor:

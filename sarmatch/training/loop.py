@@ -34,7 +34,7 @@ from sarmatch.patches import (
 )
 from sarmatch.patches.transforms import augment
 from sarmatch.progress import progress
-from sarmatch.refinement.learned import NETWORKS, LearnedRefiner, listwise_loss, shuffled
+from sarmatch.refinement.learned import NETWORKS, LearnedRefiner, listwise_loss, place_loss, shuffled
 from sarmatch.refinement.networks import Batch
 from sarmatch.scenes.scene import Scene
 from sarmatch.training.config import Config
@@ -241,8 +241,10 @@ class RefinerLoss(nn.Module):
     def forward(self, query: torch.Tensor, reference: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
         """Weighted listwise loss of embeddings `(B, D)` and places `(B, 5)` in pixels."""
         count = len(query)
-        row, column, area = (place[:, i].double() for i in (2, 3, 4))
-        xy = torch.stack([column + area * FAR, -row], 1)  # other areas are out of sight
+        area = place[:, 4].double()
+        xy, own = (
+            torch.stack([place[:, c].double() + area * FAR, -place[:, r].double()], 1) for r, c in ((2, 3), (0, 1))
+        )  # other areas are out of sight
         lists = Batch(
             query @ reference.T,
             query,
@@ -252,8 +254,11 @@ class RefinerLoss(nn.Module):
         )
         share = pair_overlap(place, self.size)
         share = share / share.sum(1, keepdim=True).clamp(min=1)  # references of a batch may overlap each other
-        lists, share = shuffled(lists, share.to(query.dtype))
-        return self.weight * listwise_loss(self.network(lists), self.none, share)
+        shift = ((own[:, None] - xy[None]) / self.size).to(query.dtype)
+        lists, share, shift = shuffled(lists, share.to(query.dtype), shift)
+        answer = self.network(lists)
+        loss = listwise_loss(answer.score, self.none, share) + place_loss(answer.shift, shift, share)
+        return self.weight * loss
 
     def save(self, path: Path) -> None:
         """As `LearnedRefiner.load` takes it."""

@@ -6,7 +6,7 @@ import torch
 
 from sarmatch.refinement import NETWORKS, Evidence, create_refiner, joined
 from sarmatch.refinement.evidence import Lists
-from sarmatch.refinement.learned import listwise_loss
+from sarmatch.refinement.learned import listwise_loss, place_loss
 from sarmatch.refinement.networks import Batch, GraphNetwork
 from sarmatch.retrieval import Candidates
 from tests.refinement.worlds import grid, unit, world
@@ -42,7 +42,9 @@ def test_scores_follow_the_nodes(name):
     moved = lists._replace(**{f: getattr(lists, f)[:, order] for f in ("score", "reference", "xy", "surface")})
     net = network(name)
     with torch.no_grad():
-        torch.testing.assert_close(net(moved), net(lists)[:, order], atol=2e-5, rtol=1e-4)
+        for after, before in zip(net(moved), net(lists), strict=True):
+            if before is not None:
+                torch.testing.assert_close(after, before[:, order], atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", STABLE)
@@ -50,7 +52,7 @@ def test_lists_do_not_hear_each_other(name):
     lists, net = batch(count=4), network(name)
     alone = lists._replace(**{f: getattr(lists, f)[2:3] for f in ("score", "query", "reference", "xy")})
     with torch.no_grad():
-        torch.testing.assert_close(net(alone), net(lists)[2:3], atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(net(alone).score, net(lists).score[2:3], atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", [n for n in NETWORKS if n not in ("gnn_angle", "surface")])
@@ -65,7 +67,7 @@ def test_moving_the_whole_map_changes_nothing(name):
 @pytest.mark.parametrize("name", list(NETWORKS))
 @pytest.mark.parametrize("size", [1, 2])
 def test_short_lists_and_a_batch_of_one(name, size):
-    scores = network(name)(batch(count=1, size=size))
+    scores = network(name)(batch(count=1, size=size)).score
     assert scores.shape == (1, size)
     assert torch.isfinite(scores).all()
 
@@ -74,7 +76,7 @@ def test_short_lists_and_a_batch_of_one(name, size):
 def test_equal_positions_and_equal_candidates(name):
     lists = batch(spacing=0)
     lists = lists._replace(reference=lists.reference[:, :1].expand_as(lists.reference))
-    assert torch.isfinite(network(name)(lists)).all()
+    assert torch.isfinite(network(name)(lists).score).all()
 
 
 def test_self_loops_make_a_perceptron_of_exactly_as_many_parameters():
@@ -88,10 +90,11 @@ def test_self_loops_make_a_perceptron_of_exactly_as_many_parameters():
     aside = lists.reference.clone()
     aside[:, 1:] = aside[:, 1:].flip(0)
     with torch.no_grad():
-        before, after = net(lists), net(lists._replace(reference=aside))
+        before, after = net(lists).score, net(lists._replace(reference=aside)).score
     torch.testing.assert_close(before[:, 0], after[:, 0])  # what others are does not reach it
     with torch.no_grad():
-        assert not torch.allclose(network("gnn")(lists)[:, 0], network("gnn")(lists._replace(reference=aside))[:, 0])
+        heard = [network("gnn")(given).score[:, 0] for given in (lists, lists._replace(reference=aside))]
+    assert not torch.allclose(*heard)
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))
@@ -102,8 +105,9 @@ def test_all_stay_under_a_million_parameters(name):
 def test_a_refiner_that_has_learned_nothing_leaves_the_order_alone():
     for name in ("mlp", "gnn", "deepsets", "attention"):
         lists = batch()
-        scores = NETWORKS[name](16, width=16).eval()(lists)
-        torch.testing.assert_close(scores.argsort(1), lists.score.argsort(1))
+        answer = NETWORKS[name](16, width=16).eval()(lists)
+        torch.testing.assert_close(answer.score.argsort(1), lists.score.argsort(1))
+        assert (answer.shift == 0).all()
 
 
 def test_listwise_loss_against_plain_loops():
@@ -117,6 +121,30 @@ def test_listwise_loss_against_plain_loops():
             total -= t * np.log(np.exp(value) / bottom)
     ours = listwise_loss(torch.from_numpy(logits), torch.tensor(none, dtype=torch.float64), torch.from_numpy(share))
     assert float(ours) == pytest.approx(total / 5, rel=1e-9)
+
+
+def test_place_loss_against_plain_loops():
+    rng = np.random.default_rng(0)
+    share = rng.uniform(size=(3, 4)) * (rng.uniform(size=(3, 4)) > 0.5)
+    said, true = rng.uniform(-0.5, 0.5, (3, 4, 2)), rng.uniform(-1, 1, (3, 4, 2))
+    total = sum(
+        share[q, k] * sum(abs(said[q, k, a] - min(max(true[q, k, a], -0.5), 0.5)) for a in range(2))
+        for q in range(3)
+        for k in range(4)
+    )
+    ours = place_loss(*(torch.from_numpy(v) for v in (said, true, share)))
+    assert float(ours) == pytest.approx(total / share.sum())
+    assert float(place_loss(None, torch.from_numpy(true), torch.from_numpy(share))) == 0
+
+
+def test_a_graph_learns_where_in_its_tile_a_query_lies():
+    """Similarities of the neighbours say it; the centre of the tile is the answer of whoever does not listen."""
+    train, _ = world(side=10, count=600, k=25, noise=0.2, dim=64)
+    test, place = world(side=10, count=200, k=25, noise=0.2, seed=1, dim=64)
+    refiner = create_refiner("gnn", width=32, dropout=0.0).fit(train, epochs=15, learning_rate=3e-3)
+    refined = refiner.refine(test.candidates, test.evidence)
+    told, centre = (np.median(np.hypot(*(xy - place).T)) for xy in (refined.places[:, 0], refined.xy[:, 0]))
+    assert told < 0.7 * centre
 
 
 def ground_world(seed, count=300):
@@ -134,7 +162,8 @@ def ground_world(seed, count=300):
     evidence = Evidence(unit(rng.normal(size=(count, dim))), unit(rng.normal(size=(25, dim))), 100.0)
     candidates = Candidates(order, np.take_along_axis(scores, order, 1).astype(np.float32), positions)
     share = (order == target[:, None]).astype(np.float32)
-    return Lists(candidates, evidence, share), target
+    shift = (positions[target][:, None] - candidates.xy) / 100
+    return Lists(candidates, evidence, share, shift.astype(np.float32)), target
 
 
 def test_a_graph_learns_what_only_neighbours_tell_and_a_perceptron_cannot():
@@ -151,7 +180,7 @@ def test_a_graph_learns_what_only_neighbours_tell_and_a_perceptron_cannot():
 def test_shuffled_targets_teach_nothing():
     train, _ = ground_world(0, 600)
     rng = np.random.default_rng(5)
-    wrong = Lists(train.candidates, train.evidence, rng.permuted(train.share, axis=1))
+    wrong = train._replace(share=rng.permuted(train.share, axis=1))
     test, target = ground_world(1)
     refined = create_refiner("gnn", width=32).fit(wrong, epochs=4).refine(test.candidates, test.evidence)
     coarse = (test.candidates.indices[:, 0] == target).mean()
@@ -166,8 +195,9 @@ def test_fit_is_repeatable_and_chooses_its_epoch_on_validation():
         create_refiner("gnn", width=16).fit(lists, other, epochs=3, seed=4, report=lambda *row: seen.append(row))
         for _ in range(2)
     ]
-    first, second = (f.scores(other.candidates, other.evidence) for f in fits)
-    np.testing.assert_array_equal(first, second)
+    first, second = (f.answers(other.candidates, other.evidence) for f in fits)
+    np.testing.assert_array_equal(first[0], second[0])
+    np.testing.assert_array_equal(first[1], second[1])
     assert len(seen) == 6
     best = max(row[2] for row in seen[:3])
     answers = fits[0].refine(other.candidates, other.evidence).indices[:, 0]
@@ -185,7 +215,7 @@ def test_probabilities_sum_to_one_with_none_of_these():
 
 def test_none_rises_where_lists_miss_the_truth():
     lists, _ = world(count=80)
-    empty = Lists(lists.candidates, lists.evidence, np.zeros_like(lists.share))
+    empty = lists._replace(share=np.zeros_like(lists.share))
     sure = create_refiner("mlp", width=16).fit(lists, epochs=4, learning_rate=1e-2)
     unsure = create_refiner("mlp", width=16).fit(empty, epochs=4, learning_rate=1e-2)
     none = [r.probabilities(r.refine(lists.candidates, lists.evidence))[1].mean() for r in (sure, unsure)]
@@ -198,9 +228,8 @@ def test_a_saved_refiner_scores_the_same(name, tmp_path):
     refiner = create_refiner(name, width=16).fit(lists, epochs=1)
     refiner.save(tmp_path / "refiner.safetensors")
     loaded = type(refiner).load(tmp_path / "refiner.safetensors")
-    np.testing.assert_array_equal(
-        refiner.scores(lists.candidates, lists.evidence), loaded.scores(lists.candidates, lists.evidence)
-    )
+    for before, after in zip(*(r.answers(lists.candidates, lists.evidence) for r in (refiner, loaded)), strict=True):
+        np.testing.assert_array_equal(before, after)
     assert (loaded.none, loaded.temperature) == (refiner.none, refiner.temperature)
 
 
@@ -217,8 +246,9 @@ def test_joined_lists_keep_to_their_own_gallery():
     assert both.candidates.indices[: len(a.share)].max() < len(a.evidence.reference)
     assert both.candidates.indices[len(a.share) :].min() >= len(a.evidence.reference)
     refiner = create_refiner("gnn", width=16).fit(both, epochs=1)
-    scores = refiner.scores(both.candidates, both.evidence)
-    np.testing.assert_allclose(scores[len(a.share) :], refiner.scores(b.candidates, b.evidence), atol=1e-4)
+    scores, _ = refiner.answers(both.candidates, both.evidence)
+    alone, _ = refiner.answers(b.candidates, b.evidence)
+    np.testing.assert_allclose(scores[len(a.share) :], alone, atol=1e-4)
 
 
 def test_published_network_at_its_own_size():
