@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 
 from sarmatch.patches import overlap
 from sarmatch.retrieval import Candidates
+
+FLOOR = 0.01  # of the largest spread: no axis is raised by more than that of such a one
 
 #: Resolution in pixels per tile to grey images: queries `(Q, r, r)`, and `(N, 2r, 2r)` of the map around every tile.
 Images = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
@@ -28,13 +31,16 @@ class Evidence:
         Side of a tile in metres; the unit in which a graph measures.
     images : callable, optional
         Pixels, for refiners that look at them: resolution to `(Q, r, r)` of the queries in decibels, and
-        `(N, 2r, 2r)` of the map in a window of twice the width around each reference, zero where there is no map.
+        `(N, 2r, 2r)` of the map in a window of twice the width around each reference.
+    galleries : tuple of (queries, references)
+        How many of each belong together, one after the other, where several galleries are joined.
     """
 
     query: np.ndarray
     reference: np.ndarray
     tile_m: float
     images: Images | None = None
+    galleries: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.query.ndim != 2 or self.reference.ndim != 2 or self.query.shape[1] != self.reference.shape[1]:
@@ -45,6 +51,23 @@ class Evidence:
         if not self.tile_m > 0:
             raise ValueError(f"tile_m must be above 0 metres, got {self.tile_m}")
 
+    @cached_property
+    def whitened(self) -> tuple[np.ndarray, np.ndarray]:
+        """Queries `(Q, D)` and references `(N, D)` in the gallery's own axes, float32, L2-normalised.
+
+        The gallery's mean is taken from both; its principal axes, by falling spread, become the axes, each divided by
+        the square root of the spread along it. What all tiles have in common then no longer counts, and axes mean the
+        same for every encoder and map, however an encoder happens to be turned. The sign of an axis is that of the
+        mean along it.
+        """
+        sizes = self.galleries or ((len(self.query), len(self.reference)),)
+        starts = np.cumsum([(0, 0), *sizes], axis=0)
+        parts = [
+            _whitened(self.query[q0:q1], self.reference[r0:r1])
+            for (q0, r0), (q1, r1) in zip(starts[:-1], starts[1:], strict=True)
+        ]
+        return tuple(np.concatenate(side) for side in zip(*parts, strict=True))
+
     def check(self, candidates: Candidates) -> None:
         """Raise a ValueError where a list does not belong to this evidence."""
         if len(candidates.indices) != len(self.query):
@@ -53,6 +76,20 @@ class Evidence:
             raise ValueError(
                 f"index {candidates.indices.max()} lies outside a gallery of {len(self.reference)} embeddings"
             )
+
+
+def _whitened(query: np.ndarray, reference: np.ndarray, power: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    mean = reference.mean(0, dtype=np.float64)
+    _, spread, axes = np.linalg.svd(reference - mean, full_matrices=True)
+    spread = np.pad(spread, (0, len(axes) - len(spread)))
+    signs = np.where(axes @ mean < 0, -1.0, 1.0)
+    # along axes with hardly any spread there is nothing but noise to raise
+    turn = (axes * signs[:, None]).T * np.maximum(spread / max(spread[0], 1e-12), FLOOR) ** -power
+    return tuple(_unit((z - mean) @ turn) for z in (query, reference))
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(min=1e-12)).astype(np.float32)
 
 
 class Lists(NamedTuple):
@@ -102,6 +139,7 @@ def joined(parts: Sequence[Lists]) -> Lists:
         np.concatenate([p.evidence.reference for p in parts]),
         sizes.pop(),
         images,
+        tuple((len(p.evidence.query), len(p.evidence.reference)) for p in parts),
     )
     share, shift = (np.concatenate([getattr(p, name) for p in parts]) for name in ("share", "shift"))
     return Lists(candidates, evidence, share, shift)

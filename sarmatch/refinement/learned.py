@@ -77,8 +77,8 @@ class LearnedRefiner:
         self,
         lists: Lists,
         validation: Lists | None = None,
-        epochs: int = 20,
-        learning_rate: float = 1e-3,
+        epochs: int = 12,
+        learning_rate: float = 5e-4,
         batch_size: int = 64,
         weight_decay: float = 0.05,
         seed: int = 0,
@@ -129,7 +129,7 @@ class LearnedRefiner:
             for rows in torch.randperm(count).split(batch_size):
                 batch = self._batch(lists.candidates, lists.evidence, rows, maps)
                 truth = (torch.from_numpy(known)[rows] for known in (lists.share, lists.shift))
-                batch, share, shift = shuffled(batch, *truth)
+                batch, share, shift = turned(*shuffled(batch, *truth))
                 answer = self.network(batch, seed=int(torch.randint(2**31, ())))
                 loss = listwise_loss(answer.score, none, share) + place_loss(answer.shift, shift, share)
                 if not torch.isfinite(loss):
@@ -215,11 +215,11 @@ class LearnedRefiner:
 
     @staticmethod
     def _batch(candidates: Candidates, evidence: Evidence, rows: Tensor, maps: Tensor | None) -> Batch:
-        at = rows.numpy()
+        at, (query, reference) = rows.numpy(), evidence.whitened
         return Batch(
             torch.from_numpy(candidates.scores[at]),
-            torch.from_numpy(evidence.query[at]),
-            torch.from_numpy(evidence.reference[candidates.indices[at]]),
+            torch.from_numpy(query[at]),
+            torch.from_numpy(reference[candidates.indices[at]]),
             torch.from_numpy(candidates.positions[candidates.indices[at]]),
             evidence.tile_m,
             None if maps is None else maps[rows],
@@ -265,6 +265,19 @@ def shuffled(batch: Batch, *known: Tensor) -> tuple[Batch, *tuple[Tensor, ...]]:
 
     fields = {name: deal(getattr(batch, name)) for name in ("score", "reference", "xy", "surface")}
     return batch._replace(**fields), *(deal(values) for values in known)
+
+
+def turned(batch: Batch, share: Tensor, shift: Tensor) -> tuple[Batch, Tensor, Tensor]:
+    """The same lists on a map that is turned by quarters and mirrored at random, each by itself."""
+    count = len(share)
+    sign = torch.randint(0, 2, (count, 1, 2), device=share.device) * 2 - 1
+    swap = (torch.rand(count, 1, 1, device=share.device) < 0.5).expand(-1, share.shape[1], 2)
+
+    def turn(values: Tensor) -> Tensor:
+        return sign.to(values.dtype) * torch.where(swap, values.flip(-1), values)
+
+    middle = batch.xy.mean(1, keepdim=True)
+    return batch._replace(xy=turn(batch.xy - middle)), share, turn(shift)
 
 
 def _with_none(logits, none):

@@ -18,8 +18,8 @@ WAVELENGTHS = (2.0, 4.0, 8.0, 16.0, 32.0)  # tile widths: from neighbours to a w
 class Batch(NamedTuple):
     """Lists as a network sees them.
 
-    score `(Q, K)` is what the list came with; query `(Q, D)` and reference `(Q, K, D)` are embeddings; xy `(Q, K, 2)`
-    float64 metres; tile_m a tile's side; surface `(Q, K, S, S)` a correlation over all shifts, where asked for.
+    score `(Q, K)` is what the list came with; query `(Q, D)` and reference `(Q, K, D)` are embeddings in the gallery's
+    own axes, see `Evidence.whitened`; xy `(Q, K, 2)` float64 metres; tile_m a tile's side; surface `(Q, K, S, S)` a correlation over all shifts, where asked for.
     """
 
     score: Tensor
@@ -33,8 +33,9 @@ class Batch(NamedTuple):
 class NodeInputs(nn.Module):
     """What every node knows of itself: `(Q, K)` candidates to `(Q, K, width)`.
 
-    Its score, and that relative to its list; learned projections of the product and of the absolute difference of the
-    two embeddings; and where it lies relative to the score-weighted middle of its list, in tile widths as sines and
+    Its score, and the cosine in the gallery's own axes, both also relative to the list; learned projections of the
+    product and of the absolute difference of the two embeddings, dropped as a whole for half of the nodes in training,
+    as these are what tiles can be learned by heart from; and where it lies relative to the score-weighted middle of its list, in tile widths as sines and
     cosines of several wavelengths.
 
     Parameters
@@ -45,15 +46,22 @@ class NodeInputs(nn.Module):
         Of the output.
     coordinates
         Whether it knows where it lies.
+    projection
+        Numbers in each of the two projections.
+    dropout
+        Share of nodes that lose them in training.
     """
 
-    def __init__(self, feature_dim: int, width: int, coordinates: bool = True) -> None:
+    def __init__(
+        self, feature_dim: int, width: int, coordinates: bool = True, projection: int = 8, dropout: float = 0.5
+    ) -> None:
         super().__init__()
         self.coordinates = coordinates
-        self.product = nn.Linear(feature_dim, width // 2)
-        self.difference = nn.Linear(feature_dim, width // 2)
+        self.product = nn.Linear(feature_dim, projection)
+        self.difference = nn.Linear(feature_dim, projection)
+        self.forget = nn.Dropout1d(dropout)
         self.register_buffer("frequencies", 2 * math.pi / torch.tensor(WAVELENGTHS), persistent=False)
-        self.join = nn.Linear(2 + 2 * (width // 2) + 4 * len(WAVELENGTHS) * coordinates, width)
+        self.join = nn.Linear(4 + 2 * projection + 4 * len(WAVELENGTHS) * coordinates, width)
 
     def forward(self, batch: Batch) -> Tensor:
         """`(Q, K, width)`."""
@@ -61,11 +69,12 @@ class NodeInputs(nn.Module):
         relative = (score - score.mean(1, keepdim=True)) / (score.std(1, keepdim=True, correction=0) + 1e-6)
         query = batch.query[:, None]
         dim = query.shape[-1]
-        parts = [
-            torch.stack([score, relative], -1),
-            self.product(query * batch.reference * dim),  # entries of unit vectors are of size 1 / sqrt(dim)
-            self.difference((query - batch.reference).abs() * math.sqrt(dim)),
-        ]
+        # entries of unit vectors are of size 1 / sqrt(dim)
+        product = self.product(query * batch.reference * dim)
+        difference = self.difference((query - batch.reference).abs() * math.sqrt(dim))
+        own = (query * batch.reference).sum(-1)
+        beside = (own - own.mean(1, keepdim=True)) / (own.std(1, keepdim=True, correction=0) + 1e-6)
+        parts = [torch.stack([score, relative, own, beside], -1), self.forget(torch.cat([product, difference], -1))]
         if self.coordinates:
             # centred before it is weighted: weights that miss one by 1e-7 move a northing of 5.7e6 m by half a metre
             xy = batch.xy - batch.xy.mean(1, keepdim=True)
@@ -120,13 +129,14 @@ class RelativeAttention(MessagePassing):
         self.heads = heads
         self.ask, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.out = nn.Linear(width, width)
-        self.bias = nn.Sequential(nn.Linear(3, 32), nn.ReLU(), nn.Linear(32, heads))
-        self.shift = nn.Linear(3, width)
+        self.bias = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, heads))
+        self.shift = nn.Linear(4, width)
 
-    def forward(self, x: Tensor, graph: Data) -> Tensor:
-        """Nodes `(N, width)` to `(N, width)`."""
+    def forward(self, x: Tensor, graph: Data, alike: Tensor) -> Tensor:
+        """Nodes `(N, width)` to `(N, width)`; `alike` `(E, 1)` is the cosine of the two ends of every edge."""
         ask, key, value = (m(x).view(len(x), self.heads, -1) for m in (self.ask, self.key, self.value))
-        edge = graph.edge_attr / (1 + graph.edge_attr[:, 2:])  # far is far: a town's width is not ten times a tile's
+        near = graph.edge_attr / (1 + graph.edge_attr[:, 2:])  # far is far: a town's width is not ten times a tile's
+        edge = torch.cat([near, alike], 1)
         shift = self.shift(edge).view(len(edge), self.heads, -1)
         heard = self.propagate(
             graph.edge_index, ask=ask, key=key, value=value, bias=self.bias(edge), shift=shift, size=(len(x), len(x))
@@ -175,10 +185,11 @@ class GraphNetwork(nn.Module):
         coordinates: bool = True,
         permuted: bool = False,
         dropout: float = 0.1,
+        projection: int = 8,
     ) -> None:
         super().__init__()
         self.edges, self.k, self.reach, self.permuted = edges, k, reach, permuted
-        self.inputs = NodeInputs(feature_dim, width, coordinates)
+        self.inputs = NodeInputs(feature_dim, width, coordinates, projection)
         self.blocks = nn.ModuleList(
             nn.ModuleDict(
                 {
@@ -199,8 +210,11 @@ class GraphNetwork(nn.Module):
             batch = batch._replace(xy=batch.xy.gather(1, order))
         graph = candidate_graphs(batch.xy, batch.reference, batch.tile_m, self.edges, self.k, self.reach, seed)
         x = self.inputs(batch).flatten(0, 1)
+        embedding = batch.reference.flatten(0, 1)
+        speaker, listener = graph.edge_index
+        alike = (embedding[speaker] * embedding[listener]).sum(1, keepdim=True)
         for block in self.blocks:
-            x = x + block["attention"](block["before_attention"](x), graph)
+            x = x + block["attention"](block["before_attention"](x), graph, alike)
             x = x + block["perceptron"](x)
         return self.score(x.view(*batch.score.shape, -1), batch.score)
 

@@ -181,7 +181,7 @@ def matched_filter(
 
 
 def interpolated_map(
-    candidates: Candidates, evidence: Evidence, steps: int = 8, prior: float = 0.5, whitening: float = 0.0
+    candidates: Candidates, evidence: Evidence, steps: int = 8, prior: float = 0.5, whitened: bool = True
 ) -> Scored:
     """The query against what the map's embedding would be between the tiles.
 
@@ -189,14 +189,10 @@ def interpolated_map(
     patch at p, brought back to length one. A candidate scores the highest cosine of the query with any place within
     half a tile of it, on a lattice of `steps` per tile, plus `prior` times its own; the place is its offset.
 
-    With `whitening` w, embeddings are centred, each modality on its own mean, and their principal directions in the
-    gallery divided by their standard deviation to the power w.
+    With `whitened`, embeddings are those of `Evidence.whitened`.
     """
-    query, reference = evidence.query.astype(np.float64), evidence.reference.astype(np.float64)
-    if whitening:
-        _, spread, directions = np.linalg.svd(reference - reference.mean(0), full_matrices=False)
-        turn = directions.T * (spread / spread[0]).clip(min=1e-6) ** -whitening
-        query, reference = (_unit((z - z.mean(0)) @ turn) for z in (query, reference))
+    pair = evidence.whitened if whitened else (evidence.query, evidence.reference)
+    query, reference = (z.astype(np.float64) for z in pair)
     positions = candidates.positions
     line = np.arange(-steps // 2, steps // 2 + 1) / steps
     lattice = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)  # tile widths
@@ -246,7 +242,7 @@ METHODS: dict[str, Method] = {
     "graph_reranking": Method(graph_reranking, {"k1": (10, 26), "k2": (3, 7)}),
     "geographic_vote": Method(geographic_vote, {"weight": (0.1, 0.25, 0.5), "temperature": (0.05, 0.1, 0.2)}),
     "matched_filter": Method(matched_filter, {"power": (0.5, 1.0, 2.0), "prior": (0.0, 0.5, 2.0)}),
-    "interpolated_map": Method(interpolated_map, {"prior": (0.0, 0.5, 1.0), "whitening": (0.0, 0.25, 0.5)}),
+    "interpolated_map": Method(interpolated_map, {"prior": (0.0, 0.5, 1.0), "whitened": (True, False)}),
     "correlation": Method(correlation, {"weight": (0.0, 0.1, 0.3)}),
 }
 

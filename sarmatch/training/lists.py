@@ -1,12 +1,10 @@
 """Candidate lists of a run: what a search gives to a refiner, and lists to learn from."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
-from scipy.linalg import orthogonal_procrustes
 
 from sarmatch.patches import (
     fold_of,
@@ -75,9 +73,8 @@ def fold_config(run_of: Run, number: int, count: int = 2) -> Config:
 def cross_fitted(run_of: Run, folds: Sequence[Run], kind: str, k: int = 50, count: int = 2000, seed: int = 0) -> Lists:
     """Lists over training ground by encoders that have not trained on it, as a test list is over ground nobody knows.
 
-    Each fold's encoder embeds the fold it has left out. Its axes mean nothing to the run's own encoder, so they are
-    turned to it by the rotation that fits the embeddings of all these patches best (orthogonal Procrustes), which
-    leaves every cosine as it is.
+    Each fold's encoder embeds the fold it has left out. Its axes are not those of the run's own encoder, nor need they
+    be: refiners see embeddings in the axes of their gallery, see `Evidence.whitened`.
 
     Parameters
     ----------
@@ -113,10 +110,7 @@ def cross_fitted(run_of: Run, folds: Sequence[Run], kind: str, k: int = 50, coun
             seed=seed,
         )
         evidence = evidence_of(other, scene, queries, tiles)
-        own = np.concatenate(run_of.embed(scene, queries, tiles))
-        turn, _ = orthogonal_procrustes(np.concatenate([evidence.query, evidence.reference]), own)
-        turned = replace(evidence, query=evidence.query @ turn, reference=evidence.reference @ turn)
-        parts.append(lists_of(search(turned, tiles, k), turned, positions(queries)))
+        parts.append(lists_of(search(evidence, tiles, k), evidence, positions(queries)))
     return joined(parts)
 
 

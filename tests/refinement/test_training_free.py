@@ -178,7 +178,8 @@ def test_filter_and_interpolation_find_a_query_between_tiles():
     evidence = Evidence(unit(share @ reference), reference, TILE)
     candidates = MapIndex(reference, positions).search(evidence.query, 10)
     for method in (interpolated_map, matched_filter):
-        scores, offsets = method(candidates, evidence, prior=0.0)
+        options = {"whitened": False} if method is interpolated_map else {}
+        scores, offsets = method(candidates, evidence, prior=0.0, **options)
         best = reordered(candidates, scores, offsets)
         if method is interpolated_map:
             np.testing.assert_allclose(best.places[:, 0], place, atol=1e-6)
@@ -196,6 +197,22 @@ def test_filters_beat_the_search_where_embeddings_follow_the_overlap():
         errors = [np.median(np.hypot(*(p - place).T)) for p in (refined.places[:, 0], lists.candidates.xy[:, 0])]
         assert hits.mean() >= coarse - 0.02
         assert errors[0] < 0.8 * errors[1]
+
+
+def test_own_axes_forget_how_an_encoder_is_turned_and_which_queries_are_asked_together():
+    lists, _ = world(side=8, dim=16)
+    evidence = lists.evidence
+    turn, _ = np.linalg.qr(np.random.default_rng(9).normal(size=(16, 16)))
+    other = Evidence((evidence.query @ turn).astype(np.float32), (evidence.reference @ turn).astype(np.float32), TILE)
+    for ours, theirs in zip(evidence.whitened, other.whitened, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    alone = Evidence(evidence.query[:1], evidence.reference, TILE)
+    np.testing.assert_allclose(alone.whitened[0], evidence.whitened[0][:1], atol=1e-6)
+    spread = evidence.whitened[1].std(0)
+    assert spread.max() < 3 * np.median(spread)
+    few = Evidence(evidence.query, evidence.reference[:5], TILE)  # fewer tiles than dimensions
+    assert few.whitened[1].shape == (5, 16)
+    assert np.isfinite(few.whitened[0]).all()
 
 
 def picture(seed=0, side=300):
