@@ -32,15 +32,19 @@ class Evidence:
     images : callable, optional
         Pixels, for refiners that look at them: resolution to `(Q, r, r)` of the queries in decibels, and
         `(N, 2r, 2r)` of the map in a window of twice the width around each reference.
-    galleries : tuple of (queries, references)
-        How many of each belong together, one after the other, where several galleries are joined.
+    query_mean : float32 (D,), optional
+        Where the queries' modality has its centre, from ground that was trained on: it is not known from the queries
+        asked, or an answer would depend on what else is asked. That of the references by default.
+    parts : tuple of Evidence
+        What was joined, where several galleries are one after the other.
     """
 
     query: np.ndarray
     reference: np.ndarray
     tile_m: float
     images: Images | None = None
-    galleries: tuple[tuple[int, int], ...] = ()
+    query_mean: np.ndarray | None = None
+    parts: tuple["Evidence", ...] = ()
 
     def __post_init__(self) -> None:
         if self.query.ndim != 2 or self.reference.ndim != 2 or self.query.shape[1] != self.reference.shape[1]:
@@ -55,18 +59,21 @@ class Evidence:
     def whitened(self) -> tuple[np.ndarray, np.ndarray]:
         """Queries `(Q, D)` and references `(N, D)` in the gallery's own axes, float32, L2-normalised.
 
-        The gallery's mean is taken from both; its principal axes, by falling spread, become the axes, each divided by
-        the square root of the spread along it. What all tiles have in common then no longer counts, and axes mean the
-        same for every encoder and map, however an encoder happens to be turned. The sign of an axis is that of the
-        mean along it.
+        Each modality's mean is taken out; the gallery's principal axes, by falling spread, become the axes, each
+        divided by the square root of the spread along it. What all tiles have in common then no longer counts, and axes
+        mean the same for every encoder and map, however an encoder happens to be turned. The sign of an axis is that of
+        the gallery's mean along it.
         """
-        sizes = self.galleries or ((len(self.query), len(self.reference)),)
-        starts = np.cumsum([(0, 0), *sizes], axis=0)
-        parts = [
-            _whitened(self.query[q0:q1], self.reference[r0:r1])
-            for (q0, r0), (q1, r1) in zip(starts[:-1], starts[1:], strict=True)
-        ]
-        return tuple(np.concatenate(side) for side in zip(*parts, strict=True))
+        if self.parts:
+            return tuple(np.concatenate(side) for side in zip(*(p.whitened for p in self.parts), strict=True))
+        mean = self.reference.mean(0, dtype=np.float64)
+        _, spread, axes = np.linalg.svd(self.reference - mean, full_matrices=True)
+        spread = np.pad(spread, (0, len(axes) - len(spread)))
+        signs = np.where(axes @ mean < 0, -1.0, 1.0)
+        # along axes with hardly any spread there is nothing but noise to raise
+        turn = (axes * signs[:, None]).T / np.sqrt(np.maximum(spread / max(spread[0], 1e-12), FLOOR))
+        centre = mean if self.query_mean is None else self.query_mean
+        return _unit((self.query - centre) @ turn), _unit((self.reference - mean) @ turn)
 
     def check(self, candidates: Candidates) -> None:
         """Raise a ValueError where a list does not belong to this evidence."""
@@ -76,16 +83,6 @@ class Evidence:
             raise ValueError(
                 f"index {candidates.indices.max()} lies outside a gallery of {len(self.reference)} embeddings"
             )
-
-
-def _whitened(query: np.ndarray, reference: np.ndarray, power: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
-    mean = reference.mean(0, dtype=np.float64)
-    _, spread, axes = np.linalg.svd(reference - mean, full_matrices=True)
-    spread = np.pad(spread, (0, len(axes) - len(spread)))
-    signs = np.where(axes @ mean < 0, -1.0, 1.0)
-    # along axes with hardly any spread there is nothing but noise to raise
-    turn = (axes * signs[:, None]).T * np.maximum(spread / max(spread[0], 1e-12), FLOOR) ** -power
-    return tuple(_unit((z - mean) @ turn) for z in (query, reference))
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
@@ -139,7 +136,7 @@ def joined(parts: Sequence[Lists]) -> Lists:
         np.concatenate([p.evidence.reference for p in parts]),
         sizes.pop(),
         images,
-        tuple((len(p.evidence.query), len(p.evidence.reference)) for p in parts),
+        parts=tuple(p.evidence for p in parts),
     )
     share, shift = (np.concatenate([getattr(p, name) for p in parts]) for name in ("share", "shift"))
     return Lists(candidates, evidence, share, shift)

@@ -19,7 +19,8 @@ class Batch(NamedTuple):
     """Lists as a network sees them.
 
     score `(Q, K)` is what the list came with; query `(Q, D)` and reference `(Q, K, D)` are embeddings in the gallery's
-    own axes, see `Evidence.whitened`; xy `(Q, K, 2)` float64 metres; tile_m a tile's side; surface `(Q, K, S, S)` a correlation over all shifts, where asked for.
+    own axes, see `Evidence.whitened`; xy `(Q, K, 2)` are float64 metres; tile_m is a tile's side; surface
+    `(Q, K, S, S)` is a correlation over all shifts, where asked for.
     """
 
     score: Tensor
@@ -35,8 +36,8 @@ class NodeInputs(nn.Module):
 
     Its score, and the cosine in the gallery's own axes, both also relative to the list; learned projections of the
     product and of the absolute difference of the two embeddings, dropped as a whole for half of the nodes in training,
-    as these are what tiles can be learned by heart from; and where it lies relative to the score-weighted middle of its list, in tile widths as sines and
-    cosines of several wavelengths.
+    as these are what tiles can be learned by heart from; and where it lies relative to the score-weighted middle of its
+    list, in tile widths as sines and cosines of several wavelengths.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ def evidence_of(run: Run, scene: Scene, queries: pd.DataFrame, tiles: pd.DataFra
     def images(resolution: int):
         return grey_queries(scene, queries, resolution), ground_windows(scene, tiles, resolution)
 
-    return Evidence(query, reference, int(tiles["size"].iloc[0]) * scene.pixel_size, images)
+    return Evidence(query, reference, int(tiles["size"].iloc[0]) * scene.pixel_size, images, run.query_mean)
 
 
 def search(evidence: Evidence, tiles: pd.DataFrame, k: int) -> Candidates:

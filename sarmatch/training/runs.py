@@ -14,13 +14,13 @@ from sarmatch.encoders import create_encoder, embed
 from sarmatch.evaluation import block_ids, bootstrap_mean, localization_errors, ranks, retrieval_report
 from sarmatch.files import write, write_json
 from sarmatch.home import runs_dir
-from sarmatch.patches import PatchImages, positions, protocols_of, search_task
+from sarmatch.patches import PatchImages, positions, protocols_of, queries, search_task
 from sarmatch.refinement import LearnedRefiner
 from sarmatch.retrieval import MapIndex
 from sarmatch.scenes import Scene, load_scene
 from sarmatch.training.config import Config
 from sarmatch.training.files import describe_environment
-from sarmatch.training.loop import REFINER, WEIGHTS, Report, load_weights, print_epoch, train
+from sarmatch.training.loop import REFINER, WEIGHTS, Report, load_weights, print_epoch, train, training_ground
 
 MEASURES = ("recall@1", "recall@5", "recall@10", "recall@1%", "hit_rate", "median_m")
 TOP = 10  # candidates kept per query in a run's results
@@ -59,6 +59,14 @@ class Run:
         if encoder.trainable:
             load_weights(encoder, self.path / WEIGHTS)
         return encoder.eval()
+
+    @cached_property
+    def query_mean(self) -> np.ndarray:
+        """Mean embedding `(D,)` of 500 SAR patches on the ground it was trained on: where that modality is centred."""
+        scene, config = self.scene(), self.config
+        ground = training_ground(config, scene, config.patch_size or scene.patch_size)
+        patches = queries(scene, "arbitrary", config.patch_size, ground, count=500, seed=config.seed + 3)
+        return embed(self.encoder, images_of(scene, patches, config), "query").mean(0)
 
     @cached_property
     def refiner(self) -> LearnedRefiner:

@@ -93,8 +93,8 @@ def test_cross_fitted_lists_keep_to_the_gallery_of_their_fold(finished):
     for row in (0, 119):
         own = evidence.reference[train.candidates.indices[row]] @ evidence.query[row]
         np.testing.assert_allclose(train.candidates.scores[row], own, atol=1e-5)
-    assert [q for q, _ in evidence.galleries] == [60, 60]
-    assert train.candidates.indices[:60].max() < evidence.galleries[0][1] <= train.candidates.indices[60:].min()
+    assert [len(part.query) for part in evidence.parts] == [60, 60]
+    assert train.candidates.indices[:60].max() < len(evidence.parts[0].reference) <= train.candidates.indices[60:].min()
     with pytest.raises(ValueError, match="leaves out no fold"):
         cross_fitted(whole, [whole], "arbitrary", k=10, count=20)
 
