@@ -1,5 +1,6 @@
 """The comparison of refiners: the same lists for all, several seeds, one table out, and what differs beyond chance."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import pandas as pd
 
 from sarmatch.evaluation import bootstrap_difference, bootstrap_mean, localization_errors
 from sarmatch.files import write, write_json
-from sarmatch.home import ROOT
+from sarmatch.home import ROOT, runs_dir
 from sarmatch.progress import progress
 from sarmatch.refinement import LearnedRefiner, Lists, TrainingFreeRefiner, create_refiner
 from sarmatch.retrieval import Candidates
@@ -19,10 +20,10 @@ from sarmatch.training.lists import cross_fitted, list_ranks, lists
 from sarmatch.training.runs import Run, blocks, load_run
 
 Refiner = LearnedRefiner | TrainingFreeRefiner
-SEEDS = (0, 1, 2, 3, 4)
+SEEDS = (0, 1, 2)
 K = 30  # length of the lists; about nine in ten hold the truth on `easy`
-LEARNING = {"epochs": 12, "batch_size": 64}  # the same for all that learn
-TRAINING_LISTS = 3000
+LEARNING = {"epochs": 8, "batch_size": 64}  # the same for all that learn
+TRAINING_LISTS = 2000
 
 
 def shuffled_at_test(refiner: LearnedRefiner) -> LearnedRefiner:
@@ -106,13 +107,14 @@ def compare_refiners(
     seeds: Sequence[int] = SEEDS,
     k: int = K,
     count: int = TRAINING_LISTS,
+    folder: Path | None = None,
     **learning: int | float,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every refiner on the same lists.
 
     Those that learn do so on cross-fitted lists of training ground, and choose their epoch and temperature on
     validation ground; those that do not choose their options there. Each kind of query has lists and refiners of its
-    own.
+    own. With a `folder`, what is done is kept there, and a second call goes on where the first was cut off.
 
     Returns
     -------
@@ -132,20 +134,29 @@ def compare_refiners(
         hits: dict[tuple[str, str], list[np.ndarray]] = {}
         jobs = [(arm, seed) for arm in arms for seed in (seeds if create_refiner(ARMS[arm].refiner).learns else [0])]
         for arm, seed in progress(jobs, desc=f"refiners, {kind}", unit="refiner"):
-            refiner = create_refiner(ARMS[arm].refiner).fit(train, validation, seed=seed, **LEARNING | learning)
-            if ARMS[arm].after is not None:
-                refiner = ARMS[arm].after(refiner)
-            for task in tests:
-                started = time.perf_counter()
-                refined = refiner.refine(task.lists.candidates, task.lists.evidence, seed=seed)
-                spent = time.perf_counter() - started
-                found = judge(refined, task)
-                hits.setdefault((arm, task.protocol), []).append((found["rank"] < 1).astype(float))
-                names = {"arm": arm, "seed": seed, "protocol": task.protocol, "kind": kind}
-                rows.append(names | measures(found, task) | cost(refiner, spent, len(task.positive)))
+            kept = folder and folder / f"{kind}-{arm}-{seed}.json"
+            if kept is None or not kept.is_file():
+                refiner = create_refiner(ARMS[arm].refiner).fit(train, validation, seed=seed, **LEARNING | learning)
+                done = [_judged(ARMS[arm].after(refiner) if ARMS[arm].after else refiner, seed, t) for t in tests]
+                if kept is not None:
+                    write_json(kept, done)
+            else:
+                done = json.loads(kept.read_text())
+            for task, (numbers, right) in zip(tests, done, strict=True):
+                hits.setdefault((arm, task.protocol), []).append(np.array(right, float))
+                rows.append({"arm": arm, "seed": seed, "protocol": task.protocol, "kind": kind} | numbers)
         for task in tests:
             gaps += _differences({a: h for (a, p), h in hits.items() if p == task.protocol}, task)
     return pd.DataFrame(rows), pd.DataFrame(gaps)
+
+
+def _judged(refiner: Refiner, seed: int, task: Task) -> tuple[dict[str, float], list[int]]:
+    """Numbers of a refiner on a task, and for every query whether its first answer is right."""
+    started = time.perf_counter()
+    refined = refiner.refine(task.lists.candidates, task.lists.evidence, seed=seed)
+    spent = time.perf_counter() - started
+    found = judge(refined, task)
+    return measures(found, task) | cost(refiner, spent, len(task.positive)), (found["rank"] < 1).astype(int).tolist()
 
 
 def measures(found: dict[str, np.ndarray], task: Task) -> dict[str, float]:
@@ -214,7 +225,7 @@ def run_study(name: str, folder: Path | None = None, root: Path = ROOT) -> pd.Da
         raise ValueError(f"no comparison of refiners is called {name!r}; there are {sorted(STUDIES)}")
     base, folds = STUDIES[name]
     run_of = load_run(root / base)
-    table, gaps = compare_refiners(run_of, [load_run(root / f) for f in folds])
+    table, gaps = compare_refiners(run_of, [load_run(root / f) for f in folds], folder=runs_dir() / name)
     table["data"] = run_of.scene().label
     folder = folder or root / "data" / "results" / name
     for file, content in {"table.csv": table, "differences.csv": gaps}.items():

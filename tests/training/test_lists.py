@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from sarmatch.patches import fold_of, guard_band, training_regions
-from sarmatch.refinement import create_refiner, expanded
+from sarmatch.refinement import LearnedRefiner, create_refiner, expanded
 from sarmatch.retrieval import Candidates
 from sarmatch.scenes import registry
 from sarmatch.training import refining
@@ -123,10 +123,12 @@ def test_a_run_without_a_refiner_says_so(finished):
         _ = finished[0].refiner
 
 
-def test_the_comparison_gives_all_rows_and_paired_differences(finished):
+def test_the_comparison_gives_all_rows_and_paired_differences(finished, tmp_path, monkeypatch):
     whole, folds = finished
     arms = ("coarse", "geographic_vote", "correlation", "M2", "G0", "G1", "G1t", "surface")
-    table, gaps = refining.compare_refiners(whole, folds, ("arbitrary",), arms, seeds=(0, 1), k=8, count=60, epochs=1)
+    table, gaps = refining.compare_refiners(
+        whole, folds, ("arbitrary",), arms, seeds=(0, 1), k=8, count=60, folder=tmp_path, epochs=1
+    )
     assert set(table["arm"]) == set(arms)
     learned = {"M2", "G0", "G1", "G1t", "surface"}
     assert table.groupby("arm").size().to_dict() == {arm: 2 if arm in learned else 1 for arm in arms}
@@ -139,6 +141,17 @@ def test_the_comparison_gives_all_rows_and_paired_differences(finished):
         assert row.difference == pytest.approx(mean[row.arm] - mean[row.control], abs=1e-9)
         assert row.low <= row.difference <= row.high
     assert not ((gaps["control"] == "G0") & (gaps["arm"] == "coarse")).any()
+
+    # cut off after some of it, the same call gives the same table without learning anew what is there
+    (tmp_path / "arbitrary-G1-1.json").unlink()
+    fits = []
+    fit = LearnedRefiner.fit
+    monkeypatch.setattr(LearnedRefiner, "fit", lambda self, *a, **o: fits.append(self.name) or fit(self, *a, **o))
+    again, _ = refining.compare_refiners(
+        whole, folds, ("arbitrary",), arms, seeds=(0, 1), k=8, count=60, folder=tmp_path, epochs=1
+    )
+    assert fits == ["gnn"]
+    pd.testing.assert_frame_equal(again.drop(columns="ms_per_query"), table.drop(columns="ms_per_query"))
 
 
 def test_area_under_the_metre_curve_is_its_closed_form(finished):
