@@ -16,6 +16,7 @@ from sarmatch.home import ROOT
 from sarmatch.scenes.simulate import PRESETS
 from sarmatch.training.config import recipe
 from sarmatch.training.loop import WEIGHTS, save_weights
+from sarmatch.training.refining import ARMS, STUDIES
 from sarmatch.training.runs import Run, evaluate, floor, load_run
 from sarmatch.training.sweeps import load_sweep
 
@@ -28,6 +29,8 @@ RESULTS = ("<!-- results: written by `sarmatch readme` -->\n", "<!-- end of resu
 PRESETS_TABLE = ("<!-- presets: written by `sarmatch readme` -->\n", "<!-- end of presets -->")
 #: Comparisons whose tables stand in README.
 COMPARISONS = ("alignment", "alignment_sentinel", "questions")
+#: Comparisons of refiners whose tables stand in README.
+REFINEMENTS = tuple(STUDIES)
 PROTOCOL_WORDS = {"same_area": "same area, held-out pass", "cross_area": "unseen ground"}
 
 
@@ -112,6 +115,50 @@ def sweep_table(table: pd.DataFrame, gaps: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
+def refinement_table(table: pd.DataFrame, gaps: pd.DataFrame) -> str:
+    """README's table of a comparison of refiners in Markdown: a row per arm, on unseen ground.
+
+    Recall in percent, mean over seeds; the difference to the search alone with its paired 95 % interval over blocks of
+    ground, bold where it leaves zero out.
+    """
+    unseen = table[table["protocol"] == "cross_area"]
+    gaps = gaps.query("protocol == 'cross_area' and control == 'coarse'").set_index(["arm", "kind"])
+    means = unseen.groupby(["kind", "arm"], sort=False).mean(numeric_only=True)
+    lines = [
+        "| | refiner | arbitrary: @1 / @10 | @1 against the search | @1 if in the list | median error | within 25 m "
+        "| aligned: @1 | @1 against the search | ms per query |",
+        "|" + "---|" * 10,
+    ]
+    for arm in dict.fromkeys(unseen["arm"]):
+        row, aligned = means.loc[("arbitrary", arm)], means.loc[("aligned", arm)]
+        against = [_gap(gaps.loc[(arm, k)]) if (arm, k) in gaps.index else "" for k in ("arbitrary", "aligned")]
+        cells = [
+            f"{arm}" if arm != ARMS[arm].refiner else "",
+            f"`{ARMS[arm].refiner}`: {ARMS[arm].about}",
+            f"{100 * row['recall@1']:.1f} / {100 * row['recall@10']:.1f}",
+            against[0],
+            f"{100 * row['recall@1_in_list']:.1f}",
+            f"{row['median_m']:,.0f} m",
+            f"{100 * row['within_25m']:.1f}",
+            f"{100 * aligned['recall@1']:.1f}",
+            against[1],
+            f"{row['ms_per_query']:.2g}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    oracle = means.loc[("arbitrary", "coarse"), "oracle"], means.loc[("aligned", "coarse"), "oracle"]
+    first = unseen.iloc[0]
+    lines.append(
+        f"\n**{first['data']}**, gallery {first['gallery']}, lists of K = {first['k']}, "
+        f"{unseen['seed'].nunique()} seeds; the oracle of the lists is {100 * oracle[0]:.1f} on arbitrary and {100 * oracle[1]:.1f} on aligned queries."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _gap(row: pd.Series) -> str:
+    text = "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * row[k] for k in ("difference", "low", "high")))
+    return f"**{text}**" if row["low"] > 0 or row["high"] < 0 else text
+
+
 def record_floors(root: Path = ROOT) -> pd.DataFrame:
     """Measure the training-free floor of every simulated scene and keep it."""
     rows = pd.concat([floor(recipe("demo", scene=name)) for name in PRESETS], ignore_index=True)
@@ -141,6 +188,8 @@ def readme_with_results(readme: str, root: Path = ROOT) -> str:
     parts = [(RESULTS, results_table(runs)), (PRESETS_TABLE, presets_table(load_floors(root)))]
     recorded = [name for name in COMPARISONS if (root / "data" / "results" / name / "table.csv").is_file()]
     parts += [(_marks(name), sweep_table(*load_sweep(name, root))) for name in recorded]
+    recorded = [name for name in REFINEMENTS if (root / "data" / "results" / name / "table.csv").is_file()]
+    parts += [(_marks(name), refinement_table(*load_sweep(name, root))) for name in recorded]
     for (begin, end), table in parts:
         before, rest = readme.split(begin)
         readme = before + begin + "\n" + table + "\n" + end + rest.split(end)[1]

@@ -243,7 +243,7 @@ METHODS: dict[str, Method] = {
     "geographic_vote": Method(geographic_vote, {"weight": (0.1, 0.25, 0.5), "temperature": (0.05, 0.1, 0.2)}),
     "matched_filter": Method(matched_filter, {"power": (0.5, 1.0, 2.0), "prior": (0.0, 0.5, 2.0)}),
     "interpolated_map": Method(interpolated_map, {"prior": (0.0, 0.5, 1.0), "whitened": (True, False)}),
-    "correlation": Method(correlation, {"weight": (0.0, 0.1, 0.3)}),
+    "correlation": Method(correlation, {}),  # looking thrice at all pixels to choose a weight is not worth it
 }
 
 
