@@ -145,11 +145,11 @@ def refinement_table(table: pd.DataFrame, gaps: pd.DataFrame) -> str:
             f"{row['ms_per_query']:.2g}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    oracle = means.loc[("arbitrary", "coarse"), "oracle"], means.loc[("aligned", "coarse"), "oracle"]
-    first = unseen.iloc[0]
+    arbitrary, aligned = (100 * means.loc[(kind, "coarse"), "oracle"] for kind in ("arbitrary", "aligned"))
+    first, seeds = unseen.iloc[0], unseen["seed"].nunique()
     lines.append(
-        f"\n**{first['data']}**, gallery {first['gallery']}, lists of K = {first['k']}, "
-        f"{unseen['seed'].nunique()} seeds; the oracle of the lists is {100 * oracle[0]:.1f} on arbitrary and {100 * oracle[1]:.1f} on aligned queries."
+        f"\n**{first['data']}**, gallery {first['gallery']}, lists of K = {first['k']}, {seeds} seeds; the oracle of the "
+        f"lists is {arbitrary:.1f} on arbitrary and {aligned:.1f} on aligned queries."
     )
     return "\n".join(lines) + "\n"
 
