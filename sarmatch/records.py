@@ -148,8 +148,8 @@ def refinement_table(table: pd.DataFrame, gaps: pd.DataFrame) -> str:
     arbitrary, aligned = (100 * means.loc[(kind, "coarse"), "oracle"] for kind in ("arbitrary", "aligned"))
     first, seeds = unseen.iloc[0], unseen["seed"].nunique()
     lines.append(
-        f"\n**{first['data']}**, gallery {first['gallery']}, lists of K = {first['k']}, {seeds} seeds; the oracle of the "
-        f"lists is {arbitrary:.1f} on arbitrary and {aligned:.1f} on aligned queries."
+        f"\n**{first['data']}**, gallery {first['gallery']}, lists of K = {first['k']}, {seeds} seeds; the oracle of "
+        f"the lists is {arbitrary:.1f} on arbitrary and {aligned:.1f} on aligned queries."
     )
     return "\n".join(lines) + "\n"
 
