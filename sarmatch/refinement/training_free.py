@@ -9,6 +9,8 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.spatial import cKDTree
 
 from sarmatch.refinement.correlation import peaks, surfaces
 from sarmatch.refinement.evidence import Evidence, Lists, reordered
@@ -143,11 +145,11 @@ def geographic_vote(
     `e_k + weight sum_j e_j` with `e = exp(s / temperature)`, over all tiles of the gallery whose centre lies less than
     1.5 tile widths away in both directions: eight on a seamless grid.
     """
-    near = _apart(candidates.positions, candidates.positions, evidence.tile_m)
-    near = (near.max(-1) < 1.5) & (near.max(-1) > 0)
+    around = Neighbourhood(candidates.positions, evidence.tile_m)
+    near = around.matrix((np.abs(around.apart).max(1) > 0).astype(float))
     cosine = (evidence.query @ evidence.reference.T).astype(np.float64)
     voice = np.exp((cosine - cosine.max(1, keepdims=True)) / temperature)
-    joined = np.log(voice + weight * voice @ near.T)
+    joined = np.log(voice + weight * (near @ voice.T).T)
     return np.take_along_axis(joined, candidates.indices, 1), None
 
 
@@ -161,17 +163,16 @@ def matched_filter(
     and `t_k` the cosine minus the query's mean over the gallery. A candidate scores its best place, plus `prior` times
     its own cosine; the place is its offset.
     """
-    positions = candidates.positions
+    around = Neighbourhood(candidates.positions, evidence.tile_m)
     cosine = (evidence.query @ evidence.reference.T).astype(np.float64)
     raised = cosine - cosine.mean(1, keepdims=True)
-    line = np.arange(-steps // 2, steps // 2 + 1) / steps
-    lattice = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)  # tile widths
-    best = np.full((len(cosine), len(positions)), -np.inf)
+    lattice = _lattice(steps)
+    best = np.full(cosine.shape, -np.inf)
     where = np.zeros(best.shape, np.int64)
     for number, shift in enumerate(lattice):
-        apart = _apart(positions + shift * evidence.tile_m, positions, evidence.tile_m)
-        share = np.clip(1 - apart, 0, None).prod(-1) ** power  # [place, tile]
-        fit = raised @ (share / np.linalg.norm(share, axis=1, keepdims=True).clip(min=1e-12)).T
+        share = around.shares(shift).power(power)  # [place, tile]
+        length = np.sqrt(share.power(2).sum(1)).clip(min=1e-12)
+        fit = (share @ raised.T).T / np.asarray(length).ravel()
         better = fit > best
         best[better] = fit[better]
         where[better] = number
@@ -193,14 +194,11 @@ def interpolated_map(
     """
     pair = evidence.whitened if whitened else (evidence.query, evidence.reference)
     query, reference = (z.astype(np.float64) for z in pair)
-    positions = candidates.positions
-    line = np.arange(-steps // 2, steps // 2 + 1) / steps
-    lattice = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)  # tile widths
-    best = np.full((len(query), len(positions)), -np.inf)
+    around, lattice = Neighbourhood(candidates.positions, evidence.tile_m), _lattice(steps)
+    best = np.full((len(query), len(reference)), -np.inf)
     where = np.zeros(best.shape, np.int64)
     for number, shift in enumerate(lattice):
-        share = np.clip(1 - _apart(positions + shift * evidence.tile_m, positions, evidence.tile_m), 0, None).prod(-1)
-        cosine = query @ _unit(share @ reference).T
+        cosine = query @ _unit(around.shares(shift) @ reference).T
         better = cosine > best
         best[better], where[better] = cosine[better], number
     rows = np.arange(len(query))[:, None]
@@ -302,8 +300,36 @@ def _nearest_only(cosine: np.ndarray, k: int, own: bool) -> np.ndarray:
     return kept
 
 
-def _apart(a: np.ndarray | None, b: np.ndarray | None, tile_m: float) -> np.ndarray:
-    """Distance on each axis in tile widths `(A, B, 2)`."""
-    if a is None or b is None:
-        raise ValueError("this set has no coordinates: candidates have no neighbours on a map")
-    return np.abs(np.asarray(a)[:, None] - np.asarray(b)[None]) / tile_m
+def _lattice(steps: int) -> np.ndarray:
+    """Places within half a tile of its centre, tile widths `((steps + 1)^2, 2)`."""
+    line = np.arange(-steps // 2, steps // 2 + 1) / steps
+    return np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
+
+
+class Neighbourhood:
+    """Which tiles of a map lie less than 1.5 tile widths from which, on both axes: sparse, however large the map is.
+
+    Attributes
+    ----------
+    apart : float64 (P, 2)
+        Of every such pair, a tile and itself included: how far the second lies from the first, in tile widths.
+    """
+
+    def __init__(self, positions: np.ndarray | None, tile_m: float) -> None:
+        if positions is None:
+            raise ValueError("this set has no coordinates: candidates have no neighbours on a map")
+        self.count = len(positions)
+        tree = cKDTree(positions / tile_m)
+        pairs = tree.query_pairs(1.5 * (1 - 1e-9), p=np.inf, output_type="ndarray")
+        own = np.arange(self.count)
+        self.first = np.concatenate([pairs[:, 0], pairs[:, 1], own])
+        self.second = np.concatenate([pairs[:, 1], pairs[:, 0], own])
+        self.apart = (positions[self.second] - positions[self.first]) / tile_m
+
+    def matrix(self, values: np.ndarray) -> csr_matrix:
+        """Values of the pairs `(P,)` as `(N, N)`."""
+        return csr_matrix((values, (self.first, self.second)), shape=(self.count, self.count))
+
+    def shares(self, shift: np.ndarray) -> csr_matrix:
+        """Share that each tile holds of a patch that lies `shift` tile widths from the centre of each `(N, N)`."""
+        return self.matrix(np.clip(1 - np.abs(self.apart - shift), 0, None).prod(1))
