@@ -155,7 +155,7 @@ def similarity_by_overlap(overlap: np.ndarray, similarity: np.ndarray, data: str
         title=f"Similarity rises with overlap ({data})",
     )
     ax.grid(alpha=0.4)
-    ax.legend(frameon=False, loc="upper left")
+    ax.legend(frameon=False, loc="lower right")
     return figure
 
 
