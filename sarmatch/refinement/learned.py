@@ -17,7 +17,7 @@ from sarmatch.evaluation.trust import fit_temperature
 from sarmatch.files import write
 from sarmatch.progress import progress
 from sarmatch.refinement.correlation import surfaces
-from sarmatch.refinement.evidence import Evidence, Lists, reordered
+from sarmatch.refinement.evidence import Evidence, Lists, mean_reciprocal_rank, reordered
 from sarmatch.refinement.networks import Batch, GraphNetwork, PointNetwork, PublishedNetwork, SurfaceNetwork
 from sarmatch.retrieval import Candidates
 
@@ -95,14 +95,14 @@ class LearnedRefiner:
             What is learned from: of an encoder that has not trained on this ground, else they look better than test
             lists.
         validation
-            Lists of other ground: chooses the epoch by recall@1, and fits the temperature. Without them the last epoch
-            stands.
+            Lists of other ground: chooses the epoch by mean reciprocal rank, and fits the temperature. Without them the
+            last epoch stands.
         epochs, learning_rate, batch_size, weight_decay
             Of AdamW, the rate falling to zero by half a cosine.
         seed
             Of weights, order and dropout.
         report
-            Called after every epoch with its number, loss and validation recall@1 (nan without validation).
+            Called after every epoch with its number, loss, and mean reciprocal rank on validation lists or nan.
 
         Returns
         -------
@@ -143,13 +143,13 @@ class LearnedRefiner:
                 schedule.step()
                 total += loss.item() * len(rows)
             self.none = none.item()
-            recall = float("nan")
+            found = float("nan")
             if validation is not None:
-                recall = _recall_at_1(self.refine(validation.candidates, validation.evidence), validation)
-                if recall > best:
-                    best, kept = recall, (copy.deepcopy(self.network.state_dict()), self.none)
+                found = mean_reciprocal_rank(self.refine(validation.candidates, validation.evidence), validation)
+                if found > best:
+                    best, kept = found, (copy.deepcopy(self.network.state_dict()), self.none)
             if report is not None:
-                report(epoch + 1, total / count, recall)
+                report(epoch + 1, total / count, found)
         if kept is not None:
             self.network.load_state_dict(kept[0])
             self.none = kept[1]
@@ -293,10 +293,3 @@ def _with_missing(share):
     if isinstance(share, Tensor):
         return torch.cat([share, rest.clamp(min=0)], 1)
     return np.concatenate([share, np.clip(rest, 0, None)], 1)
-
-
-def _recall_at_1(refined: Candidates, lists: Lists) -> float:
-    """Share of queries whose first answer holds as much of their ground as the best tile of the gallery would."""
-    best = lists.candidates.indices[np.arange(len(lists.share)), lists.share.argmax(1)]
-    # a list without the truth cannot be answered: its best candidate covers less than a quarter of the query
-    return float(((refined.indices[:, 0] == best) & (lists.share.max(1) >= 0.25)).mean())

@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
 from sarmatch.refinement.correlation import peaks, surfaces
-from sarmatch.refinement.evidence import Evidence, Lists, reordered
+from sarmatch.refinement.evidence import Evidence, Lists, mean_reciprocal_rank, reordered
 from sarmatch.retrieval import Candidates
 
 #: Scores `(Q, K)`, and offsets in metres `(Q, K, 2)` or None.
@@ -241,7 +241,7 @@ METHODS: dict[str, Method] = {
     "geographic_vote": Method(geographic_vote, {"weight": (0.1, 0.25, 0.5), "temperature": (0.05, 0.1, 0.2)}),
     "matched_filter": Method(matched_filter, {"power": (0.5, 1.0, 2.0), "prior": (0.0, 0.5, 2.0)}),
     "interpolated_map": Method(interpolated_map, {"prior": (0.0, 0.5, 1.0), "whitened": (True, False)}),
-    "correlation": Method(correlation, {}),  # looking thrice at all pixels to choose a weight is not worth it
+    "correlation": Method(correlation, {}),  # to look at all pixels again for each choice is not worth it
 }
 
 
@@ -262,17 +262,15 @@ class TrainingFreeRefiner:
         self.name, self.given, self.options = name, options, options
 
     def fit(self, lists: Lists, validation: Lists | None = None, **unused: Any) -> "TrainingFreeRefiner":
-        """Choose options by recall@1, on `validation` lists if there are any; ties go to the earlier choice."""
-        judge = validation or lists
+        """Choose options by mean reciprocal rank on what others learn from; ties go to the earlier choice."""
         free = {name: values for name, values in METHODS[self.name].choices.items() if name not in self.given}
-        truth = judge.share.argmax(1)
         best = -1.0
         for values in product(*free.values()):
             options = {**self.given, **dict(zip(free, values, strict=True))}
-            scores, _ = METHODS[self.name].score(judge.candidates, judge.evidence, **options)
-            hits = float(((scores.argmax(1) == truth) & (judge.share.max(1) >= 0.25)).mean())
-            if hits > best:
-                best, self.options = hits, options
+            scored = METHODS[self.name].score(lists.candidates, lists.evidence, **options)
+            found = mean_reciprocal_rank(reordered(lists.candidates, *scored), lists)
+            if found > best:
+                best, self.options = found, options
         return self
 
     def refine(self, candidates: Candidates, evidence: Evidence, seed: int = 0) -> Candidates:

@@ -113,8 +113,9 @@ def compare_refiners(
     """Every refiner on the same lists.
 
     Those that learn do so on cross-fitted lists of training ground, and choose their epoch and temperature on
-    validation ground; those that do not choose their options there. Each kind of query has lists and refiners of its
-    own. With a `folder`, what is done is kept there, and a second call goes on where the first was cut off.
+    validation ground; those that do not choose their options on the same cross-fitted lists. Each kind of query has
+    lists and refiners of its own. With a `folder`, what is done is kept there, and a second call goes on where the
+    first was cut off.
 
     Returns
     -------
