@@ -5,7 +5,18 @@ import pandas as pd
 import pytest
 import torch
 
-from sarmatch.patches import PatchImages, TrainingPairs, overlap, pair_overlap, queries, read_patch, to_input
+from sarmatch.patches import (
+    PatchImages,
+    TrainingPairs,
+    grey_queries,
+    ground_windows,
+    overlap,
+    pair_overlap,
+    queries,
+    read_patch,
+    references,
+    to_input,
+)
 from sarmatch.patches import training_regions as ground_to_train
 from sarmatch.patches.transforms import augment, dihedral
 from sarmatch.scenes import Area, Raster, Scene
@@ -129,3 +140,28 @@ def test_no_query_is_cut_where_there_is_no_data():
     assert len(drawn) == 500
     assert all(np.isfinite(read_patch(scene, p)).all() for p in drawn.itertuples(index=False))
     assert ((drawn.row < 12) & (drawn.col > 16)).any()  # the rest of the strip is still used
+
+
+def test_ground_windows_are_twice_as_wide_and_share_the_tile_middle(tiny_scene):
+    """The middle of a window is the tile itself; beyond the map's edge stands the mean of what is known."""
+    tiles = references(tiny_scene)
+    tiles = tiles[tiles["area"] == tiles["area"].iloc[0]].reset_index(drop=True)
+    size = int(tiles["size"].iloc[0])
+    windows = ground_windows(tiny_scene, tiles, size)
+    assert windows.shape == (len(tiles), 2 * size, 2 * size)
+    raster = tiny_scene.areas[0].map
+    inner = int(np.flatnonzero((tiles["row"] == size) & (tiles["col"] == size))[0])
+    for index in (0, inner):
+        row, col = tiles.loc[index, ["row", "col"]]
+        middle = windows[index, size // 2 : size // 2 + size, size // 2 : size // 2 + size]
+        np.testing.assert_allclose(middle, raster.read(row, col, size, size).mean(0), atol=1e-6)
+    around = raster.read(size // 2, size // 2, 2 * size, 2 * size).mean(0)
+    np.testing.assert_allclose(windows[inner], around, atol=1e-6)
+    known = raster.read(0, 0, 2 * size - size // 2, 2 * size - size // 2).mean(0)
+    np.testing.assert_allclose(windows[0, 0, 0], known.mean(), rtol=1e-4)
+
+
+def test_grey_queries_are_the_mean_of_bands_in_decibels(tiny_scene):
+    asked = queries(tiny_scene, "arbitrary", count=3)
+    images = torch.stack(list(PatchImages(tiny_scene, asked, 16)))
+    torch.testing.assert_close(grey_queries(tiny_scene, asked, 16), images.mean(1))

@@ -78,6 +78,9 @@ def test_bounds_and_the_number_of_missing_pixels():
     assert raster.bounds == (5, -4, 15, 16)
     with pytest.raises(ValueError, match=r"has 24 px outside the image, which spans rows 5\.\.15, columns -4\.\.16"):
         raster.read(13, 0, 8, 4)
+    filled = raster.read(13, 0, 8, 4, fill=7.0)
+    assert (filled[:, :2] == 0).all()
+    assert (filled[:, 2:] == 7).all()
 
 
 def test_metres_are_east_and_north_of_the_area_s_origin(tiny_scene):
