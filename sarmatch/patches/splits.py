@@ -106,7 +106,9 @@ def training_regions(scene: Scene, protocols: Sequence[str], guard: int) -> pd.D
     return joined[(joined.row1 > joined.row0) & (joined.col1 > joined.col0)].reset_index(drop=True)
 
 
-def fold_of(rectangles: pd.DataFrame, fold: tuple[int, int], guard: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def fold_of(
+    rectangles: pd.DataFrame, fold: tuple[int, int], guard: int, bands: bool = False
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Training ground without one of its folds, and that fold: for cross-fitting.
 
     Parameters
@@ -117,6 +119,8 @@ def fold_of(rectangles: pd.DataFrame, fold: tuple[int, int], guard: int) -> tupl
         `(i, n)`: the i-th of n. Folds are whole areas where there are n or more, and bands of every area otherwise.
     guard
         Width in pixels that nobody uses on either side of a band.
+    bands
+        Bands of every area, however many areas there are.
 
     Returns
     -------
@@ -130,7 +134,7 @@ def fold_of(rectangles: pd.DataFrame, fold: tuple[int, int], guard: int) -> tupl
     """
     number, count = fold
     areas = sorted(rectangles["area"].unique())
-    if len(areas) >= count:
+    if len(areas) >= count and not bands:
         held = rectangles["area"].isin(areas[number::count])
         return rectangles[~held].reset_index(drop=True), rectangles[held].reset_index(drop=True)
     top, height = rectangles["row0"], (rectangles["row1"] - rectangles["row0"]) / count

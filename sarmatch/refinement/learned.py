@@ -95,8 +95,8 @@ class LearnedRefiner:
             What is learned from: of an encoder that has not trained on this ground, else they look better than test
             lists.
         validation
-            Lists of other ground: chooses the epoch by mean reciprocal rank, and fits the temperature. Without them the
-            last epoch stands.
+            Lists of other ground, by encoders that have not trained on it either: chooses the epoch by mean reciprocal
+            rank, and fits the temperature. Without them the last epoch stands.
         epochs, learning_rate, batch_size, weight_decay
             Of AdamW, the rate falling to zero by half a cosine.
         seed

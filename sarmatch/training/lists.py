@@ -11,6 +11,7 @@ from sarmatch.patches import (
     grey_queries,
     ground_windows,
     guard_band,
+    inside,
     positions,
     search_task,
     training_regions,
@@ -70,7 +71,9 @@ def fold_config(run_of: Run, number: int, count: int = 2) -> Config:
     return Config(**run_of.config.model_dump() | {"fold": (number, count)})
 
 
-def cross_fitted(run_of: Run, folds: Sequence[Run], kind: str, k: int = 50, count: int = 2000, seed: int = 0) -> Lists:
+def cross_fitted(
+    run_of: Run, folds: Sequence[Run], kind: str, k: int = 50, count: int = 2000, seed: int = 0
+) -> tuple[Lists, Lists]:
     """Lists over training ground by encoders that have not trained on it, as a test list is over ground nobody knows.
 
     Each fold's encoder embeds the fold it has left out. Its axes are not those of the run's own encoder, nor need they
@@ -90,11 +93,18 @@ def cross_fitted(run_of: Run, folds: Sequence[Run], kind: str, k: int = 50, coun
         Arbitrary queries in all.
     seed
         Of their places.
+
+    Returns
+    -------
+    learn, check
+        To learn from, and to choose epoch, temperature and thresholds by: queries on the last quarter of every fold, a
+        tile's width apart from the others. Both are searched in the whole fold: lists of a smaller gallery would look
+        better than test lists do.
     """
     scene, config = run_of.scene(), run_of.config
     size = config.patch_size or scene.patch_size
     guard = guard_band(scene, size)
-    parts = []
+    parts = [], []
     for other in folds:
         if other.config.fold is None:
             raise ValueError(f"{other.path.name}: this run leaves out no fold of its training ground")
@@ -109,9 +119,13 @@ def cross_fitted(run_of: Run, folds: Sequence[Run], kind: str, k: int = 50, coun
             count=count // len(folds),
             seed=seed,
         )
-        evidence = evidence_of(other, scene, queries, tiles)
-        parts.append(lists_of(search(evidence, tiles, k), evidence, positions(queries)))
-    return joined(parts)
+        for part, rectangles in zip(parts, fold_of(ground, (3, 4), size, bands=True), strict=True):
+            asked = queries[inside(queries, rectangles, size)].reset_index(drop=True)
+            if asked.empty:
+                raise ValueError(f"{other.path.name}: the ground it leaves out is too small to learn and to choose by")
+            evidence = evidence_of(other, scene, asked, tiles)
+            part.append(lists_of(search(evidence, tiles, k), evidence, positions(asked)))
+    return joined(parts[0]), joined(parts[1])
 
 
 def list_ranks(refined: Candidates, positive: np.ndarray) -> np.ndarray:

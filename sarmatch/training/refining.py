@@ -23,7 +23,7 @@ Refiner = LearnedRefiner | TrainingFreeRefiner
 SEEDS = (0, 1, 2)
 K = 30  # length of the lists; about nine in ten hold the truth on `easy`
 LEARNING = {"epochs": 8, "batch_size": 64}  # the same for all that learn
-TRAINING_LISTS = 2000
+TRAINING_LISTS = 2700  # a quarter of them, and a strip between, only to choose by
 
 
 def shuffled_at_test(refiner: LearnedRefiner) -> LearnedRefiner:
@@ -112,8 +112,8 @@ def compare_refiners(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every refiner on the same lists.
 
-    Those that learn do so on cross-fitted lists of training ground, and choose their epoch and temperature on
-    validation ground; those that do not choose their options on the same cross-fitted lists. Each kind of query has
+    Those that learn do so on cross-fitted lists of training ground, and choose their epoch and temperature by others of
+    the same make; those that do not choose their options on the lists that others learn from. Each kind of query has
     lists and refiners of its own. With a `folder`, what is done is kept there, and a second call goes on where the
     first was cut off.
 
@@ -129,15 +129,14 @@ def compare_refiners(
     """
     rows, gaps = [], []
     for kind in kinds:
-        train = cross_fitted(run_of, folds, kind, k, count)
-        validation, _, _ = lists(run_of, "cross_area", kind, "val", k, seed=run_of.config.seed + 7)
+        learn, check = cross_fitted(run_of, folds, kind, k, count)
         tests = tasks(run_of, kind, k)
         hits: dict[tuple[str, str], list[np.ndarray]] = {}
         jobs = [(arm, seed) for arm in arms for seed in (seeds if create_refiner(ARMS[arm].refiner).learns else [0])]
         for arm, seed in progress(jobs, desc=f"refiners, {kind}", unit="refiner"):
             kept = folder and folder / f"{kind}-{arm}-{seed}.json"
             if kept is None or not kept.is_file():
-                refiner = create_refiner(ARMS[arm].refiner).fit(train, validation, seed=seed, **LEARNING | learning)
+                refiner = create_refiner(ARMS[arm].refiner).fit(learn, check, seed=seed, **LEARNING | learning)
                 done = [_judged(ARMS[arm].after(refiner) if ARMS[arm].after else refiner, seed, t) for t in tests]
                 if kept is not None:
                     write_json(kept, done)

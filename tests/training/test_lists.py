@@ -87,22 +87,41 @@ def test_ranks_in_lists_count_ties_against_us_and_absence_as_last():
 
 def test_cross_fitted_lists_keep_to_the_gallery_of_their_fold(finished):
     whole, folds = finished
-    train = cross_fitted(whole, folds, "arbitrary", k=10, count=120)
-    assert train.share.shape == (120, 10)
-    evidence = train.evidence
-    for row in (0, 119):
-        own = evidence.reference[train.candidates.indices[row]] @ evidence.query[row]
-        np.testing.assert_allclose(train.candidates.scores[row], own, atol=1e-5)
-    assert [len(part.query) for part in evidence.parts] == [60, 60]
-    assert train.candidates.indices[:60].max() < len(evidence.parts[0].reference) <= train.candidates.indices[60:].min()
+    for part in cross_fitted(whole, folds, "arbitrary", k=10, count=120):
+        evidence, indices = part.evidence, part.candidates.indices
+        first = len(evidence.parts[0].query)
+        assert 0 < first < len(evidence.query) == len(part.share)
+        for row in (0, -1):
+            own = evidence.reference[indices[row]] @ evidence.query[row]
+            np.testing.assert_allclose(part.candidates.scores[row], own, atol=1e-5)
+        assert indices[:first].max() < len(evidence.parts[0].reference) <= indices[first:].min()
     with pytest.raises(ValueError, match="leaves out no fold"):
         cross_fitted(whole, [whole], "arbitrary", k=10, count=20)
+
+
+def test_lists_to_choose_by_are_searched_in_the_same_gallery_and_share_no_ground(finished):
+    whole, folds = finished
+    learn, check = cross_fitted(whole, folds, "arbitrary", k=10**6, count=400)
+    assert 0.15 < len(check.share) / len(learn.share) < 0.5
+    for one, other in zip(learn.evidence.parts, check.evidence.parts, strict=True):
+        np.testing.assert_allclose(one.reference, other.reference, atol=1e-5)
+    tile = learn.evidence.tile_m
+    for number in range(2):  # towns have coordinates of their own
+        apart = np.abs(_where(learn, number)[:, None] - _where(check, number)).max(-1)
+        assert apart.min() >= 2 * tile * (1 - 1e-6)  # centres: windows with a tile's width between them
+
+
+def _where(part, number):
+    """Where the queries of a fold lie, from their best candidate and its shift."""
+    sizes = [len(p.query) for p in part.evidence.parts]
+    rows = slice(sum(sizes[:number]), sum(sizes[: number + 1]))
+    return part.candidates.xy[rows, 0] + part.evidence.tile_m * part.shift[rows, 0]
 
 
 def test_cross_fitted_lists_are_no_cleaner_than_those_of_ground_nobody_knows(finished):
     """Where the truth stands in them is no better than on test ground, by more than chance."""
     whole, folds = finished
-    train = cross_fitted(whole, folds, "arbitrary", k=20, count=200)
+    train, _ = cross_fitted(whole, folds, "arbitrary", k=20, count=300)
     test, _, _ = lists(whole, "cross_area", "arbitrary", k=20)
     shares = [x.share.sum(1).mean() for x in (train, test)]
     assert shares[0] < shares[1] + 0.15
@@ -165,7 +184,7 @@ def test_area_under_the_metre_curve_is_its_closed_form(finished):
 
 def test_edges_shuffled_at_test_are_those_of_the_trained_network(finished):
     whole, folds = finished
-    train = cross_fitted(whole, folds, "arbitrary", k=8, count=40)
+    train, _ = cross_fitted(whole, folds, "arbitrary", k=8, count=60)
     refiner = create_refiner("gnn", width=16).fit(train, epochs=1)
     before = {k: v.clone() for k, v in refiner.network.state_dict().items()}
     shuffled = refining.shuffled_at_test(refiner)
