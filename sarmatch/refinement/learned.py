@@ -17,7 +17,7 @@ from sarmatch.evaluation.trust import fit_temperature
 from sarmatch.files import write
 from sarmatch.progress import progress
 from sarmatch.refinement.correlation import surfaces
-from sarmatch.refinement.evidence import Evidence, Lists, mean_reciprocal_rank, reordered
+from sarmatch.refinement.evidence import Evidence, Lists, reordered
 from sarmatch.refinement.networks import Batch, GraphNetwork, PointNetwork, PublishedNetwork, SurfaceNetwork
 from sarmatch.retrieval import Candidates
 
@@ -77,8 +77,8 @@ class LearnedRefiner:
         self,
         lists: Lists,
         validation: Lists | None = None,
-        epochs: int = 12,
-        learning_rate: float = 5e-4,
+        epochs: int = 8,
+        learning_rate: float = 1e-3,
         batch_size: int = 64,
         weight_decay: float = 0.05,
         seed: int = 0,
@@ -95,14 +95,14 @@ class LearnedRefiner:
             What is learned from: of an encoder that has not trained on this ground, else they look better than test
             lists.
         validation
-            Lists of other ground, by encoders that have not trained on it either: chooses the epoch by mean reciprocal
-            rank, and fits the temperature. Without them the last epoch stands.
+            Lists of other ground, by encoders that have not trained on it either: chooses the epoch by the
+            same cross-entropy, and fits the temperature. Without them the last epoch stands.
         epochs, learning_rate, batch_size, weight_decay
             Of AdamW, the rate falling to zero by half a cosine.
         seed
             Of weights, order and dropout.
         report
-            Called after every epoch with its number, loss, and mean reciprocal rank on validation lists or nan.
+            Called after every epoch with its number, loss, and cross-entropy of validation lists or nan.
 
         Returns
         -------
@@ -115,14 +115,17 @@ class LearnedRefiner:
         """
         torch.manual_seed(seed)
         dim = lists.evidence.query.shape[1]
-        self.network = self.build(dim)
-        none = nn.Parameter(torch.zeros(()))
-        optimizer = torch.optim.AdamW([*self.network.parameters(), none], learning_rate, weight_decay=weight_decay)
+        self.network = self.build(dim).eval()
         count = len(lists.share)
+        maps = self._surfaces(lists.candidates, lists.evidence)
+        with torch.no_grad():  # "none" starts level with the candidates, wherever a network's scores begin
+            some = torch.arange(count)[:CHUNK]
+            level = self.network(self._batch(lists.candidates, lists.evidence, some, maps)).score.mean()
+        none = nn.Parameter(level)
+        optimizer = torch.optim.AdamW([*self.network.parameters(), none], learning_rate, weight_decay=weight_decay)
         steps = epochs * -(-count // batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        maps = self._surfaces(lists.candidates, lists.evidence)
-        best, kept = -1.0, None
+        best, kept = float("inf"), None
         for epoch in progress(range(epochs), desc=f"refiner {self.name}", unit="epoch"):
             self.network.train()
             total = 0.0
@@ -145,8 +148,10 @@ class LearnedRefiner:
             self.none = none.item()
             found = float("nan")
             if validation is not None:
-                found = mean_reciprocal_rank(self.refine(validation.candidates, validation.evidence), validation)
-                if found > best:
+                logits, _ = self.answers(validation.candidates, validation.evidence)
+                known = torch.from_numpy(logits), torch.tensor(self.none), torch.from_numpy(validation.share)
+                found = listwise_loss(*known).item()
+                if found < best:
                     best, kept = found, (copy.deepcopy(self.network.state_dict()), self.none)
             if report is not None:
                 report(epoch + 1, total / count, found)
