@@ -28,6 +28,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "deepsets": partial(PointNetwork, layers=2, pooled=True),
     "gnn_self_loops": partial(GraphNetwork, edges="none"),
     "gnn": GraphNetwork,
+    "gnn_without_xy": partial(GraphNetwork, coordinates=False),
     "gnn_features": partial(GraphNetwork, edges="features"),
     "attention": partial(GraphNetwork, edges="full"),
     "gnn_random": partial(GraphNetwork, edges="random"),

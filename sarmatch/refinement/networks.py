@@ -12,7 +12,7 @@ from torch_geometric.utils import softmax
 
 from sarmatch.refinement.graphs import candidate_graphs
 
-WAVELENGTHS = (2.0, 4.0, 8.0, 16.0, 32.0)  # tile widths: from neighbours to a whole town
+WAVELENGTHS = (8.0, 16.0, 32.0)  # tile widths: the middle of a list is known no finer than to some tiles
 
 
 class Batch(NamedTuple):
@@ -35,9 +35,9 @@ class NodeInputs(nn.Module):
     """What every node knows of itself: `(Q, K)` candidates to `(Q, K, width)`.
 
     Its score, and the cosine in the gallery's own axes, both also relative to the list; learned projections of the
-    product and of the absolute difference of the two embeddings, dropped as a whole for half of the nodes in training,
-    as these are what tiles can be learned by heart from; and where it lies relative to the score-weighted middle of its
-    list, in tile widths as sines and cosines of several wavelengths.
+    product and of the absolute difference of the two embeddings, dropped as a whole for nine nodes in ten in training,
+    as these are what tiles can be learned by heart from; and where it lies relative to the score-weighted middle of
+    its list, in tile widths as sines and cosines of several wavelengths.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class NodeInputs(nn.Module):
     """
 
     def __init__(
-        self, feature_dim: int, width: int, coordinates: bool = True, projection: int = 8, dropout: float = 0.5
+        self, feature_dim: int, width: int, coordinates: bool = True, projection: int = 8, dropout: float = 0.9
     ) -> None:
         super().__init__()
         self.coordinates = coordinates

@@ -1,8 +1,10 @@
 """The comparison of refiners: the same lists for all, several seeds, one table out, and what differs beyond chance."""
 
+import copy
 import json
 import time
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,8 +30,9 @@ TRAINING_LISTS = 2700  # a quarter of them, and a strip between, only to choose 
 
 def shuffled_at_test(refiner: LearnedRefiner) -> LearnedRefiner:
     """The same trained network with its edges dealt out to others: does it use them?"""
-    refiner.network.edges = "shuffled"
-    return refiner
+    other = copy.deepcopy(refiner)
+    other.network.edges = "shuffled"
+    return other
 
 
 class Arm(NamedTuple):
@@ -57,6 +60,7 @@ ARMS: dict[str, Arm] = {
     "M3": Arm("deepsets", "perceptron with mean and maximum of the list"),
     "G0": Arm("gnn_self_loops", "graph network, self-loops only"),
     "G1": Arm("gnn", "graph network, edges in metres"),
+    "G1e": Arm("gnn_without_xy", "edges in metres, nodes without coordinates"),
     "G2": Arm("gnn_features", "graph network, edges by features"),
     "G3": Arm("attention", "graph network, all edges"),
     "G1s": Arm("gnn_shuffled", "edges shuffled in training and test"),
@@ -65,6 +69,15 @@ ARMS: dict[str, Arm] = {
     "angle": Arm("gnn_angle", "edges by the published angle"),
     "cmpc": Arm("cmpc", "the published network, 128 wide"),
     "surface": Arm("surface", "small CNN on correlation of pixels"),
+}
+
+
+#: What is compared query by query, from what `judge` gives.
+COMPARED: dict[str, Callable[[dict[str, np.ndarray]], np.ndarray]] = {
+    "recall@1": lambda found: (found["rank"] < 1).astype(float),
+    "recall@10": lambda found: (found["rank"] < 10).astype(float),
+    # mean of the curve over 0 to 100 m, in closed form
+    "area_100m": lambda found: np.clip(1 - found["error_m"] / 100, 0, None),
 }
 
 
@@ -124,39 +137,46 @@ def compare_refiners(
         holds the truth), `oracle` (their share), `median_m`, `within_10m`, `within_25m`, `within_50m`, `area_100m`
         (under the curve of metres up to 100), `ms_per_query`, `parameters`.
     differences
-        Recall@1 of every arm against `coarse` and of those that learn against `G0`, with its paired 95 % interval over
-        blocks of ground, queries of all seeds pooled.
+        Recall@1, recall@10 and area under the metre curve of every arm against `coarse`, and of those that learn
+        against `G0`, with their paired 95 % intervals over blocks of ground, queries of all seeds pooled.
     """
     rows, gaps = [], []
     for kind in kinds:
         learn, check = cross_fitted(run_of, folds, kind, k, count)
         tests = tasks(run_of, kind, k)
-        hits: dict[tuple[str, str], list[np.ndarray]] = {}
+        gains: dict[tuple[str, str, str], list[np.ndarray]] = {}
+        fitted: dict[tuple[str, int], Refiner] = {}
         jobs = [(arm, seed) for arm in arms for seed in (seeds if create_refiner(ARMS[arm].refiner).learns else [0])]
         for arm, seed in progress(jobs, desc=f"refiners, {kind}", unit="refiner"):
             kept = folder and folder / f"{kind}-{arm}-{seed}.json"
             if kept is None or not kept.is_file():
-                refiner = create_refiner(ARMS[arm].refiner).fit(learn, check, seed=seed, **LEARNING | learning)
-                done = [_judged(ARMS[arm].after(refiner) if ARMS[arm].after else refiner, seed, t) for t in tests]
+                name, _, after = ARMS[arm]
+                if (name, seed) not in fitted:
+                    fitted[name, seed] = create_refiner(name).fit(learn, check, seed=seed, **LEARNING | learning)
+                refiner = after(fitted[name, seed]) if after else fitted[name, seed]
+                done = [_judged(refiner, seed, task) for task in tests]
                 if kept is not None:
                     write_json(kept, done)
             else:
                 done = json.loads(kept.read_text())
-            for task, (numbers, right) in zip(tests, done, strict=True):
-                hits.setdefault((arm, task.protocol), []).append(np.array(right, float))
+            for task, (numbers, single) in zip(tests, done, strict=True):
                 rows.append({"arm": arm, "seed": seed, "protocol": task.protocol, "kind": kind} | numbers)
-        for task in tests:
-            gaps += _differences({a: h for (a, p), h in hits.items() if p == task.protocol}, task)
+                for measure, values in single.items():
+                    gains.setdefault((task.protocol, measure, arm), []).append(np.array(values))
+        for task, measure in product(tests, COMPARED):
+            of = {a: values for (p, m, a), values in gains.items() if (p, m) == (task.protocol, measure)}
+            gaps += _differences(of, measure, task)
     return pd.DataFrame(rows), pd.DataFrame(gaps)
 
 
-def _judged(refiner: Refiner, seed: int, task: Task) -> tuple[dict[str, float], list[int]]:
-    """Numbers of a refiner on a task, and for every query whether its first answer is right."""
+def _judged(refiner: Refiner, seed: int, task: Task) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Numbers of a refiner on a task, and for every query what is compared."""
     started = time.perf_counter()
     refined = refiner.refine(task.lists.candidates, task.lists.evidence, seed=seed)
     spent = time.perf_counter() - started
     found = judge(refined, task)
-    return measures(found, task) | cost(refiner, spent, len(task.positive)), (found["rank"] < 1).astype(int).tolist()
+    single = {name: np.round(of(found), 4).tolist() for name, of in COMPARED.items()}
+    return measures(found, task) | cost(refiner, spent, len(task.positive)), single
 
 
 def measures(found: dict[str, np.ndarray], task: Task) -> dict[str, float]:
@@ -167,7 +187,7 @@ def measures(found: dict[str, np.ndarray], task: Task) -> dict[str, float]:
     numbers |= {"recall@1_in_list": float((rank < 1)[held].mean()), "oracle": float(held.mean())}
     numbers |= {"median_m": float(np.median(error))}
     numbers |= {f"within_{d}m": float((error <= d).mean()) for d in (10, 25, 50)}
-    numbers["area_100m"] = float(np.clip(1 - error / 100, 0, None).mean())  # mean of CDF over 0..100 m, in closed form
+    numbers["area_100m"] = float(COMPARED["area_100m"](found).mean())
     gallery = len(task.lists.evidence.reference)
     return numbers | {"queries": len(rank), "gallery": gallery, "k": task.lists.share.shape[1]}
 
@@ -178,31 +198,31 @@ def cost(refiner: Refiner, seconds: float, queries: int) -> dict[str, float]:
     return {"ms_per_query": 1000 * seconds / queries, "parameters": size}
 
 
-def _differences(hits: dict[str, list[np.ndarray]], task: Task) -> list[dict[str, float | str]]:
+def _differences(values: dict[str, list[np.ndarray]], measure: str, task: Task) -> list[dict[str, float | str]]:
+    """Rows of paired differences, from one array per seed and arm."""
     rows = []
     for control in ("coarse", "G0"):
-        for arm in hits:
+        for arm in values:
             learns = create_refiner(ARMS[arm].refiner).learns
-            if control not in hits or arm == control or (control == "G0" and not learns):
+            if control not in values or arm == control or (control == "G0" and not learns):
                 continue
-            count = max(len(hits[arm]), len(hits[control]))
-            ours, theirs = (np.concatenate([h[i % len(h)] for i in range(count)]) for h in (hits[arm], hits[control]))
+            count = max(len(values[arm]), len(values[control]))  # who does not learn has one seed
+            pairs = [
+                (values[arm][i % len(values[arm])], values[control][i % len(values[control])]) for i in range(count)
+            ]
+            ours, theirs = (np.concatenate(side) for side in zip(*pairs, strict=True))
             value, low, high = bootstrap_difference(ours, theirs, np.tile(task.block, count))
-            better = sum(
-                hits[arm][i % len(hits[arm])].mean() > hits[control][i % len(hits[control])].mean()
-                for i in range(count)
-            )
             rows.append(
                 {
                     "arm": arm,
                     "control": control,
                     "protocol": task.protocol,
                     "kind": task.kind,
-                    "measure": "recall@1",
+                    "measure": measure,
                     "difference": value,
                     "low": low,
                     "high": high,
-                    "seeds_better": better,
+                    "seeds_better": sum(a.mean() > b.mean() for a, b in pairs),
                     "seeds": count,
                 }
             )

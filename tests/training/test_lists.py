@@ -155,9 +155,11 @@ def test_the_comparison_gives_all_rows_and_paired_differences(finished, tmp_path
     assert table["oracle"].nunique() == 1
     g0, g1 = (table.loc[table["arm"] == a, "parameters"].iloc[0] for a in ("G0", "G1"))
     assert g0 == g1 > 0
-    mean = table.groupby("arm")["recall@1"].mean()
+    mean = table.groupby("arm")[list(refining.COMPARED)].mean()
+    assert set(gaps["measure"]) == set(refining.COMPARED)
     for row in gaps.itertuples():
-        assert row.difference == pytest.approx(mean[row.arm] - mean[row.control], abs=1e-9)
+        gap = mean.loc[row.arm, row.measure] - mean.loc[row.control, row.measure]
+        assert row.difference == pytest.approx(gap, abs=1e-4)
         assert row.low <= row.difference <= row.high
     assert not ((gaps["control"] == "G0") & (gaps["arm"] == "coarse")).any()
 
