@@ -6,7 +6,16 @@ A refiner takes `Candidates` and `Evidence` and gives `Candidates`, whoever it i
 from typing import Any
 
 from sarmatch.refinement.correlation import cfog, peaks, surfaces
-from sarmatch.refinement.evidence import Evidence, Lists, expanded, joined, lists_of, mean_reciprocal_rank, reordered
+from sarmatch.refinement.evidence import (
+    Evidence,
+    Lists,
+    expanded,
+    joined,
+    lists_of,
+    mean_reciprocal_rank,
+    relisted,
+    reordered,
+)
 from sarmatch.refinement.graphs import EDGES, candidate_graphs
 from sarmatch.refinement.learned import NETWORKS, LearnedRefiner
 from sarmatch.refinement.training_free import METHODS, TrainingFreeRefiner
@@ -28,6 +37,7 @@ __all__ = [
     "lists_of",
     "mean_reciprocal_rank",
     "peaks",
+    "relisted",
     "reordered",
     "surfaces",
 ]

@@ -113,6 +113,16 @@ def lists_of(candidates: Candidates, evidence: Evidence, query_xy: np.ndarray) -
     return Lists(candidates, evidence, share.astype(np.float32), shift.astype(np.float32))
 
 
+def relisted(lists: Lists, refined: Candidates) -> Lists:
+    """The same lists in the order that a refiner has given them, with what is known of each candidate."""
+    same = refined.indices[:, :, None] == lists.candidates.indices[:, None, :]
+    if refined.indices.shape != lists.candidates.indices.shape or not same.any(2).all():
+        raise ValueError("the refined lists do not hold the candidates of these lists")
+    order = same.argmax(2)
+    share = np.take_along_axis(lists.share, order, 1)
+    return Lists(refined, lists.evidence, share, np.take_along_axis(lists.shift, order[..., None], 1))
+
+
 def mean_reciprocal_rank(refined: Candidates, lists: Lists) -> float:
     """How high the best tile stands in refined lists: mean of 1 over its place, 0 where a list does not hold it.
 

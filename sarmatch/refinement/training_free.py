@@ -264,6 +264,8 @@ class TrainingFreeRefiner:
     def fit(self, lists: Lists, validation: Lists | None = None, **unused: Any) -> "TrainingFreeRefiner":
         """Choose options by mean reciprocal rank on what others learn from; ties go to the earlier choice."""
         free = {name: values for name, values in METHODS[self.name].choices.items() if name not in self.given}
+        if not free:
+            return self
         best = -1.0
         for values in product(*free.values()):
             options = {**self.given, **dict(zip(free, values, strict=True))}

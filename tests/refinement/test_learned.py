@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sarmatch.refinement import NETWORKS, Evidence, create_refiner, joined
+from sarmatch.refinement import NETWORKS, Evidence, create_refiner, joined, lists_of, relisted
 from sarmatch.refinement.evidence import Lists
 from sarmatch.refinement.learned import listwise_loss, place_loss
 from sarmatch.refinement.networks import Batch, GraphNetwork
@@ -246,6 +246,16 @@ def test_joined_lists_keep_to_their_own_gallery():
     scores, _ = refiner.answers(both.candidates, both.evidence)
     alone, _ = refiner.answers(b.candidates, b.evidence)
     np.testing.assert_allclose(scores[len(a.share) :], alone, atol=1e-4)
+
+
+def test_relisted_shares_follow_their_tiles():
+    lists, place = world()
+    refined = create_refiner("geographic_vote").refine(lists.candidates, lists.evidence)
+    after, again = relisted(lists, refined), lists_of(refined, lists.evidence, place)
+    np.testing.assert_allclose(after.share, again.share, atol=1e-6)
+    np.testing.assert_allclose(after.shift, again.shift, atol=1e-6)
+    with pytest.raises(ValueError, match="do not hold the candidates"):
+        relisted(lists, world(seed=5)[0].candidates)
 
 
 def test_published_network_at_its_own_size():
