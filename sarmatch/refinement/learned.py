@@ -116,7 +116,7 @@ class LearnedRefiner:
         """
         torch.manual_seed(seed)
         dim = lists.evidence.query.shape[1]
-        self.network = self.build(dim).eval()
+        self.network = self.build(dim).eval().to("cuda" if torch.cuda.is_available() else "cpu")
         count = len(lists.share)
         maps = self._surfaces(lists.candidates, lists.evidence)
         with torch.no_grad():  # "none" starts level with the candidates, wherever a network's scores begin
@@ -127,12 +127,13 @@ class LearnedRefiner:
         steps = epochs * -(-count // batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         best, kept = float("inf"), None
+        seen = None if validation is None else self._surfaces(validation.candidates, validation.evidence)
         for epoch in progress(range(epochs), desc=f"refiner {self.name}", unit="epoch"):
             self.network.train()
             total = 0.0
             for rows in torch.randperm(count).split(batch_size):
                 batch = self._batch(lists.candidates, lists.evidence, rows, maps)
-                truth = (torch.from_numpy(known)[rows] for known in (lists.share, lists.shift))
+                truth = (torch.from_numpy(known)[rows].to(batch.score.device) for known in (lists.share, lists.shift))
                 batch, share, shift = turned(*shuffled(batch, *truth))
                 answer = self.network(batch, seed=int(torch.randint(2**31, ())))
                 loss = listwise_loss(answer.score, none, share) + place_loss(answer.shift, shift, share)
@@ -149,7 +150,7 @@ class LearnedRefiner:
             self.none = none.item()
             found = float("nan")
             if validation is not None:
-                logits, _ = self.answers(validation.candidates, validation.evidence)
+                logits, _ = self._scored(validation.candidates, validation.evidence, seen)
                 known = torch.from_numpy(logits), torch.tensor(self.none), torch.from_numpy(validation.share)
                 found = listwise_loss(*known).item()
                 if found < best:
@@ -159,12 +160,11 @@ class LearnedRefiner:
         if kept is not None:
             self.network.load_state_dict(kept[0])
             self.none = kept[1]
-            logits, _ = self.answers(validation.candidates, validation.evidence)
+            logits, _ = self._scored(validation.candidates, validation.evidence, seen)
             self.temperature = fit_temperature(_with_none(logits, self.none), _with_missing(validation.share))
         self.network.eval()
         return self
 
-    @torch.no_grad()
     def answers(
         self, candidates: Candidates, evidence: Evidence, seed: int = 0
     ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -172,14 +172,20 @@ class LearnedRefiner:
         if self.network is None:
             raise ValueError(f"refiner {self.name!r} has learned nothing yet: call fit, or load one")
         evidence.check(candidates)
+        return self._scored(candidates, evidence, self._surfaces(candidates, evidence), seed)
+
+    @torch.no_grad()
+    def _scored(
+        self, candidates: Candidates, evidence: Evidence, maps: Tensor | None, seed: int = 0
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """What `answers` gives, from surfaces that are there already."""
         self.network.eval()
-        maps = self._surfaces(candidates, evidence)
         rows = torch.arange(len(candidates.indices)).split(CHUNK)
         parts = [self.network(self._batch(candidates, evidence, r, maps), seed=seed) for r in rows]
-        scores = torch.cat([part.score for part in parts]).float().numpy()
+        scores = torch.cat([part.score for part in parts]).float().cpu().numpy()
         if parts[0].shift is None:
             return scores, None
-        return scores, evidence.tile_m * torch.cat([part.shift for part in parts]).double().numpy()
+        return scores, evidence.tile_m * torch.cat([part.shift for part in parts]).double().cpu().numpy()
 
     def refine(self, candidates: Candidates, evidence: Evidence, seed: int = 0) -> Candidates:
         """The lists in a new order, best first, with the network's scores and places."""
@@ -219,17 +225,14 @@ class LearnedRefiner:
         parts = list(surfaces(candidates, evidence, self.resolution))
         return torch.cat(parts)
 
-    @staticmethod
-    def _batch(candidates: Candidates, evidence: Evidence, rows: Tensor, maps: Tensor | None) -> Batch:
+    def _batch(self, candidates: Candidates, evidence: Evidence, rows: Tensor, maps: Tensor | None) -> Batch:
+        """Lists of these rows, where the network is."""
         at, (query, reference) = rows.numpy(), evidence.whitened
-        return Batch(
-            torch.from_numpy(candidates.scores[at]),
-            torch.from_numpy(query[at]),
-            torch.from_numpy(reference[candidates.indices[at]]),
-            torch.from_numpy(candidates.positions[candidates.indices[at]]),
-            evidence.tile_m,
-            None if maps is None else maps[rows],
-        )
+        device = next(self.network.parameters()).device
+        listed = candidates.indices[at]
+        arrays = candidates.scores[at], query[at], reference[listed], candidates.positions[listed]
+        score, query, reference, xy = (torch.from_numpy(array).to(device) for array in arrays)
+        return Batch(score, query, reference, xy, evidence.tile_m, None if maps is None else maps[rows].to(device))
 
 
 def listwise_loss(logits: Tensor, none: Tensor, share: Tensor) -> Tensor:
