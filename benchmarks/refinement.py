@@ -20,7 +20,6 @@ from sarmatch.refinement import METHODS, NETWORKS, Evidence, create_refiner
 from sarmatch.refinement.networks import Batch, PublishedNetwork
 
 QUERIES, SIDE, DIM, REPEATS = 1000, 50, 128, 3
-FEW = 100  # queries for whoever looks at pixels
 
 
 def seconds(work: Callable[[], object], repeats: int = REPEATS) -> float:
@@ -56,14 +55,13 @@ def main() -> None:
         search = seconds(lambda k=k: index.search(query, k))
         for name in [*METHODS, *NETWORKS]:
             pixels = name in ("correlation", "surface")
-            count = FEW if pixels else QUERIES
-            evidence = Evidence(query[:count], reference, 100.0, images(count) if pixels else None)
-            found = index.search(query[:count], k)
+            evidence = Evidence(query, reference, 100.0, images(QUERIES) if pixels else None)
+            found = index.search(query, k)
             refiner = create_refiner(name, **({"best": k} if name == "correlation" else {}))
             if refiner.learns:
                 refiner.network = refiner.build(DIM).eval()
             repeats = 1 if pixels or k == 200 else REPEATS
-            spent = seconds(lambda r=refiner, f=found, e=evidence: r.refine(f, e), repeats) / count
+            spent = seconds(lambda r=refiner, f=found, e=evidence: r.refine(f, e), repeats) / QUERIES
             size = sum(p.numel() for p in refiner.network.parameters()) if refiner.learns else 0
             rows.append(
                 {

@@ -31,6 +31,9 @@ PRESETS_TABLE = ("<!-- presets: written by `sarmatch readme` -->\n", "<!-- end o
 COMPARISONS = ("alignment", "alignment_sentinel", "questions")
 #: Comparisons of refiners whose tables stand in README.
 REFINEMENTS = tuple(STUDIES)
+#: Rows of the table of edges.
+EDGES = ("G1", "G1e", "G1s", "G1t", "G1x", "angle", "G2", "G3")
+EDGES_TABLE = ("<!-- edges: written by `sarmatch readme` -->\n", "<!-- end of edges -->")
 PROTOCOL_WORDS = {"same_area": "same area, held-out pass", "cross_area": "unseen ground"}
 
 
@@ -125,24 +128,24 @@ def refinement_table(table: pd.DataFrame, gaps: pd.DataFrame) -> str:
     gaps = gaps.query("protocol == 'cross_area' and control == 'coarse'").set_index(["arm", "kind", "measure"])
     means = unseen.groupby(["kind", "arm"], sort=False).mean(numeric_only=True)
     lines = [
-        "| | refiner | arbitrary: @1 / @10 | @1 against the search | @10 against the search | @1 if in the list "
+        "| | refiner | arbitrary: @1 / @10 | @1 against the search | @1 if in the list "
         "| median error | area to 100 m | aligned: @1 | @1 against the search | ms per query |",
-        "|" + "---|" * 11,
+        "|" + "---|" * 10,
     ]
     for arm in dict.fromkeys(unseen["arm"]):
         row, aligned = means.loc[("arbitrary", arm)], means.loc[("aligned", arm)]
-        compared = [(arm, "arbitrary", "recall@1"), (arm, "arbitrary", "recall@10"), (arm, "aligned", "recall@1")]
+        compared = [(arm, kind, "recall@1") for kind in ("arbitrary", "aligned")]
         against = [_gap(gaps.loc[key]) if key in gaps.index else "" for key in compared]
         cells = [
             f"{arm}" if arm != ARMS[arm].refiner else "",
             f"`{ARMS[arm].refiner}`: {ARMS[arm].about}",
             f"{100 * row['recall@1']:.1f} / {100 * row['recall@10']:.1f}",
-            *against[:2],
+            against[0],
             f"{100 * row['recall@1_in_list']:.1f}",
             f"{row['median_m']:,.3g} m",
             f"{100 * row['area_100m']:.1f}",
             f"{100 * aligned['recall@1']:.1f}",
-            against[2],
+            against[1],
             f"{row['ms_per_query']:.2g}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -152,6 +155,22 @@ def refinement_table(table: pd.DataFrame, gaps: pd.DataFrame) -> str:
         f"\n**{first['data']}**, gallery {first['gallery']}, lists of K = {first['k']}, {seeds} seeds; the oracle of "
         f"the lists is {arbitrary:.1f} on arbitrary and {aligned:.1f} on aligned queries."
     )
+    return "\n".join(lines) + "\n"
+
+
+def edges_table(gaps: dict[str, pd.DataFrame]) -> str:
+    """README's table of what edges are worth in Markdown: a row per kind of edge, against the same network without.
+
+    `gaps` are the differences of each comparison, by the name of its scene; all on unseen ground.
+    """
+    asked = [("arbitrary", "recall@1"), ("arbitrary", "recall@10"), ("aligned", "recall@1")]
+    head = [f"`{scene}`, {kind} @{measure[7:]}" for scene in gaps for kind, measure in asked]
+    lines = ["| | " + " | ".join(["edges", *head]) + " |", "|" + "---|" * (len(head) + 2)]
+    unseen = "protocol == 'cross_area' and control == 'G0'"
+    found = {scene: g.query(unseen).set_index(["arm", "kind", "measure"]) for scene, g in gaps.items()}
+    for arm in EDGES:
+        cells = [_gap(g.loc[(arm, *pair)]) for g in found.values() for pair in asked]
+        lines.append(f"| {arm} | " + " | ".join([ARMS[arm].about, *cells]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -190,7 +209,9 @@ def readme_with_results(readme: str, root: Path = ROOT) -> str:
     recorded = [name for name in COMPARISONS if (root / "data" / "results" / name / "table.csv").is_file()]
     parts += [(_marks(name), sweep_table(*load_sweep(name, root))) for name in recorded]
     recorded = [name for name in REFINEMENTS if (root / "data" / "results" / name / "table.csv").is_file()]
-    parts += [(_marks(name), refinement_table(*load_sweep(name, root))) for name in recorded]
+    refined = {name: load_sweep(name, root) for name in recorded}
+    parts += [(_marks(name), refinement_table(*both)) for name, both in refined.items()]
+    parts += [(EDGES_TABLE, edges_table({n.removeprefix("refinement_"): gaps for n, (_, gaps) in refined.items()}))]
     for (begin, end), table in parts:
         before, rest = readme.split(begin)
         readme = before + begin + "\n" + table + "\n" + end + rest.split(end)[1]
