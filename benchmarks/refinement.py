@@ -57,7 +57,7 @@ def main() -> None:
             pixels = name in ("correlation", "surface")
             evidence = Evidence(query, reference, 100.0, images(QUERIES) if pixels else None)
             found = index.search(query, k)
-            refiner = create_refiner(name, **({"best": k} if name == "correlation" else {}))
+            refiner = create_refiner(name)
             if refiner.learns:
                 refiner.network = refiner.build(DIM).eval()
             repeats = 1 if pixels or k == 200 else REPEATS

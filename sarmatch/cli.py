@@ -14,7 +14,7 @@ from sarmatch.home import ROOT, runs_dir
 from sarmatch.records import record as keep
 from sarmatch.training.config import RECIPES
 from sarmatch.training.lists import fold_config
-from sarmatch.training.refining import STUDIES, run_study
+from sarmatch.training.refining import STUDIES, run_study, study_of
 from sarmatch.training.sweeps import SWEEPS, run_sweep
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=sm.__doc__, pretty_exceptions_enable=False)
@@ -76,25 +76,29 @@ def sweep(
 
 
 @app.command()
-def refine(name: Annotated[str, typer.Argument(help="a comparison: " + ", ".join(sorted(STUDIES)))]) -> None:
-    """Compare the refiners on the lists of a recorded run, and keep the table.
+def refine(
+    name: Annotated[str, typer.Argument(help="a run's folder, or a comparison: " + ", ".join(sorted(STUDIES)))],
+    folder: Annotated[
+        Path | None, typer.Option(help="where the table is kept: in the run's folder, or under data/results")
+    ] = None,
+) -> None:
+    """Compare the refiners on the lists of a run, and keep the table; goes on where it was cut off.
 
-    The encoders that leave out a fold of its training ground are trained and kept first, where they are not yet.
+    The encoders that leave out a fold of its training ground are trained first, where they are not yet.
     """
     try:
-        if name in STUDIES:
-            base, folds = STUDIES[name]
-            missing = [i for i, folder in enumerate(folds) if not (ROOT / folder / "metrics.json").is_file()]
-            for i in missing:
-                config = fold_config(sm.load_run(ROOT / base), i, len(folds))
-                keep(sm.run(config), ROOT / folds[i], weights=True)
-        table = run_study(name)
+        study = study_of(name)
+        for i, fold in enumerate(study.folds):
+            if not (ROOT / fold / "metrics.json").is_file():
+                keep(sm.run(fold_config(sm.load_run(ROOT / study.run), i)), ROOT / fold, weights=True)
+        default = ROOT / "data/results" / name if name in STUDIES else Path(name) / "refinement"
+        table = run_study(study, folder or default)
     except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
     columns = ["recall@1", "recall@5", "recall@10", "median_m", "within_25m", "ms_per_query"]
-    means = table.groupby(["protocol", "kind", "arm"], sort=False)[columns].mean()
-    typer.echo(f"means over seeds\n{means.round(3).to_string()}")
+    means = table.groupby(["protocol", "kind", "k", "arm"], sort=False)[columns].mean()
+    typer.echo(f"{study.about}; means over seeds\n{means.round(3).to_string()}")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from sarmatch.home import ROOT
 from sarmatch.scenes.simulate import PRESETS
 from sarmatch.training.config import recipe
 from sarmatch.training.loop import WEIGHTS, save_weights
-from sarmatch.training.refining import ARMS, STUDIES
+from sarmatch.training.refining import ARMS
 from sarmatch.training.runs import Run, evaluate, floor, load_run
 from sarmatch.training.sweeps import load_sweep
 
@@ -30,7 +31,10 @@ PRESETS_TABLE = ("<!-- presets: written by `sarmatch readme` -->\n", "<!-- end o
 #: Comparisons whose tables stand in README.
 COMPARISONS = ("alignment", "alignment_sentinel", "questions")
 #: Comparisons of refiners whose tables stand in README.
-REFINEMENTS = tuple(STUDIES)
+REFINEMENTS = ("refinement_easy", "refinement_standard", "refinement_sentinel")
+#: Comparisons of the length of lists, in one table of README.
+LENGTHS = ("lengths_easy", "lengths_standard")
+LENGTHS_TABLE = ("<!-- lengths: written by `sarmatch readme` -->\n", "<!-- end of lengths -->")
 #: Rows of the table of edges.
 EDGES = ("G1", "G1e", "G1s", "G1t", "G1x", "angle", "G2", "G3")
 EDGES_TABLE = ("<!-- edges: written by `sarmatch readme` -->\n", "<!-- end of edges -->")
@@ -174,6 +178,31 @@ def edges_table(gaps: dict[str, pd.DataFrame]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def lengths_table(studies: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> str:
+    """README's table of how long a list should be in Markdown: a row per refiner, arbitrary queries, unseen ground.
+
+    Recall@1 in percent, mean over seeds, with the difference to the search; `studies` are table and differences of each
+    comparison, by the name of its scene. The oracle is what a perfect refiner would make of the list.
+    """
+    unseen = "protocol == 'cross_area' and kind == 'arbitrary'"
+    columns, oracle, rows = [], [], {}
+    for scene, (table, gaps) in studies.items():
+        means = table.query(unseen).groupby(["k", "arm"], sort=False)[["recall@1", "oracle"]].mean()
+        against = gaps.query(f"{unseen} and control == 'coarse' and measure == 'recall@1'").set_index(["k", "arm"])
+        for k, part in means.groupby(level="k"):
+            columns.append(f"`{scene}`, K = {k}")
+            oracle.append(f"{100 * part['oracle'].iloc[0]:.1f}")
+            for (_, arm), row in part.iterrows():
+                gap = f", {_gap(against.loc[k, arm])}" if arm != "coarse" else ""
+                rows.setdefault(arm, []).append(f"{100 * row['recall@1']:.1f}{gap}")
+    lines = ["| | " + " | ".join(["refiner", *columns]) + " |", "|" + "---|" * (len(columns) + 2)]
+    lines.append("| | " + " | ".join(["the oracle of the list", *oracle]) + " |")
+    for arm, cells in rows.items():
+        name = f"`{ARMS[arm].refiner}`: {ARMS[arm].about}"
+        lines.append(f"| {arm if arm != ARMS[arm].refiner else ''} | " + " | ".join([name, *cells]) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def _gap(row: pd.Series) -> str:
     text = "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * row[k] for k in ("difference", "low", "high")))
     return f"**{text}**" if row["low"] > 0 or row["high"] < 0 else text
@@ -206,12 +235,12 @@ def readme_with_results(readme: str, root: Path = ROOT) -> str:
     """README's text with its tables made anew from the records that exist."""
     runs = [load_run(root / path) for path in RECORDS if (root / path).is_dir()]
     parts = [(RESULTS, results_table(runs)), (PRESETS_TABLE, presets_table(load_floors(root)))]
-    recorded = [name for name in COMPARISONS if (root / "data" / "results" / name / "table.csv").is_file()]
-    parts += [(_marks(name), sweep_table(*load_sweep(name, root))) for name in recorded]
-    recorded = [name for name in REFINEMENTS if (root / "data" / "results" / name / "table.csv").is_file()]
-    refined = {name: load_sweep(name, root) for name in recorded}
+    recorded = partial(_recorded, root=root)
+    parts += [(_marks(name), sweep_table(*both)) for name, both in recorded(COMPARISONS).items()]
+    refined = recorded(REFINEMENTS)
     parts += [(_marks(name), refinement_table(*both)) for name, both in refined.items()]
-    parts += [(EDGES_TABLE, edges_table({n.removeprefix("refinement_"): gaps for n, (_, gaps) in refined.items()}))]
+    parts += [(EDGES_TABLE, edges_table({_scene(n): gaps for n, (_, gaps) in refined.items()}))]
+    parts += [(LENGTHS_TABLE, lengths_table({_scene(n): both for n, both in recorded(LENGTHS).items()}))]
     for (begin, end), table in parts:
         before, rest = readme.split(begin)
         readme = before + begin + "\n" + table + "\n" + end + rest.split(end)[1]
@@ -236,6 +265,16 @@ def update_readme(root: Path = ROOT) -> None:
     path = root / "README.md"
     text = readme_with_results(path.read_text(), root)
     write(path, lambda p: p.write_text(text))
+
+
+def _recorded(names: Sequence[str], root: Path) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+    """Table and differences of those comparisons that are there."""
+    return {n: load_sweep(n, root) for n in names if (root / "data" / "results" / n / "table.csv").is_file()}
+
+
+def _scene(name: str) -> str:
+    """`easy` of `refinement_easy`."""
+    return name.partition("_")[2]
 
 
 def _marks(name: str) -> tuple[str, str]:

@@ -48,7 +48,7 @@ def test_own_data_in_a_folder_of_pairs_reports_recall_and_no_metres(pairs_folder
         (["run", "demo", "--set", "epocks=3"], "epocks"),
         (["run", "demo", "--set", "epochs=0"], "epochs"),
         (["run", "demo", "--set", "epochs"], "FIELD=VALUE"),
-        (["refine", "nonsense"], "no comparison of refiners is called 'nonsense'"),
+        (["refine", "nonsense"], "'nonsense' is neither a finished run's folder nor"),
         (["sweep", "nonsense"], "no comparison is called 'nonsense'"),
         (["sweep", "alignment_sentinel", "--scene", "no/such/folder"], "no/such/folder"),
     ],

@@ -10,7 +10,7 @@ from rasterio import Affine
 
 import sarmatch as sm
 from sarmatch.home import ROOT
-from sarmatch.records import RECORDS, readme_with_results, record, sweep_table
+from sarmatch.records import RECORDS, lengths_table, readme_with_results, record, sweep_table
 from sarmatch.training import evaluate
 from tests.fake_data import save_image
 from tests.fake_mosaics import NORTH, WEST, optical, sar, write_tiff
@@ -125,3 +125,23 @@ def test_the_table_of_a_comparison_states_means_spread_and_intervals():
     assert lines[3].endswith("| +10.0 (-2.0 to +20.0) |")
     assert all(line.count("|") == 7 for line in lines[:4])
     assert lines[-1] == "**simulated**, 3 seeds, gallery 400, chance 0.25 / 2.5."
+
+
+def test_the_table_of_lengths_has_a_column_per_scene_and_length():
+    same = {"protocol": "cross_area", "kind": "arbitrary"}
+    table = pd.DataFrame(
+        [
+            {"arm": arm, "k": k, "recall@1": (value + seed) / 100, "oracle": k / 100, **same}
+            for arm, value in (("coarse", 10), ("G1", 20))
+            for seed in (0, 1, 5)
+            for k in (10, 30)
+        ]
+    )
+    gap = {"arm": "G1", "control": "coarse", "measure": "recall@1", "difference": 0.1, **same}
+    gaps = pd.DataFrame([gap | {"k": 10, "low": -0.02, "high": 0.2}, gap | {"k": 30, "low": 0.02, "high": 0.2}])
+    lines = lengths_table({"easy": (table, gaps), "hard": (table, gaps)}).splitlines()
+    assert lines[0] == "| | refiner | `easy`, K = 10 | `easy`, K = 30 | `hard`, K = 10 | `hard`, K = 30 |"
+    assert lines[2] == "| | the oracle of the list | 10.0 | 30.0 | 10.0 | 30.0 |"
+    assert lines[3].endswith("| 12.0 | 12.0 | 12.0 | 12.0 |")
+    both = "22.0, +10.0 (-2.0 to +20.0) | 22.0, **+10.0 (+2.0 to +20.0)**"
+    assert lines[4] == f"| G1 | `gnn`: graph network, edges in metres | {both} | {both} |"

@@ -24,7 +24,15 @@ from sarmatch.figures.clouds import (
 )
 from sarmatch.figures.maps import map_of_outcomes, map_with_places, overview, split_map
 from sarmatch.figures.panels import annotated_pair, image_grid, pair, place_of, retrieval_rows, tiling
-from sarmatch.figures.refining import length_of_lists, list_on_map, metre_curves, similarity_by_overlap, strides, trust
+from sarmatch.figures.refining import (
+    length_of_lists,
+    lengths,
+    list_on_map,
+    metre_curves,
+    similarity_by_overlap,
+    strides,
+    trust,
+)
 from sarmatch.figures.style import PLACES, SPLIT_COLOURS, decibels, method_line, to_display, use_style
 
 __all__ = [
@@ -34,6 +42,7 @@ __all__ = [
     "metre_curves",
     "list_on_map",
     "length_of_lists",
+    "lengths",
     "CLASSES",
     "PLACES",
     "SPLIT_COLOURS",

@@ -124,6 +124,34 @@ def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, d
     return figure
 
 
+def lengths(tables: Mapping[str, pd.DataFrame], data: str) -> Figure:
+    """Recall@1 after refinement against the length of the list, under its oracle.
+
+    Parameters
+    ----------
+    tables
+        By name of the scene: `arm`, `k`, `recall@1`, `oracle`; a row per seed.
+    data
+        `simulated` or `real`.
+    """
+    figure, axes = new_figure(5.2 * len(tables), 4.2, 1, len(tables), sharey=True)
+    for ax, (name, table) in zip(axes[0], tables.items(), strict=True):
+        oracle = table.groupby("k")["oracle"].mean()
+        ax.plot(oracle.index, oracle, lw=2, label="oracle of the list", **method_line("ceiling"))
+        for arm, rows in table.groupby("arm", sort=False):
+            mean = rows.groupby("k")["recall@1"].mean()
+            ax.plot(mean.index, mean, lw=2, label=arm, **method_line(arm))
+        ax.set(xscale="log", ylim=(0, 1.02), xlabel="K, length of the list (tiles)", title=name)
+        ax.set_xticks(oracle.index, [str(k) for k in oracle.index])
+        ax.minorticks_off()
+        ax.grid(alpha=0.4)
+    axes[0, 0].set_ylabel("recall@1 (share of queries)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+    figure.suptitle(f"Does a longer list help? ({data})")
+    return figure
+
+
 def similarity_by_overlap(overlap: np.ndarray, similarity: np.ndarray, data: str, bins: int = 10) -> Figure:
     """How similarity rises with shared ground, which is what neighbours on the map have to tell.
 

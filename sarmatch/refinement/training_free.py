@@ -208,12 +208,13 @@ def interpolated_map(
 
 
 def correlation(
-    candidates: Candidates, evidence: Evidence, best: int = 50, resolution: int = 50, weight: float = 0.1
+    candidates: Candidates, evidence: Evidence, best: int | None = None, resolution: int = 50, weight: float = 0.1
 ) -> Scored:
     """Dense correlation of gradient channels in the first tiles (CFOG; Ye et al., 2019).
 
     A candidate scores the highest correlation of the query with the ground around it, plus `weight` times its cosine;
-    where the peak lies is its offset. Candidates behind the first `best` stay behind, in their order.
+    where the peak lies is its offset. With `best`, candidates behind the first so many stay behind, in
+    their order.
     """
     first = Candidates(candidates.indices[:, :best], candidates.scores[:, :best], candidates.positions)
     parts = [peaks(surface, evidence.tile_m) for surface in surfaces(first, evidence, resolution)]

@@ -18,8 +18,8 @@ from sarmatch.progress import progress
 from sarmatch.refinement import LearnedRefiner, Lists, TrainingFreeRefiner, create_refiner
 from sarmatch.retrieval import Candidates
 from sarmatch.training.files import describe_environment
-from sarmatch.training.lists import cross_fitted, list_ranks, lists
-from sarmatch.training.runs import Run, blocks, load_run
+from sarmatch.training.lists import cross_fitted, fold_config, list_ranks, lists
+from sarmatch.training.runs import Run, blocks, load_run, run
 
 Refiner = LearnedRefiner | TrainingFreeRefiner
 SEEDS = (0, 1, 2)
@@ -218,6 +218,7 @@ def _differences(values: dict[str, list[np.ndarray]], measure: str, task: Task) 
                     "control": control,
                     "protocol": task.protocol,
                     "kind": task.kind,
+                    "k": task.lists.share.shape[1],
                     "measure": measure,
                     "difference": value,
                     "low": low,
@@ -229,25 +230,55 @@ def _differences(values: dict[str, list[np.ndarray]], measure: str, task: Task) 
     return rows
 
 
-#: Recorded comparisons: folder of the run, and of those that leave out its folds.
-STUDIES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "refinement_easy": ("data/demo", ("data/checkpoints/demo_fold0", "data/checkpoints/demo_fold1")),
-    "refinement_standard": (
-        "data/checkpoints/infonce",
-        ("data/checkpoints/infonce_fold0", "data/checkpoints/infonce_fold1"),
-    ),
+class Study(NamedTuple):
+    """A recorded comparison: whose lists, of what length, in which order they are put."""
+
+    about: str
+    run: str
+    folds: tuple[str, ...] = ()  # runs that leave out the folds of its ground; where there are none they are trained
+    lengths: Sequence[int] = (K,)
+    arms: Sequence[str] = tuple(ARMS)
+    kinds: Sequence[str] = ("arbitrary", "aligned")
+
+
+_EASY = "data/demo", ("data/checkpoints/demo_fold0", "data/checkpoints/demo_fold1")
+_STANDARD = "data/checkpoints/infonce", ("data/checkpoints/infonce_fold0", "data/checkpoints/infonce_fold1")
+_LENGTHS = {
+    "lengths": (10, 30, 100),
+    "arms": ("coarse", "geographic_vote", "interpolated_map", "G0", "G1", "correlation"),
+    "kinds": ("arbitrary",),
+}
+
+STUDIES: dict[str, Study] = {
+    "refinement_easy": Study("every refiner, on `easy`", *_EASY),
+    "refinement_standard": Study("every refiner, on `standard`", *_STANDARD),
+    "lengths_easy": Study("how long a list should be, on `easy`", *_EASY, **_LENGTHS),
+    "lengths_standard": Study("how long a list should be, on `standard`", *_STANDARD, **_LENGTHS),
 }
 
 
-def run_study(name: str, folder: Path | None = None, root: Path = ROOT) -> pd.DataFrame:
-    """Make a recorded comparison: `table.csv`, `differences.csv` and `environment.json` under `data/results/NAME`."""
-    if name not in STUDIES:
-        raise ValueError(f"no comparison of refiners is called {name!r}; there are {sorted(STUDIES)}")
-    base, folds = STUDIES[name]
-    run_of = load_run(root / base)
-    table, gaps = compare_refiners(run_of, [load_run(root / f) for f in folds], folder=runs_dir() / name)
+def study_of(name: str) -> Study:
+    """The recorded comparison of a name, or one of every refiner on the run whose folder `name` is."""
+    if name in STUDIES:
+        return STUDIES[name]
+    if (Path(name) / "metrics.json").is_file():
+        return Study("every refiner, on a run of your own", str(Path(name).resolve()))
+    raise ValueError(f"{name!r} is neither a finished run's folder nor one of the comparisons {sorted(STUDIES)}")
+
+
+def run_study(study: Study, folder: Path, root: Path = ROOT) -> pd.DataFrame:
+    """Make a comparison: `table.csv`, `differences.csv` and `environment.json` in `folder`.
+
+    What is done is kept beside the runs, and shared by comparisons of the same run; a second call goes on from there.
+    """
+    run_of = load_run(root / study.run)
+    folds = [load_run(root / f) for f in study.folds] or [run(fold_config(run_of, i)) for i in range(2)]
+    kept = runs_dir() / f"{run_of.config.name}-{run_of.config.key}-refined"
+    parts = [
+        compare_refiners(run_of, folds, study.kinds, study.arms, k=k, folder=kept / f"k{k}") for k in study.lengths
+    ]
+    table, gaps = (pd.concat(part, ignore_index=True) for part in zip(*parts, strict=True))
     table["data"] = run_of.scene().label
-    folder = folder or root / "data" / "results" / name
     for file, content in {"table.csv": table, "differences.csv": gaps}.items():
         write(folder / file, lambda p, c=content: c.to_csv(p, index=False, float_format="%.6g"))
     write_json(folder / "environment.json", describe_environment())

@@ -177,6 +177,20 @@ FIGURES = {
         {"G1": risk_coverage(np.linspace(0, 1, 30), np.arange(30) % 2)},
         scene.label,
     ),
+    "lengths": lambda scene, queries, tiles, metrics: figures.lengths(
+        {
+            name: pd.DataFrame(
+                {
+                    "arm": ["coarse"] * 2 + ["G1"] * 2,
+                    "k": [10, 30] * 2,
+                    "recall@1": [0.2, 0.2, 0.25, 0.3],
+                    "oracle": [0.5, 0.7] * 2,
+                }
+            )
+            for name in ("easy", "standard")
+        },
+        scene.label,
+    ),
     "strides": lambda scene, queries, tiles, metrics: figures.strides(
         pd.DataFrame(
             {

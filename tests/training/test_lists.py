@@ -175,6 +175,22 @@ def test_the_comparison_gives_all_rows_and_paired_differences(finished, tmp_path
     pd.testing.assert_frame_equal(again.drop(columns="ms_per_query"), table.drop(columns="ms_per_query"))
 
 
+def test_a_study_of_an_own_run_trains_its_folds_and_has_a_table_for_each_length(finished, tmp_path, monkeypatch):
+    whole, folds = finished
+    monkeypatch.setattr(refining, "runs_dir", lambda: tmp_path / "runs")
+    monkeypatch.setattr(refining, "run", lambda config: folds[config.fold[0]])
+    study = refining.study_of(str(whole.path))._replace(
+        lengths=(4, 8), arms=("coarse", "geographic_vote"), kinds=("arbitrary",)
+    )
+    table = refining.run_study(study, tmp_path / "kept")
+    assert table.groupby("k")["oracle"].first().is_monotonic_increasing
+    assert set(table["k"]) == {4, 8}
+    assert set(pd.read_csv(tmp_path / "kept" / "differences.csv")["k"]) == {4, 8}
+    assert {p.name for p in (tmp_path / "runs").glob("*/*")} == {"k4", "k8"}
+    with pytest.raises(ValueError, match="neither a finished run's folder"):
+        refining.study_of(str(tmp_path))
+
+
 def test_area_under_the_metre_curve_is_its_closed_form(finished):
     whole, _ = finished
     task = refining.tasks(whole, "arbitrary", 8)[0]
