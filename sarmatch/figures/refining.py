@@ -141,7 +141,7 @@ def lengths(tables: Mapping[str, pd.DataFrame], data: str) -> Figure:
         for arm, rows in table.groupby("arm", sort=False):
             mean = rows.groupby("k")["recall@1"].mean()
             ax.plot(mean.index, mean, lw=2, label=arm, **method_line(arm))
-        ax.set(xscale="log", ylim=(0, 1.02), xlabel="K, length of the list (tiles)", title=name)
+        ax.set(xscale="log", ylim=(0, 1.02), xlabel="K, length of the list (tiles looked at)", title=name)
         ax.set_xticks(oracle.index, [str(k) for k in oracle.index])
         ax.minorticks_off()
         ax.grid(alpha=0.4)

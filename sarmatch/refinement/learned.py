@@ -38,7 +38,8 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "cmpc": PublishedNetwork,
     "surface": SurfaceNetwork,
 }
-CHUNK = 64  # lists that are scored at once
+CHUNK = 64  # lists that are scored at once, at most
+EDGES = 20_000  # heard at once, at most: messages of more do not stay in the cache, which is four times as slow
 
 
 class LearnedRefiner:
@@ -180,7 +181,9 @@ class LearnedRefiner:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """What `answers` gives, from surfaces that are there already."""
         self.network.eval()
-        rows = torch.arange(len(candidates.indices)).split(CHUNK)
+        count, k = candidates.indices.shape
+        each = k * (k if getattr(self.network, "edges", None) == "full" else 9)
+        rows = torch.arange(count).split(max(1, min(CHUNK, EDGES // each)))
         parts = [self.network(self._batch(candidates, evidence, r, maps), seed=seed) for r in rows]
         scores = torch.cat([part.score for part in parts]).float().cpu().numpy()
         if parts[0].shift is None:

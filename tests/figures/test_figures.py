@@ -27,6 +27,7 @@ SHARED = {
     "forest",
     "image_grid",
     "layers",
+    "lengths",
     "list_on_map",
     "overlap_by_stride",
     "recall_curves",
