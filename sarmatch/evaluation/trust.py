@@ -41,7 +41,7 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> 
     correct : (Q,)
         Whether it is.
     bins
-        Of equal mass: as many queries in each.
+        Of equal mass: as many queries in each, but that equally sure ones stay together, as their order means nothing.
 
     Returns
     -------
@@ -49,7 +49,10 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> 
     difference of the two over equal-mass bins), and the `brier` score, the mean squared difference per query.
     """
     confidence, correct = _pairs(confidence, correct)
-    parts = [p for p in np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(confidence))) if len(p)]
+    _, level, size = np.unique(confidence, return_inverse=True, return_counts=True)
+    middle = np.cumsum(size) - size / 2  # of each level, as a rank
+    number = (middle * min(bins, len(confidence)) / len(confidence)).astype(int)[level]
+    parts = [np.flatnonzero(number == n) for n in np.unique(number)]
     sure, right = (np.array([v[p].mean() for p in parts]) for v in (confidence, correct))
     count = np.array([len(p) for p in parts])
     return {

@@ -35,6 +35,16 @@ def test_reliability_of_a_calibrated_and_of_a_boastful_one():
     assert honest["count"].max() - honest["count"].min() <= 1
 
 
+def test_equally_sure_answers_share_a_bin_whatever_their_order():
+    right = np.arange(100) < 30  # all at the start, as neighbours on the ground often are
+    found = reliability(np.full(100, 0.3), right)
+    assert found["count"].tolist() == [100]
+    assert found["ece"] == pytest.approx(0)
+    mixed = reliability(np.repeat([0.1, 0.9], 50), np.tile([0, 1], 50), bins=5)
+    np.testing.assert_allclose(mixed["accuracy"], [0.5, 0.5])
+    assert mixed["ece"] == pytest.approx(0.4)
+
+
 def test_isotonic_mends_the_boast():
     rng = np.random.default_rng(2)
     p = rng.uniform(size=8000)
