@@ -67,7 +67,10 @@ class NodeInputs(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """`(Q, K, width)`."""
         score = batch.score
-        relative = (score - score.mean(1, keepdim=True)) / (score.std(1, keepdim=True, correction=0) + 1e-6)
+        known = (
+            score.detach()
+        )  # 1 / std is large where an encoder that learns along knows little, and would drown its loss
+        relative = (known - known.mean(1, keepdim=True)) / (known.std(1, keepdim=True, correction=0) + 1e-6)
         query = batch.query[:, None]
         dim = query.shape[-1]
         # entries of unit vectors are of size 1 / sqrt(dim)

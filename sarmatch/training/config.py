@@ -106,6 +106,7 @@ class Config(BaseModel):
         """Eight letters that stand for everything that shapes the numbers."""
         defaults = {name: type(self).model_fields[name].get_default(call_default_factory=True) for name in _ADDED}
         unset = {name for name, default in defaults.items() if getattr(self, name) == default}
+        unset |= {"refiner_options", "refiner_weight"} if self.refiner == "none" else set()  # they shape nothing
         return hashlib.sha256(self.model_dump_json(exclude={"workers"} | unset).encode()).hexdigest()[:8]
 
 

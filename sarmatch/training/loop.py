@@ -228,7 +228,9 @@ class Learner(nn.Module):
 class RefinerLoss(nn.Module):
     """The loss of a refiner that learns along with the encoder: the references of a batch are every query's list.
 
-    Both learn from it. Neighbours have to meet in a batch for a graph to have edges: `sampler="cluster"`.
+    Both learn from it, the encoder through the scores of its search alone: what else a network knows of a candidate
+    pulled at it so hard that it learned nothing. Neighbours have to meet in a batch for a graph to have edges:
+    `sampler="cluster"`.
     """
 
     def __init__(self, config: Config, dim: int, size: int) -> None:
@@ -247,8 +249,8 @@ class RefinerLoss(nn.Module):
         )  # other areas are out of sight
         lists = Batch(
             query @ reference.T,
-            query,
-            reference.expand(count, -1, -1),
+            query.detach(),
+            reference.detach().expand(count, -1, -1),
             xy.expand(count, -1, -1),
             float(self.size),
         )

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from sarmatch.patches import fold_of, guard_band, training_regions
 from sarmatch.refinement import LearnedRefiner, create_refiner, expanded
@@ -10,7 +11,7 @@ from sarmatch.retrieval import Candidates
 from sarmatch.scenes import registry
 from sarmatch.training import refining
 from sarmatch.training.lists import cross_fitted, fold_config, list_ranks, lists
-from sarmatch.training.loop import training_ground
+from sarmatch.training.loop import RefinerLoss, training_ground
 from sarmatch.training.runs import evaluate, run
 from tests.training.test_training import config
 
@@ -60,7 +61,7 @@ def test_folds_of_one_area_are_bands_with_a_guard():
 
 
 def test_the_key_of_runs_made_before_folds_stands():
-    assert config().key == config(fold=None, refiner="none").key
+    assert config().key == config(fold=None, refiner="none", refiner_weight=1.0).key
     assert len({config().key, config(fold=(0, 2)).key, config(fold=(1, 2)).key, config(refiner="gnn").key}) == 4
     with pytest.raises(ValueError, match="fold is"):
         config(fold=(2, 2))
@@ -135,6 +136,18 @@ def test_a_refiner_trained_along_is_kept_and_refines(tiny_scene, tmp_path):
     assert refined.indices.shape[1] == 12
     with pytest.raises(ValueError, match="does not learn"):
         run(config(refiner="coarse"), tmp_path / "wrong")
+
+
+def test_a_refiner_does_not_drown_the_loss_of_an_encoder_that_knows_nothing_yet():
+    torch.manual_seed(0)
+    loss = RefinerLoss(config(refiner="gnn"), 16, 40)
+    for weight in loss.network.parameters():
+        torch.nn.init.normal_(weight, std=0.3)  # as after some steps: a new network passes nothing on
+    place = torch.tensor([[40 * i, 20 * i, 40 * i, 20 * i, 0] for i in range(12)])
+    almost_one_point = torch.ones(12, 16) + 1e-3 * torch.randn(2, 12, 16)
+    query, reference = torch.nn.functional.normalize(almost_one_point, dim=-1).requires_grad_()
+    pull = torch.autograd.grad(loss(query, reference, place), query)[0].norm()
+    assert 0 < pull < 1  # over 1,000 where gradients pass through all that a node knows
 
 
 def test_a_run_without_a_refiner_says_so(finished):
