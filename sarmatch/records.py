@@ -146,7 +146,7 @@ def refinement_table(table: pd.DataFrame, gaps: pd.DataFrame) -> str:
             f"{100 * row['recall@1']:.1f} / {100 * row['recall@10']:.1f}",
             against[0],
             f"{100 * row['recall@1_in_list']:.1f}",
-            f"{row['median_m']:,.3g} m",
+            f"{row['median_m']:,.0f} m" if row["median_m"] >= 100 else f"{row['median_m']:.3g} m",
             f"{100 * row['area_100m']:.1f}",
             f"{100 * aligned['recall@1']:.1f}",
             against[1],
@@ -156,7 +156,7 @@ def refinement_table(table: pd.DataFrame, gaps: pd.DataFrame) -> str:
     arbitrary, aligned = (100 * means.loc[(kind, "coarse"), "oracle"] for kind in ("arbitrary", "aligned"))
     first, seeds = unseen.iloc[0], unseen["seed"].nunique()
     lines.append(
-        f"\n**{first['data']}**, gallery {first['gallery']}, lists of K = {first['k']}, {seeds} seeds; the oracle of "
+        f"\n**{first['data']}**, gallery {first['gallery']:,}, lists of K = {first['k']}, {seeds} seeds; the oracle of "
         f"the lists is {arbitrary:.1f} on arbitrary and {aligned:.1f} on aligned queries."
     )
     return "\n".join(lines) + "\n"
