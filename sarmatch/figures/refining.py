@@ -234,11 +234,14 @@ def trust(
     left, right = axes[0]
     left.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="as often right as it says")
     for (name, found), colour, marker in zip(bins.items(), (BLUE, ORANGE, GREEN), "osD", strict=False):
-        left.plot(
-            found["confidence"], found["accuracy"], color=colour, marker=marker, label=f"{name}: ECE {found['ece']:.3f}"
+        count = np.asarray(found["count"])
+        where = found["confidence"], found["accuracy"]
+        left.plot(*where, color=colour, lw=1)
+        left.scatter(
+            *where, s=60 * count / count.max(), color=colour, marker=marker, label=f"{name}: ECE {found['ece']:.3f}"
         )
     left.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability it gives (0 to 1)", ylabel="share that is right (0 to 1)")
-    left.set_title("reliability")
+    left.set_title("reliability; a mark's size is its number of queries")
     for name, (coverage, risk, area) in curves.items():
         style = method_line(name)
         right.plot(
