@@ -7,7 +7,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def _folder(variable: str, in_checkout: str) -> Path:
-    if variable in os.environ:
+    if os.environ.get(variable):  # an empty one would mean the current folder
         return Path(os.environ[variable])
     in_a_checkout = (ROOT / "pyproject.toml").is_file()
     return ROOT / in_checkout if in_a_checkout else Path.home() / ".cache" / "sarmatch" / in_checkout

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 import yaml
@@ -14,8 +13,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from sarmatch._torchvision import import_torchvision
+from sarmatch.home import ROOT, cache_dir, runs_dir
 
-ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 CONDA_NAMES = {"torch": "pytorch", "torch-geometric": "pytorch_geometric"}  # the rest differs in case at most
@@ -97,3 +96,22 @@ def test_shim_lets_other_errors_through(monkeypatch):
     with pytest.raises(RuntimeError, match="out of cheese"):
         import_torchvision()
     assert kept and all(name in sys.modules for name in kept)
+
+
+@pytest.mark.parametrize(("variable", "folder"), [("SARMATCH_RUNS", runs_dir), ("SARMATCH_CACHE", cache_dir)])
+def test_an_empty_variable_is_none_at_all(variable, folder, monkeypatch, tmp_path):
+    monkeypatch.delenv(variable, raising=False)
+    usual = folder()
+    monkeypatch.setenv(variable, "")
+    assert folder() == usual
+    monkeypatch.setenv(variable, str(tmp_path))
+    assert folder() == tmp_path
+
+
+def test_no_large_file_is_tracked():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    files = [ROOT / name for name in listed.stdout.split("\0") if name]
+    assert len(files) > 100
+    assert not [f.name for f in files if f.is_file() and f.stat().st_size > 4 * 2**20]

@@ -67,9 +67,8 @@ class NodeInputs(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """`(Q, K, width)`."""
         score = batch.score
-        known = (
-            score.detach()
-        )  # 1 / std is large where an encoder that learns along knows little, and would drown its loss
+        # without a gradient: 1 / std is large where an encoder that learns along knows little, and would drown its loss
+        known = score.detach()
         relative = (known - known.mean(1, keepdim=True)) / (known.std(1, keepdim=True, correction=0) + 1e-6)
         query = batch.query[:, None]
         dim = query.shape[-1]
