@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from sarmatch.scenes import optical, sar
-from sarmatch.scenes.city import City, Grid, ground_grid
-from sarmatch.scenes.simulate import PIXEL_SIZE, PRESETS, geocode
+from sarmatch.simulation import optical, sar
+from sarmatch.simulation.city import City, Grid, ground_grid
+from sarmatch.simulation.simulate import PIXEL_SIZE, PRESETS, geocode
 
 PRESET = PRESETS["standard"]
 

@@ -11,6 +11,7 @@ from sarmatch._torchvision import import_torchvision
 import_torchvision()
 
 from sarmatch.alignment import create_alignment, list_alignments  # noqa: E402
+from sarmatch.datasets import DataCheck, check_data, list_scenes, load_crossview, load_scene  # noqa: E402
 from sarmatch.encoders import create_encoder, embed, list_encoders  # noqa: E402
 from sarmatch.evaluation import (  # noqa: E402
     bootstrap_difference,
@@ -21,6 +22,7 @@ from sarmatch.evaluation import (  # noqa: E402
     recall_at_k,
     retrieval_report,
 )
+from sarmatch.experiments import grid, load_sweep, sweep  # noqa: E402
 from sarmatch.explorer import explore_features  # noqa: E402
 from sarmatch.losses import create_loss, list_losses  # noqa: E402
 from sarmatch.patches import match, queries, read_patch, references, search_task  # noqa: E402
@@ -30,20 +32,17 @@ from sarmatch.refinement import (  # noqa: E402
     create_refiner,
     list_refiners,
 )
-from sarmatch.retrieval import Candidates, MapIndex  # noqa: E402
-from sarmatch.scenes import DataCheck, Scene, check_data, list_scenes, load_crossview, load_scene  # noqa: E402
+from sarmatch.scenes import Scene  # noqa: E402
+from sarmatch.search import Candidates, MapIndex  # noqa: E402
 from sarmatch.training import (  # noqa: E402
     Config,
     Run,
     compare,
     evaluate,
-    grid,
     list_recipes,
     load_run,
-    load_sweep,
     recipe,
     run,
-    sweep,
 )
 
 __version__ = "0.1.0"

@@ -9,13 +9,13 @@ import typer
 from pydantic import ValidationError
 
 import sarmatch as sm
-from sarmatch.figures.report import write_report
-from sarmatch.home import ROOT, runs_dir
-from sarmatch.records import record as keep
+from sarmatch.experiments.lists import fold_config
+from sarmatch.experiments.records import record as keep
+from sarmatch.experiments.report import write_report
+from sarmatch.experiments.studies import STUDIES, run_study, study_of
+from sarmatch.experiments.sweeps import SWEEPS, run_sweep
+from sarmatch.paths import ROOT, runs_dir
 from sarmatch.training.config import RECIPES
-from sarmatch.training.lists import fold_config
-from sarmatch.training.refining import STUDIES, run_study, study_of
-from sarmatch.training.sweeps import SWEEPS, run_sweep
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=sm.__doc__, pretty_exceptions_enable=False)
 
@@ -104,7 +104,7 @@ def refine(
 @app.command()
 def notebooks() -> None:
     """Execute all notebooks and keep their outputs."""
-    from sarmatch.notebooks import execute_all
+    from sarmatch.experiments.notebooks import execute_all
 
     execute_all(write_back=True)
 
@@ -122,7 +122,7 @@ def record(
 @app.command()
 def floors() -> None:
     """Measure how hard the simulated scenes are for a descriptor without training, and keep the numbers."""
-    from sarmatch.records import record_floors
+    from sarmatch.experiments.records import record_floors
 
     columns = [
         "scene",
@@ -142,7 +142,7 @@ def floors() -> None:
 @app.command()
 def readme() -> None:
     """Write the table of results into README, from the recorded runs."""
-    from sarmatch.records import update_readme
+    from sarmatch.experiments.records import update_readme
 
     update_readme()
 
@@ -150,7 +150,7 @@ def readme() -> None:
 @app.command()
 def check(folder: Annotated[Path, typer.Argument(help="folder of a data set, as for `run --scene`")]) -> None:
     """Tell what a folder holds and what is wrong with it; exits with 0 fine, 1 usable with problems, 2 not usable."""
-    from sarmatch.scenes.check import check_data
+    from sarmatch.datasets.check import check_data
 
     found = check_data(folder)
     typer.echo(str(found))

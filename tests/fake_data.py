@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import zoom
 
+from sarmatch.datasets.sentinel import REGIONS
 from sarmatch.scenes import Area, Raster, Scene
-from sarmatch.scenes.sentinel import REGIONS
 
 TILE = 1024
 STEP = 10240.2  # metres of EPSG:3395; real tiles drift by centimetres from 10,240 too

@@ -13,7 +13,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from sarmatch._torchvision import import_torchvision
-from sarmatch.home import ROOT, cache_dir, runs_dir
+from sarmatch.paths import ROOT, cache_dir, runs_dir
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]

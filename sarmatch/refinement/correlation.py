@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sarmatch.progress import progress
 from sarmatch.refinement.evidence import Evidence
-from sarmatch.retrieval import Candidates
+from sarmatch.search import Candidates
 
 ORIENTATIONS = 9
 PAIRS = 256  # of query and candidate that are correlated at once

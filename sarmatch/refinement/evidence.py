@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sarmatch.patches import overlap
-from sarmatch.retrieval import Candidates
+from sarmatch.search import Candidates
 
 FLOOR = 0.01  # of the largest spread: no axis is raised by more than that of such a one
 

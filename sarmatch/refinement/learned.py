@@ -13,13 +13,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sarmatch.atomic_io import write
 from sarmatch.evaluation.trust import fit_temperature
-from sarmatch.files import write
 from sarmatch.progress import progress
 from sarmatch.refinement.correlation import surfaces
 from sarmatch.refinement.evidence import Evidence, Lists, reordered
 from sarmatch.refinement.networks import Batch, GraphNetwork, PointNetwork, PublishedNetwork, SurfaceNetwork
-from sarmatch.retrieval import Candidates
+from sarmatch.search import Candidates
 
 #: Names to networks; they differ in who hears whom, and see the same.
 NETWORKS: dict[str, Callable[..., nn.Module]] = {

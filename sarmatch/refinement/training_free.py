@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 
 from sarmatch.refinement.correlation import peaks, surfaces
 from sarmatch.refinement.evidence import Evidence, Lists, mean_reciprocal_rank, reordered
-from sarmatch.retrieval import Candidates
+from sarmatch.search import Candidates
 
 #: Scores `(Q, K)`, and offsets in metres `(Q, K, 2)` or None.
 Scored = tuple[np.ndarray, np.ndarray | None]

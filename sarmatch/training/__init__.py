@@ -2,7 +2,6 @@
 
 from sarmatch.training.config import Config, list_recipes, recipe
 from sarmatch.training.runs import Run, blocks, compare, evaluate, images_of, load_run, run
-from sarmatch.training.sweeps import grid, load_robustness, load_sweep, sweep
 
 __all__ = [
     "Config",
@@ -10,13 +9,9 @@ __all__ = [
     "blocks",
     "compare",
     "evaluate",
-    "grid",
     "images_of",
     "list_recipes",
-    "load_robustness",
     "load_run",
-    "load_sweep",
     "recipe",
     "run",
-    "sweep",
 ]

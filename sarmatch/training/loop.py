@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sarmatch.alignment import create_alignment
+from sarmatch.atomic_io import write
 from sarmatch.encoders import create_encoder, embed
 from sarmatch.evaluation import ranks, recall_at_k, wasserstein
-from sarmatch.files import write
 from sarmatch.losses import create_loss
 from sarmatch.patches import (
     Drawn,
@@ -37,8 +37,8 @@ from sarmatch.progress import progress
 from sarmatch.refinement.learned import NETWORKS, LearnedRefiner, listwise_loss, place_loss, shuffled
 from sarmatch.refinement.networks import Batch
 from sarmatch.scenes.scene import Scene
+from sarmatch.training.checkpoints import load_training_state, save_training_state
 from sarmatch.training.config import Config
-from sarmatch.training.files import load_training_state, save_training_state
 from sarmatch.training.sharpness import climb, descend
 
 STATE = "training.safetensors"

@@ -10,16 +10,17 @@ import pandas as pd
 import torch
 from torch import nn
 
+from sarmatch.atomic_io import write, write_json
+from sarmatch.datasets import load_scene
 from sarmatch.encoders import create_encoder, embed
 from sarmatch.evaluation import block_ids, bootstrap_mean, localization_errors, ranks, retrieval_report
-from sarmatch.files import write, write_json
-from sarmatch.home import runs_dir
 from sarmatch.patches import PatchImages, positions, protocols_of, queries, search_task
+from sarmatch.paths import runs_dir
 from sarmatch.refinement import LearnedRefiner
-from sarmatch.retrieval import MapIndex
-from sarmatch.scenes import Scene, load_scene
+from sarmatch.scenes import Scene
+from sarmatch.search import MapIndex
+from sarmatch.training.checkpoints import describe_environment
 from sarmatch.training.config import Config
-from sarmatch.training.files import describe_environment
 from sarmatch.training.loop import REFINER, WEIGHTS, Report, load_weights, print_epoch, train, training_ground
 
 MEASURES = ("recall@1", "recall@5", "recall@10", "recall@1%", "hit_rate", "median_m")

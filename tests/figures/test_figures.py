@@ -14,7 +14,7 @@ import sarmatch as sm
 from sarmatch import figures
 from sarmatch.evaluation import Discrepancy, error_summary
 from sarmatch.evaluation.trust import reliability, risk_coverage
-from sarmatch.figures.report import write_report
+from sarmatch.experiments.report import write_report
 from sarmatch.figures.style import GREEN, METHODS, PLACES, RED
 from sarmatch.patches import regions
 from sarmatch.scenes import Area, Raster, Scene, Tile
@@ -399,7 +399,7 @@ SMALL = {
 
 class TestReport:
     def page(self, scene: Scene, folder, monkeypatch, **changes) -> str:
-        from sarmatch.scenes import registry
+        from sarmatch.datasets import registry
 
         monkeypatch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: scene)
         run = sm.run(sm.recipe("demo", scene="tiny", **(SMALL | changes)), folder)

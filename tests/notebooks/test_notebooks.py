@@ -17,8 +17,8 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
-from sarmatch.home import ROOT
-from sarmatch.notebooks import execute, execute_all, list_notebooks, record, recorded
+from sarmatch.experiments.notebooks import execute, execute_all, list_notebooks, record, recorded
+from sarmatch.paths import ROOT
 
 NOTEBOOKS = list_notebooks()
 READINGS = ("**What you should see**", "**How to read it.**")
@@ -269,7 +269,7 @@ class TestExecute:
         path = small_notebook(
             tmp_path,
             "import os; print(os.environ['SARMATCH_PROFILE'], os.getcwd())",
-            "from sarmatch.notebooks import record\nrecord('07_small', recall=0.5, seed=1)",
+            "from sarmatch.experiments.notebooks import record\nrecord('07_small', recall=0.5, seed=1)",
         )
         source = path.read_bytes()
         notebook = execute(path, tmp_path / "out.ipynb", profile="full")

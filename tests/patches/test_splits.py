@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from sarmatch.datasets import load_scene
 from sarmatch.patches import TrainingPairs, guard_band, inside, queries, references, regions, training_regions
-from sarmatch.scenes import load_scene
 from tests import fake_data
 
 SIZE = 32

@@ -104,7 +104,7 @@ def test_a_task_numbers_its_own_gallery(tiny_scene):
 
 
 def test_a_set_without_coordinates_has_none(pairs_folder):
-    from sarmatch.scenes import load_scene
+    from sarmatch.datasets import load_scene
 
     tiles = references(load_scene(pairs_folder))
     assert positions(tiles) is None

@@ -8,7 +8,7 @@ from sarmatch.refinement import NETWORKS, Evidence, create_refiner, joined, list
 from sarmatch.refinement.evidence import Lists
 from sarmatch.refinement.learned import listwise_loss, place_loss
 from sarmatch.refinement.networks import Batch, GraphNetwork
-from sarmatch.retrieval import Candidates
+from sarmatch.search import Candidates
 from tests.refinement.worlds import grid, unit, world
 
 STABLE = [n for n in NETWORKS if n not in ("gnn_random", "gnn_shuffled", "gnn_permuted", "surface")]

@@ -30,7 +30,7 @@ from sarmatch.refinement.training_free import (
     query_expansion,
     super_global,
 )
-from sarmatch.retrieval import Candidates, MapIndex
+from sarmatch.search import Candidates, MapIndex
 from tests.refinement.worlds import TILE, grid, unit, world
 
 

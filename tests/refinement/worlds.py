@@ -3,7 +3,7 @@
 import numpy as np
 
 from sarmatch.refinement import Evidence, Lists, lists_of
-from sarmatch.retrieval import MapIndex
+from sarmatch.search import MapIndex
 
 TILE = 100.0
 

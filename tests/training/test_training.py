@@ -14,11 +14,12 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 import sarmatch as sm
-from sarmatch import files
+from sarmatch import atomic_io
 from sarmatch.alignment import Alignment
-from sarmatch.home import runs_dir
-from sarmatch.scenes import registry
-from sarmatch.training import loop, sweeps
+from sarmatch.datasets import registry
+from sarmatch.experiments import sweeps
+from sarmatch.paths import runs_dir
+from sarmatch.training import loop
 from sarmatch.training.config import Config, recipe
 from sarmatch.training.loop import learning_rate, train
 from sarmatch.training.runs import compare, evaluate, intervals, load_run, run
@@ -256,14 +257,14 @@ def test_a_folder_without_a_run_is_named(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
     path = tmp_path / "metrics.json"
-    files.write_json(path, {"old": 1})
+    atomic_io.write_json(path, {"old": 1})
 
     def fail(temporary):
         temporary.write_text("{half")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        files.write(path, fail)
+        atomic_io.write(path, fail)
     assert path.read_text() == '{\n  "old": 1\n}\n'
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
 

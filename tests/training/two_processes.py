@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from sarmatch.scenes import registry
+from sarmatch.datasets import registry
 from sarmatch.training.config import Config
 from sarmatch.training.loop import train
 from tests.fake_data import tiny_scene

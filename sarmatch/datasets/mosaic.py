@@ -1,0 +1,557 @@
+"""The family of georeferenced images: maps and strips in any coordinate system, brought onto one grid per area.
+
+Nothing is copied: every file is read by window through a warped view of it (GDAL), so a map may be larger than memory.
+When a scene is loaded each file is surveyed once, by window: that it can be decoded at all, where it holds data, and
+between which values it lies. The survey is kept in the cache.
+"""
+
+import hashlib
+import math
+import os
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import rasterio
+from numpy.typing import NDArray
+from rasterio import Affine
+from rasterio._err import CPLE_BaseError  # what PROJ's refusals are raised as; rasterio.errors has no name for them
+from rasterio.crs import CRS
+from rasterio.enums import MaskFlags, Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform as warp_points
+from rasterio.warp import transform_bounds
+from rasterio.windows import Window
+
+from sarmatch.atomic_io import write
+from sarmatch.datasets.images import DENSEST, GDAL_OPTIONS, BadImageError
+from sarmatch.paths import cache_dir
+from sarmatch.progress import progress
+from sarmatch.scenes.radiometry import to_decibels
+from sarmatch.scenes.scene import BLOCK, Area, Raster, Scene, Tile, without_overlap
+
+GEOGRAPHIC = "EPSG:4326"
+MOST_PIXELS = 2**36  # of one file: more is a forged header, not a map
+FARTHEST = 1e8  # units of a metric CRS
+SURVEY_PX = 1024  # side of the windows that a survey reads
+SAMPLE = 16  # every so many pixels are kept for percentiles
+PERCENTILES = (1.0, 99.0)
+ROLES = ("train", "train", "train", "train", "val", "test")
+
+
+Box = tuple[int, int, int, int]  # first row, first column, height, width on an area's grid
+
+
+class Source(NamedTuple):
+    """A georeferenced file as its header tells it, or as the data set says where the header is silent."""
+
+    path: Path
+    crs: CRS
+    transform: Affine
+    height: int
+    width: int
+    count: int
+    dtype: str
+    descriptions: tuple[str | None, ...]
+
+
+def source_of(path: Path, crs: CRS | None = None, transform: Affine | None = None) -> Source:
+    """Read a file's header.
+
+    Parameters
+    ----------
+    path
+        Anything GDAL reads.
+    crs, transform
+        Where the file lies if it does not say so itself.
+
+    Raises
+    ------
+    BadImageError
+        Where it cannot be opened, has no place on the ground, or claims an impossible size.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as file:
+                crs = file.crs or crs
+                transform = transform or file.transform
+                found = (file.height, file.width, file.count, file.dtypes[0], file.descriptions)
+    except RasterioError as error:
+        raise BadImageError(f"{path}: not readable as an image ({error})") from error
+    height, width, count, dtype, _ = found
+    raw, size = height * width * count * np.dtype(dtype).itemsize, Path(path).stat().st_size
+    if height * width > MOST_PIXELS or raw > DENSEST * size:
+        raise BadImageError(f"{path}: its header claims {height} x {width} px in {size} bytes, which cannot be")
+    if crs is None:
+        raise BadImageError(f"{path}: has no coordinate reference system, expected a georeferenced image")
+    if transform.is_identity or abs(transform.determinant) == 0 or not np.isfinite(transform).all():
+        raise BadImageError(f"{path}: its pixels have no place on the ground (transform {tuple(transform)[:6]})")
+    return Source(Path(path), crs, transform, *found)
+
+
+# ------------------------------------------------------------------------------------------------- coordinates
+class CoordinateError(ValueError):
+    """Coordinates that cannot be brought into another system, or not without bending the ground."""
+
+
+def _points(source: CRS | str, target: CRS | str, x: Sequence[float], y: Sequence[float]) -> tuple[list, list]:
+    """Coordinates in another system."""
+    try:
+        return warp_points(source, target, x, y)
+    except (RasterioError, CPLE_BaseError) as error:
+        raise CoordinateError(f"no way leads from {_name(source)} to {_name(target)} ({error})") from error
+
+
+def _bounds(source: CRS, target: CRS, *box: float) -> tuple[float, float, float, float]:
+    """The box around a box in another system."""
+    try:
+        return transform_bounds(source, target, *box)
+    except (RasterioError, CPLE_BaseError) as error:
+        raise CoordinateError(f"no way leads from {_name(source)} to {_name(target)} ({error})") from error
+
+
+def _name(crs: CRS | str) -> str:
+    return crs if isinstance(crs, str) else crs.to_string()[:60]
+
+
+def metric_crs(source: Source) -> CRS:
+    """The file's own CRS where it counts in metres, else the UTM zone of its centre."""
+    if source.crs.is_projected and math.isclose(source.crs.linear_units_factor[1], 1.0):
+        return source.crs
+    x, y = source.transform @ (source.width / 2, source.height / 2)
+    (longitude,), (latitude,) = _points(source.crs, GEOGRAPHIC, [x], [y])
+    if not (abs(longitude) <= 180 and abs(latitude) <= 84):
+        raise BadImageError(
+            f"{source.path}: its centre lies at longitude {longitude}, latitude {latitude}; expected degrees on land"
+        )
+    return CRS.from_epsg((32600 if latitude >= 0 else 32700) + int((longitude + 180) // 6) % 60 + 1)
+
+
+def units_per_metre(crs: CRS, x: float, y: float) -> float:
+    """Units of a metric CRS per metre on the ground, at a place: 1 in UTM, but 1.2 in Mercator at 34 degrees.
+
+    Measured in an azimuthal equidistant projection about the place, where distances from it are those of the ellipsoid.
+    """
+    (longitude,), (latitude,) = _points(crs, GEOGRAPHIC, [x], [y])
+    plane = CRS.from_proj4(f"+proj=aeqd +lat_0={latitude} +lon_0={longitude} +ellps=WGS84 +units=m")
+    step = 100.0
+    u, v = _points(crs, plane, [x - step, x + step, x, x], [y, y, y - step, y + step])
+    across = math.hypot(u[1] - u[0], v[1] - v[0]) / (2 * step)
+    along = math.hypot(u[3] - u[2], v[3] - v[2]) / (2 * step)
+    if not 0.98 < across / along < 1.02:
+        raise CoordinateError(
+            f"{crs.to_string()}: at {x:.0f}, {y:.0f} a unit is {across:.3f} m to the east and {along:.3f} m to the "
+            "north; expected a projection that keeps angles"
+        )
+    return 2 / (across + along)
+
+
+class AreaGrid(NamedTuple):
+    """The pixel grid of an area: north up, in a metric CRS."""
+
+    crs: CRS
+    west: float
+    north: float
+    step: float  # units of the CRS per pixel
+    per_metre: float  # units of the CRS per metre on the ground
+
+    @property
+    def transform(self) -> Affine:
+        """Pixel `(column, row)` to coordinates."""
+        return Affine(self.step, 0, self.west, 0, -self.step, self.north)
+
+    def box(self, source: Source) -> Box:
+        """Where a file lies on the grid."""
+        corners = [source.transform @ c for c in ((0, 0), (source.width, 0), (0, source.height))]
+        corners.append(source.transform @ (source.width, source.height))
+        xs, ys = zip(*corners, strict=True)
+        box = (min(xs), min(ys), max(xs), max(ys))
+        if source.crs != self.crs:
+            try:
+                box = _bounds(source.crs, self.crs, *box)
+            except CoordinateError as error:
+                raise BadImageError(f"{source.path}: {error}") from error
+        if not np.isfinite(box).all():
+            raise BadImageError(f"{source.path}: its corners {box} do not exist in {self.crs.to_string()}")
+        if max(map(abs, (box[0] - self.west, box[1] - self.north, box[2], box[3]))) > FARTHEST:
+            raise BadImageError(f"{source.path}: its corners {box} lie beyond the Earth; expected coordinates of a CRS")
+        left, top = (box[0] - self.west) / self.step, (self.north - box[3]) / self.step
+        right, bottom = (box[2] - self.west) / self.step, (self.north - box[1]) / self.step
+        low = [math.floor(round(v, 4)) for v in (top, left)]
+        high = [math.ceil(round(v, 4)) for v in (bottom, right)]
+        return low[0], low[1], high[0] - low[0], high[1] - low[1]
+
+
+def grid_of(sources: Sequence[Source], pixel_size: float | None) -> AreaGrid:
+    """The grid of an area from the files of its map: its own pixels where no other size is asked for."""
+    first = sources[0]
+    crs = metric_crs(first)
+    boxes = []
+    for s in sources:
+        corners = [s.transform @ c for c in ((0, 0), (s.width, 0), (0, s.height), (s.width, s.height))]
+        xs, ys = zip(*corners, strict=True)
+        box = (min(xs), min(ys), max(xs), max(ys))
+        boxes.append(box if s.crs == crs else _bounds(s.crs, crs, *box))
+    west, south, east, north = (f(b[i] for b in boxes) for i, f in enumerate((min, min, max, max)))
+    per_metre = units_per_metre(crs, (west + east) / 2, (south + north) / 2)
+    if pixel_size is not None:
+        step = pixel_size * per_metre
+    elif first.crs == crs:
+        step = math.sqrt(abs(first.transform.determinant))
+    else:  # the size of a pixel in the middle of the first file
+        col, row = first.width / 2, first.height / 2
+        corners = [first.transform @ c for c in ((col, row), (col + 1, row), (col, row + 1))]
+        x, y = _points(first.crs, crs, *zip(*corners, strict=True))
+        step = math.sqrt(abs((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])))
+    return AreaGrid(crs, west, north, step, per_metre)
+
+
+# ------------------------------------------------------------------------------------------------------- pixels
+class Warped(NamedTuple):
+    """A file as it lies on an area's grid."""
+
+    source: Source
+    grid: AreaGrid
+    box: Box
+    indexes: tuple[int, ...]  # bands of the file, counted from 1
+    zero_is_nodata: bool
+
+    def read(self, rows: slice, cols: slice) -> NDArray:
+        """Pixels of a part of the box, float32, 8-bit values divided by 255, NaN where there is no data."""
+        window = Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
+        view = _view(os.getpid(), threading.get_ident(), self)
+        try:
+            with rasterio.Env(**GDAL_OPTIONS):
+                values = view.read(self.indexes, window=window, masked=True)
+        except RasterioError as error:
+            raise BadImageError(f"{self.source.path}: pixels are not readable ({error})") from error
+        pixels = values.data.astype(np.float32)
+        if self.source.dtype == "uint8":
+            pixels /= 255
+        hidden = np.ma.getmaskarray(values).any(0)
+        if self.zero_is_nodata:
+            hidden |= (pixels == 0).all(0)
+        pixels[:, hidden] = np.nan
+        return pixels
+
+
+@lru_cache(maxsize=128)
+def _view(process: int, thread: int, warped: Warped) -> WarpedVRT:
+    """An open file. Handles of GDAL may be shared neither by threads nor across a fork, so each has its own."""
+    source, grid = warped.source, warped.grid
+    row, col, height, width = warped.box
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        file = rasterio.open(source.path)
+    return WarpedVRT(
+        file,
+        src_crs=source.crs,
+        src_transform=source.transform,
+        crs=grid.crs,
+        transform=grid.transform @ Affine.translation(col, row),
+        height=height,
+        width=width,
+        resampling=Resampling.bilinear,
+        add_alpha=file.mask_flag_enums[0] == [MaskFlags.all_valid],  # else what lies beside the file reads as 0
+    )
+
+
+class Survey(NamedTuple):
+    """What one look at all pixels of a file found."""
+
+    valid: NDArray[np.bool_]  # blocks that hold nothing but data
+    sample: NDArray[np.float32]  # (bands, N) valid values
+
+
+def survey(warped: Warped) -> Survey:
+    """Read a file once, by window; the result is kept in the cache until the file changes.
+
+    Raises
+    ------
+    BadImageError
+        Where a part cannot be decoded, nothing is valid, or all valid values are equal.
+    """
+    path = warped.source.path
+    state = path.stat()
+    what = repr((str(path.resolve()), state.st_size, state.st_mtime_ns, warped[1:], tuple(warped.source.transform)))
+    kept = cache_dir() / f"survey-{hashlib.sha256(what.encode()).hexdigest()[:16]}.npz"
+    if kept.is_file():
+        with np.load(kept, allow_pickle=False) as arrays:
+            return Survey(arrays["valid"], arrays["sample"])
+    _, _, height, width = warped.box
+    valid = np.zeros((-(-height // BLOCK), -(-width // BLOCK)), bool)
+    samples = []
+    for row in range(0, height, SURVEY_PX):
+        for col in range(0, width, SURVEY_PX):
+            rows, cols = slice(row, min(row + SURVEY_PX, height)), slice(col, min(col + SURVEY_PX, width))
+            pixels = warped.read(rows, cols)
+            good = np.isfinite(pixels).all(0)
+            short = [-n % BLOCK for n in good.shape]
+            blocks = np.pad(good, [(0, n) for n in short], constant_values=True)
+            blocks = blocks.reshape(blocks.shape[0] // BLOCK, BLOCK, -1, BLOCK).all((1, 3))
+            valid[row // BLOCK :, col // BLOCK :][: blocks.shape[0], : blocks.shape[1]] = blocks
+            samples.append(pixels[:, ::SAMPLE, ::SAMPLE][:, good[::SAMPLE, ::SAMPLE]])
+    sample = np.concatenate(samples, axis=1)
+    if not valid.any() or not sample.size:
+        raise BadImageError(f"{path}: holds no data, expected at least one block of {BLOCK} x {BLOCK} valid pixels")
+    if (sample.min(1) == sample.max(1)).all():
+        raise BadImageError(f"{path}: every pixel is {sample[0, 0]:g}, a constant image cannot be matched")
+    found = Survey(valid, sample)
+    write(kept, partial(_save, found=found))
+    return found
+
+
+def _save(path: Path, found: Survey) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, valid=found.valid, sample=found.sample)
+
+
+def _stretched(
+    warped: Warped, low: NDArray[np.float32], high: NDArray[np.float32], rows: slice, cols: slice
+) -> NDArray[np.float32]:
+    """Optical pixels scaled so that the percentiles of the whole map are 0 and 1; grey is repeated."""
+    pixels = (warped.read(rows, cols) - low[:, None, None]) / (high - low)[:, None, None]
+    return np.repeat(np.clip(pixels, 0, 1), 3 // len(pixels), axis=0)
+
+
+# -------------------------------------------------------------------------------------------------------- scene
+def mosaic_scene(
+    folder: Path,
+    files: pd.DataFrame,
+    *,
+    name: str,
+    pixel_size: float | None = None,
+    sar_scale: str | None = None,
+    sar_bands: Sequence[str] | None = None,
+    optical_bands: Sequence[int] = (1, 2, 3),
+    patch_size: int = 200,
+    roles: Mapping[str, str] | None = None,
+    details: Mapping[str, Mapping[str, object]] | None = None,
+    test_areas: Sequence[str] = (),
+    val_areas: Sequence[str] = (),
+    zero_is_nodata: bool = False,
+    credit: str = "",
+) -> Scene:
+    """A scene from georeferenced files.
+
+    Parameters
+    ----------
+    folder
+        Named in errors.
+    files
+        See `sarmatch.datasets.reader.Reader`. Optical files of one `area` make its map; SAR files of one `area` and
+        `key` a strip. Columns `crs` and `transform`, where there are any, place files that do not say where they lie.
+    name
+        Of the scene.
+    pixel_size
+        Metres on the ground; that of the first area's map by default.
+    sar_scale
+        See `Raster`. By default `amplitude` for integers, `decibel` for floats with negative values, else `intensity`.
+    sar_bands
+        Names; those in the files by default, else `band 1` and so on. As many bands are read.
+    optical_bands
+        Bands of the optical files that are red, green and blue, counted from 1; a file with fewer bands is read as
+        grey. 8-bit values are divided by 255; others, by area, scaled so that the 1st and 99th percentile of all valid
+        pixels of the map are 0 and 1.
+    patch_size
+        Pixels.
+    roles
+        By strip; by default four of six strips are for training, one for validation, one for the test (`same_area`),
+        and a single strip is for training.
+    details
+        By strip: what is known of the acquisition.
+    test_areas, val_areas
+        See `Scene`.
+    zero_is_nodata
+        Whether pixels that are 0 in all bands hold no data, as where strips end without a declared nodata value.
+    credit
+        Shown beside results.
+
+    Raises
+    ------
+    BadImageError
+        Where files cannot be used; all of them are named.
+    ValueError
+        Where an area lacks a map or strips, or a strip lies beside its map.
+    """
+    sources = _sources(files)
+    first_grid: AreaGrid | None = None
+    areas, problems = [], []
+    crossed = []
+    for area, rows in files.assign(source=sources).groupby("area", sort=True):
+        optical, sar = (rows[rows.modality == m] for m in ("optical", "sar"))
+        label = f"{folder}: area {area!r}" if area else f"{folder}"
+        if optical.empty or sar.empty:
+            raise ValueError(f"{label}: {len(optical)} optical and {len(sar)} SAR files, expected at least one of each")
+        try:
+            grid = grid_of(list(optical.source), pixel_size)
+        except CoordinateError as error:
+            raise BadImageError(f"{optical.path.iloc[0]}: {error}") from error
+        if first_grid is None:
+            first_grid = grid
+            pixel_size = grid.step / grid.per_metre
+        crossed.append(grid.crs == first_grid.crs)
+        tiles, bad = _optical_tiles(optical, grid, optical_bands, zero_is_nodata)
+        problems += bad
+        reach = _reach([grid.box(s) for s in optical.source])
+        strips = []
+        for key, parts in sar.groupby("key", sort=True):
+            about = (details or {}).get(key, {})
+            raster, bad = _strip(label, key, parts, grid, reach, sar_scale, sar_bands, zero_is_nodata, about)
+            problems += bad
+            if raster is not None:
+                strips.append(raster)
+        if problems or not tiles or not strips:
+            continue
+        chart = Raster("map", tiles, ("red", "green", "blue"), "reflectance")
+        given = [(roles or {}).get(s.name) for s in strips]
+        usual = ROLES if len(strips) > 2 else ("train", "test") if len(strips) == 2 else ("train",)
+        areas.append(
+            Area(
+                name=area or "map",
+                map=chart,
+                strips=tuple(strips),
+                roles=tuple(g or usual[i % len(usual)] for i, g in enumerate(given)),
+                origin=_origin(grid, first_grid),
+            )
+        )
+    if problems:
+        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise BadImageError(f"{len(problems)} unusable file(s):\n  " + "\n  ".join(problems[:10]) + more)
+    scale = first_grid.per_metre
+    return Scene(
+        name=name,
+        areas=tuple(areas),
+        pixel_size=float(pixel_size),
+        patch_size=patch_size,
+        test_areas=tuple(test_areas),
+        val_areas=tuple(val_areas),
+        crs=first_grid.crs.to_string() if all(crossed) else None,
+        crs_transform=((scale, 0.0, first_grid.west), (0.0, scale, first_grid.north)) if all(crossed) else None,
+        credit=credit,
+    )
+
+
+def _sources(files: pd.DataFrame) -> list[Source]:
+    """Headers of all files; the unusable ones are reported together."""
+    sources, problems = [], []
+    places = files.reindex(columns=["crs", "transform"])
+    for path, crs, transform in zip(files["path"], places["crs"], places["transform"], strict=True):
+        try:
+            known = CRS.from_user_input(crs) if isinstance(crs, str) and crs else None
+            sources.append(source_of(path, known, transform if isinstance(transform, Affine) else None))
+        except BadImageError as error:
+            problems.append(str(error))
+    if problems:
+        raise BadImageError(f"{len(problems)} unusable file(s):\n  " + "\n  ".join(problems[:10]))
+    return sources
+
+
+def _surveyed(warped: Sequence[Warped], title: str) -> tuple[list[tuple[Warped, Survey]], list[str]]:
+    """Files with their survey, the fullest first, and what is wrong with the others."""
+    found, problems = [], []
+    for w in progress(warped, desc=f"reading {title}", unit="file", delay=2):
+        try:
+            found.append((w, survey(w)))
+        except BadImageError as error:
+            problems.append(str(error))
+    return sorted(found, key=lambda pair: -pair[1].valid.mean()), problems
+
+
+def _tile(warped: Warped, found: Survey, read) -> Tile:
+    row, col, height, width = warped.box
+    return Tile(row, col, height, width, read, None if found.valid.all() else found.valid)
+
+
+def _optical_tiles(
+    rows: pd.DataFrame, grid: AreaGrid, bands: Sequence[int], zero_is_nodata: bool
+) -> tuple[tuple[Tile, ...], list[str]]:
+    warped = []
+    for source in rows.source:
+        indexes = tuple(bands) if source.count >= max(bands) else (1,)
+        warped.append(Warped(source, grid, grid.box(source), indexes, zero_is_nodata))
+    found, problems = _surveyed(warped, "map")
+    if problems or not found:
+        return (), problems
+    widths = {len(w.indexes) for w, _ in found}
+    if len(widths) > 1:
+        return (), [f"{rows.path.iloc[0].parent}: some optical files have three bands and some one, expected the same"]
+    if {w.source.dtype for w, _ in found} == {"uint8"}:
+        low, high = (np.full(len(found[0][0].indexes), v, np.float32) for v in (0, 1))
+    else:
+        sample = np.concatenate([s.sample for _, s in found], axis=1)
+        low, high = np.percentile(sample, PERCENTILES, axis=1).astype(np.float32)
+        high = np.maximum(high, low + 1e-6)
+    return without_overlap([_tile(w, s, partial(_stretched, w, low, high)) for w, s in found]), []
+
+
+def _reach(boxes: Sequence[Box]) -> Box:
+    """The box around boxes."""
+    top, left = (min(b[i] for b in boxes) for i in (0, 1))
+    return top, left, max(b[0] + b[2] for b in boxes) - top, max(b[1] + b[3] for b in boxes) - left
+
+
+def _cut(box: Box, other: Box) -> Box | None:
+    """What two boxes share."""
+    top, left = max(box[0], other[0]), max(box[1], other[1])
+    bottom, right = min(box[0] + box[2], other[0] + other[2]), min(box[1] + box[3], other[1] + other[3])
+    return (top, left, bottom - top, right - left) if top < bottom and left < right else None
+
+
+def _strip(
+    label: str,
+    key: str,
+    rows: pd.DataFrame,
+    grid: AreaGrid,
+    reach: Box,
+    scale: str | None,
+    bands: Sequence[str] | None,
+    zero_is_nodata: bool,
+    details: Mapping[str, object],
+) -> tuple[Raster | None, list[str]]:
+    first = rows.source.iloc[0]
+    if bands is None:
+        named = all(first.descriptions) and len(set(first.descriptions)) == first.count
+        bands = first.descriptions if named else [f"band {i + 1}" for i in range(first.count)]
+    for source in rows.source:
+        if source.count < len(bands):
+            return None, [f"{source.path}: has {source.count} bands, expected {len(bands)}: {tuple(bands)}"]
+    indexes = tuple(range(1, len(bands) + 1))
+    floats = first.dtype.startswith("float")
+    hide = zero_is_nodata or (floats and scale != "decibel")
+    boxes = [grid.box(s) for s in rows.source]
+    parts = [(s, _cut(b, reach)) for s, b in zip(rows.source, boxes, strict=True)]
+    parts = [Warped(s, grid, box, indexes, hide) for s, box in parts if box]
+    if not parts:  # nearly always a wrong CRS; say so before a search finds nothing
+        raise ValueError(
+            f"{label}: strip {key!r} ({rows.path.iloc[0].name}) starts at row {boxes[0][0]}, column {boxes[0][1]} of "
+            f"the map's grid, which spans {reach[2]} x {reach[3]} px: they share no ground; is a coordinate system "
+            "wrong?"
+        )
+    found, problems = _surveyed(parts, str(key))
+    if problems or not found:
+        return None, problems
+    sample = np.concatenate([s.sample for _, s in found], axis=1)
+    if scale is None:
+        scale = ("decibel" if (sample < 0).any() else "intensity") if floats else "amplitude"
+    decibels = to_decibels(sample, scale)
+    window = tuple(float(v) for v in np.nanpercentile(decibels, PERCENTILES))
+    if not window[1] - window[0] > 1e-3:
+        return None, [f"{first.path}: read as {scale}, its values span {window} dB, expected some contrast"]
+    tiles = without_overlap([_tile(w, s, w.read) for w, s in found])
+    return Raster(str(key), tiles, tuple(bands), scale, dict(details), window=window), []
+
+
+def _origin(grid: AreaGrid, first: AreaGrid) -> tuple[float, float]:
+    """Local metres of an area's corner: its offset from the first area's, in the first area's CRS."""
+    x, y = grid.west, grid.north
+    if grid.crs != first.crs:
+        (x,), (y,) = _points(grid.crs, first.crs, [x], [y])
+    return (x - first.west) / first.per_metre, (y - first.north) / first.per_metre

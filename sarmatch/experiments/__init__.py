@@ -1,0 +1,5 @@
+"""Experiments: sweeps, studies, records and tables, the notebook runner. What only the project itself needs."""
+
+from sarmatch.experiments.sweeps import grid, load_robustness, load_sweep, sweep
+
+__all__ = ["grid", "load_robustness", "load_sweep", "sweep"]

@@ -1,0 +1,285 @@
+"""The comparison of refiners: the same lists for all, several seeds, one table out, and what differs beyond chance."""
+
+import copy
+import json
+import time
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from sarmatch.atomic_io import write, write_json
+from sarmatch.evaluation import bootstrap_difference, bootstrap_mean, localization_errors
+from sarmatch.experiments.lists import cross_fitted, fold_config, list_ranks, lists
+from sarmatch.paths import ROOT, runs_dir
+from sarmatch.progress import progress
+from sarmatch.refinement import LearnedRefiner, Lists, TrainingFreeRefiner, create_refiner
+from sarmatch.search import Candidates
+from sarmatch.training.checkpoints import describe_environment
+from sarmatch.training.runs import Run, blocks, load_run, run
+
+Refiner = LearnedRefiner | TrainingFreeRefiner
+SEEDS = (0, 1, 2)
+K = 30  # length of the lists; about nine in ten hold the truth on `easy`
+LEARNING = {"epochs": 8, "batch_size": 64}  # the same for all that learn
+TRAINING_LISTS = 2700  # a quarter of them, and a strip between, only to choose by
+
+
+def shuffled_at_test(refiner: LearnedRefiner) -> LearnedRefiner:
+    """The same trained network with its edges dealt out to others: does it use them?"""
+    other = copy.deepcopy(refiner)
+    other.network.edges = "shuffled"
+    return other
+
+
+class Arm(NamedTuple):
+    """A row of the table: which refiner, and what is done to it after it has learned."""
+
+    refiner: str
+    about: str
+    after: Callable[[Refiner], Refiner] | None = None
+
+
+#: The rows of the fair table, in its order.
+ARMS: dict[str, Arm] = {
+    "coarse": Arm("coarse", "the search alone"),
+    "query_expansion": Arm("query_expansion", "training-free"),
+    "k_reciprocal": Arm("k_reciprocal", "training-free"),
+    "super_global": Arm("super_global", "training-free"),
+    "diffusion": Arm("diffusion", "training-free"),
+    "graph_reranking": Arm("graph_reranking", "training-free"),
+    "geographic_vote": Arm("geographic_vote", "training-free, the map's neighbours"),
+    "matched_filter": Arm("matched_filter", "training-free, overlap as the query would have it"),
+    "interpolated_map": Arm("interpolated_map", "training-free, embeddings between the tiles"),
+    "correlation": Arm("correlation", "training-free, pixels"),
+    "M1": Arm("mlp_without_xy", "perceptron"),
+    "M2": Arm("mlp", "perceptron with coordinates"),
+    "M3": Arm("deepsets", "perceptron with mean and maximum of the list"),
+    "G0": Arm("gnn_self_loops", "graph network, self-loops only"),
+    "G1": Arm("gnn", "graph network, edges in metres"),
+    "G1e": Arm("gnn_without_xy", "edges in metres, nodes without coordinates"),
+    "G2": Arm("gnn_features", "graph network, edges by features"),
+    "G3": Arm("attention", "graph network, all edges"),
+    "G1s": Arm("gnn_shuffled", "edges shuffled in training and test"),
+    "G1t": Arm("gnn", "edges shuffled at test only", shuffled_at_test),
+    "G1x": Arm("gnn_permuted", "coordinates permuted"),
+    "angle": Arm("gnn_angle", "edges by the published angle"),
+    "cmpc": Arm("cmpc", "the published network, 128 wide"),
+    "surface": Arm("surface", "small CNN on correlation of pixels"),
+}
+
+
+#: What is compared query by query, from what `judge` gives.
+COMPARED: dict[str, Callable[[dict[str, np.ndarray]], np.ndarray]] = {
+    "recall@1": lambda found: (found["rank"] < 1).astype(float),
+    "recall@10": lambda found: (found["rank"] < 10).astype(float),
+    # mean of the curve over 0 to 100 m, in closed form
+    "area_100m": lambda found: np.clip(1 - found["error_m"] / 100, 0, None),
+}
+
+
+class Task(NamedTuple):
+    """Test lists of one protocol and kind, and what is needed to judge them."""
+
+    protocol: str
+    kind: str
+    lists: Lists
+    positive: np.ndarray
+    query_xy: np.ndarray
+    block: np.ndarray
+
+
+def tasks(run_of: Run, kind: str, k: int = K) -> list[Task]:
+    """Test lists of a run, one for each of its protocols."""
+    scene = run_of.scene()
+    found = []
+    for protocol in run_of.config.protocols:
+        test, queries, _ = lists(run_of, protocol, kind, "test", k, scene=scene)
+        xy = queries[["x", "y"]].to_numpy()
+        found.append(Task(protocol, kind, test, queries["positive"].to_numpy(), xy, blocks(scene, queries)))
+    return found
+
+
+def judge(refined: Candidates, task: Task) -> dict[str, np.ndarray]:
+    """Per query: `rank`, `error_m`, and `in_list`, whether the list holds the truth at all."""
+    return {
+        "rank": list_ranks(refined, task.positive),
+        "error_m": localization_errors(refined.places[:, 0], task.query_xy),
+        "in_list": (refined.indices == task.positive[:, None]).any(1),
+    }
+
+
+def compare_refiners(
+    run_of: Run,
+    folds: Sequence[Run],
+    kinds: Sequence[str] = ("arbitrary", "aligned"),
+    arms: Sequence[str] = tuple(ARMS),
+    seeds: Sequence[int] = SEEDS,
+    k: int = K,
+    count: int = TRAINING_LISTS,
+    folder: Path | None = None,
+    **learning: int | float,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every refiner on the same lists.
+
+    Those that learn do so on cross-fitted lists of training ground, and choose their epoch and temperature by others of
+    the same make; those that do not choose their options on the lists that others learn from. Each kind of query has
+    lists and refiners of its own. With a `folder`, what is done is kept there, and a second call goes on where the
+    first was cut off.
+
+    Returns
+    -------
+    table
+        One row per arm, seed, protocol and kind: `recall@1`, `@5`, `@10`, `recall@1_in_list` (of the queries whose list
+        holds the truth), `oracle` (their share), `median_m`, `within_10m`, `within_25m`, `within_50m`, `area_100m`
+        (under the curve of metres up to 100), `ms_per_query`, `parameters`.
+    differences
+        Recall@1, recall@10 and area under the metre curve of every arm against `coarse`, and of those that learn
+        against `G0`, with their paired 95 % intervals over blocks of ground, queries of all seeds pooled.
+    """
+    rows, gaps = [], []
+    for kind in kinds:
+        learn, check = cross_fitted(run_of, folds, kind, k, count)
+        tests = tasks(run_of, kind, k)
+        gains: dict[tuple[str, str, str], list[np.ndarray]] = {}
+        fitted: dict[tuple[str, int], Refiner] = {}
+        jobs = [(arm, seed) for arm in arms for seed in (seeds if create_refiner(ARMS[arm].refiner).learns else [0])]
+        for arm, seed in progress(jobs, desc=f"refiners, {kind}", unit="refiner"):
+            kept = folder and folder / f"{kind}-{arm}-{seed}.json"
+            if kept is None or not kept.is_file():
+                name, _, after = ARMS[arm]
+                if (name, seed) not in fitted:
+                    fitted[name, seed] = create_refiner(name).fit(learn, check, seed=seed, **LEARNING | learning)
+                refiner = after(fitted[name, seed]) if after else fitted[name, seed]
+                done = [_judged(refiner, seed, task) for task in tests]
+                if kept is not None:
+                    write_json(kept, done)
+            else:
+                done = json.loads(kept.read_text())
+            for task, (numbers, single) in zip(tests, done, strict=True):
+                rows.append({"arm": arm, "seed": seed, "protocol": task.protocol, "kind": kind} | numbers)
+                for measure, values in single.items():
+                    gains.setdefault((task.protocol, measure, arm), []).append(np.array(values))
+        for task, measure in product(tests, COMPARED):
+            of = {a: values for (p, m, a), values in gains.items() if (p, m) == (task.protocol, measure)}
+            gaps += _differences(of, measure, task)
+    return pd.DataFrame(rows), pd.DataFrame(gaps)
+
+
+def _judged(refiner: Refiner, seed: int, task: Task) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Numbers of a refiner on a task, and for every query what is compared."""
+    started = time.perf_counter()
+    refined = refiner.refine(task.lists.candidates, task.lists.evidence, seed=seed)
+    spent = time.perf_counter() - started
+    found = judge(refined, task)
+    single = {name: np.round(of(found), 4).tolist() for name, of in COMPARED.items()}
+    return measures(found, task) | cost(refiner, spent, len(task.positive)), single
+
+
+def measures(found: dict[str, np.ndarray], task: Task) -> dict[str, float]:
+    """Numbers of one refined task; recall@1 with its 95 % interval over blocks of ground."""
+    rank, error, held = found["rank"], found["error_m"], found["in_list"]
+    numbers = {f"recall@{n}": float((rank < n).mean()) for n in (1, 5, 10)}
+    _, numbers["recall@1_low"], numbers["recall@1_high"] = bootstrap_mean((rank < 1).astype(float), task.block)
+    numbers |= {"recall@1_in_list": float((rank < 1)[held].mean()), "oracle": float(held.mean())}
+    numbers |= {"median_m": float(np.median(error))}
+    numbers |= {f"within_{d}m": float((error <= d).mean()) for d in (10, 25, 50)}
+    numbers["area_100m"] = float(COMPARED["area_100m"](found).mean())
+    gallery = len(task.lists.evidence.reference)
+    return numbers | {"queries": len(rank), "gallery": gallery, "k": task.lists.share.shape[1]}
+
+
+def cost(refiner: Refiner, seconds: float, queries: int) -> dict[str, float]:
+    """Time per query and size."""
+    size = sum(p.numel() for p in refiner.network.parameters()) if refiner.learns else 0
+    return {"ms_per_query": 1000 * seconds / queries, "parameters": size}
+
+
+def _differences(values: dict[str, list[np.ndarray]], measure: str, task: Task) -> list[dict[str, float | str]]:
+    """Rows of paired differences, from one array per seed and arm."""
+    rows = []
+    for control in ("coarse", "G0"):
+        for arm in values:
+            learns = create_refiner(ARMS[arm].refiner).learns
+            if control not in values or arm == control or (control == "G0" and not learns):
+                continue
+            count = max(len(values[arm]), len(values[control]))  # who does not learn has one seed
+            pairs = [
+                (values[arm][i % len(values[arm])], values[control][i % len(values[control])]) for i in range(count)
+            ]
+            ours, theirs = (np.concatenate(side) for side in zip(*pairs, strict=True))
+            value, low, high = bootstrap_difference(ours, theirs, np.tile(task.block, count))
+            rows.append(
+                {
+                    "arm": arm,
+                    "control": control,
+                    "protocol": task.protocol,
+                    "kind": task.kind,
+                    "k": task.lists.share.shape[1],
+                    "measure": measure,
+                    "difference": value,
+                    "low": low,
+                    "high": high,
+                    "seeds_better": sum(a.mean() > b.mean() for a, b in pairs),
+                    "seeds": count,
+                }
+            )
+    return rows
+
+
+class Study(NamedTuple):
+    """A recorded comparison: whose lists, of what length, in which order they are put."""
+
+    about: str
+    run: str
+    folds: tuple[str, ...] = ()  # runs that leave out the folds of its ground; where there are none they are trained
+    lengths: Sequence[int] = (K,)
+    arms: Sequence[str] = tuple(ARMS)
+    kinds: Sequence[str] = ("arbitrary", "aligned")
+
+
+_EASY = "data/demo", ("data/checkpoints/demo_fold0", "data/checkpoints/demo_fold1")
+_STANDARD = "data/checkpoints/infonce", ("data/checkpoints/infonce_fold0", "data/checkpoints/infonce_fold1")
+_LENGTHS = {
+    "lengths": (10, 30, 100),
+    "arms": ("coarse", "geographic_vote", "interpolated_map", "G0", "G1", "correlation"),
+    "kinds": ("arbitrary",),
+}
+
+STUDIES: dict[str, Study] = {
+    "refinement_easy": Study("every refiner, on `easy`", *_EASY),
+    "refinement_standard": Study("every refiner, on `standard`", *_STANDARD),
+    "lengths_easy": Study("how long a list should be, on `easy`", *_EASY, **_LENGTHS),
+    "lengths_standard": Study("how long a list should be, on `standard`", *_STANDARD, **_LENGTHS),
+}
+
+
+def study_of(name: str) -> Study:
+    """The recorded comparison of a name, or one of every refiner on the run whose folder `name` is."""
+    if name in STUDIES:
+        return STUDIES[name]
+    if (Path(name) / "metrics.json").is_file():
+        return Study("every refiner, on a run of your own", str(Path(name).resolve()))
+    raise ValueError(f"{name!r} is neither a finished run's folder nor one of the comparisons {sorted(STUDIES)}")
+
+
+def run_study(study: Study, folder: Path, root: Path = ROOT) -> pd.DataFrame:
+    """Make a comparison: `table.csv`, `differences.csv` and `environment.json` in `folder`.
+
+    What is done is kept beside the runs, and shared by comparisons of the same run; a second call goes on from there.
+    """
+    run_of = load_run(root / study.run)
+    folds = [load_run(root / f) for f in study.folds] or [run(fold_config(run_of, i)) for i in range(2)]
+    kept = runs_dir() / f"{run_of.config.name}-{run_of.config.key}-refined"
+    parts = [
+        compare_refiners(run_of, folds, study.kinds, study.arms, k=k, folder=kept / f"k{k}") for k in study.lengths
+    ]
+    table, gaps = (pd.concat(part, ignore_index=True) for part in zip(*parts, strict=True))
+    table["data"] = run_of.scene().label
+    for file, content in {"table.csv": table, "differences.csv": gaps}.items():
+        write(folder / file, lambda p, c=content: c.to_csv(p, index=False, float_format="%.6g"))
+    write_json(folder / "environment.json", describe_environment())
+    return table

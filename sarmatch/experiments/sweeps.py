@@ -1,0 +1,273 @@
+"""Comparisons that need many runs: a list of configs, one table out, and what differs beyond chance."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from sarmatch.atomic_io import write, write_json
+from sarmatch.evaluation import bootstrap_difference
+from sarmatch.paths import ROOT
+from sarmatch.progress import progress
+from sarmatch.simulation.simulate import flown_otherwise
+from sarmatch.training.config import Config, recipe
+from sarmatch.training.runs import Run, blocks, evaluate, run
+
+SEEDS = (0, 1, 2)
+#: Columns of a run's metrics that a table of many runs keeps.
+KEPT = (
+    "protocol",
+    "kind",
+    "data",
+    "queries",
+    "gallery",
+    *(f"recall@{k}" for k in (1, 5, 10)),
+    *(f"recall@{k}_chance" for k in (1, 5, 10)),
+    "median_m",
+    "chance_median_m",
+    "ceiling_median_m",
+)
+
+
+class Sweep(NamedTuple):
+    """A comparison: arms by name, the first of which is the control."""
+
+    about: str
+    arms: Callable[[str], dict[str, Config]]  # folder of real data, where it needs any, to arms
+    seeds: Sequence[int] = SEEDS
+    flown: Sequence[str] = ()  # arms that are also tested on other flights
+    shipped: Sequence[str] = ()  # arms whose first run goes to data/checkpoints with its weights
+
+
+def _recipes(*names: str) -> Callable[[str], dict[str, Config]]:
+    return lambda scene: {name: recipe(name) for name in names}
+
+
+def _changes(start: str, **arms: dict[str, Any]) -> Callable[[str], dict[str, Config]]:
+    return lambda scene: {name: recipe(start, **change) for name, change in arms.items()}
+
+
+def _sentinel(scene: str) -> dict[str, Config]:
+    fields = {"scene": scene, "epochs": 10, "batch_size": 32, "encoder_options": {"shared": True}}
+    adversary = {"alignment": "wasserstein", "alignment_options": {"critic_rate": 1e-3}}
+    return {
+        "infonce": recipe("sentinel", **fields),
+        "wasserstein": recipe("sentinel", **fields, **adversary),
+        "class_adversary": recipe("sentinel", **fields, alignment="class_adversary"),
+    }
+
+
+SWEEPS: dict[str, Sweep] = {
+    "alignment": Sweep(
+        "what an alignment is worth beside a metric loss, on `standard`",
+        _recipes("infonce", "triplet", "wasserstein", "clipped", "class_adversary", "sliced", "sinkhorn", "cmpc"),
+        flown=("infonce", "wasserstein", "class_adversary"),
+        shipped=("infonce", "triplet", "wasserstein"),
+    ),
+    "alignment_sentinel": Sweep("the same on real Sentinel-1/2 tiles, region A to B", _sentinel),
+    "questions": Sweep(
+        "one field changed at a time",
+        _changes(
+            "infonce",
+            infonce={},
+            neighbours_as_negatives={"neighbours": "negatives"},
+            semi_positive={"auxiliary": {"iou_semi_positive": 0.1}},
+            two_branches={"encoder_options": {"shared": False}},
+            large_batches={"batch_size": 128},
+            three_polarisations={"bands": ("HH", "VV", "HV")},
+            quarter_of_the_ground={"train_share": 0.25},
+            quarter_with_wasserstein={
+                "train_share": 0.25,
+                "alignment": "wasserstein",
+                "alignment_options": {"critic_rate": 1e-3},
+            },
+        ),
+    ),
+    "weights": Sweep(
+        "the weight of the Wasserstein critic, from none to a hundred times ours",
+        _changes(
+            "wasserstein",
+            **{f"weight_{w:g}": {"alignment_weight": w} for w in (0.0, 0.1, 1.0, 10.0)},
+        ),
+        seeds=(0,),
+    ),
+}
+
+
+def grid(start: Config, **fields: Iterable[Any]) -> list[Config]:
+    """All combinations of some fields.
+
+    Examples
+    --------
+    >>> from sarmatch import recipe
+    >>> [c.seed for c in grid(recipe("demo"), loss=["infonce", "soft_margin_triplet"], seed=[0, 1])]
+    [0, 1, 0, 1]
+    """
+    # not model_copy: it would not check the values
+    return [
+        Config(**start.model_dump() | dict(zip(fields, values, strict=True))) for values in product(*fields.values())
+    ]
+
+
+def sweep(configs: Sequence[Config], names: Sequence[str] | None = None) -> pd.DataFrame:
+    """Run many configs, each once; a second call goes on where the first was cut off.
+
+    Parameters
+    ----------
+    configs
+        What is run, in this order.
+    names
+        Of the arms, a column of the table; the name of the recipe by default.
+
+    Returns
+    -------
+    One row per run, protocol and kind: `arm`, `seed`, `run` (its folder's name), the columns of `KEPT`, and the exact
+    `wasserstein_1` between the modalities on validation ground in the epoch that was kept.
+    """
+    rows = []
+    arms = names or [config.name for config in configs]
+    for arm, config in progress(list(zip(arms, configs, strict=True)), desc="runs", unit="run"):
+        rows.append(summary(run(config), arm))
+    return pd.concat(rows, ignore_index=True)
+
+
+def summary(finished: Run, arm: str) -> pd.DataFrame:
+    """A run's own rows of the table of a sweep."""
+    own = finished.metrics[finished.metrics["method"] == finished.config.encoder]
+    columns = [c for c in KEPT if c in own]
+    kept = finished.history.loc[finished.history[finished.config.select].idxmax()]
+    names = {"arm": arm, "seed": finished.config.seed, "run": finished.path.name}
+    table = own[columns].assign(**names, wasserstein_1=kept["wasserstein_1"])
+    return table[[*names, *columns, "wasserstein_1"]]
+
+
+def differences(arms: dict[str, list[Run]], measure: str = "recall@1") -> pd.DataFrame:
+    """Each arm against the first one, paired query by query within each seed.
+
+    Queries of all seeds are pooled. Blocks of ground are the same for all seeds, and stand or fall together.
+
+    Parameters
+    ----------
+    arms
+        Runs by arm, of the same seeds in the same order.
+    measure
+        `recall@K`.
+
+    Returns
+    -------
+    One row per arm, protocol and kind: `difference`, `low`, `high` (95 %, paired bootstrap over spatial blocks), and
+    `seeds_better`, the number of seeds in which the arm is better.
+    """
+    k = int(measure.partition("@")[2])
+    control, *others = arms
+    rows = []
+    first = arms[control][0]
+    scene = first.scene()
+    for protocol, kind in product(first.config.protocols, first.config.kinds):
+        hits: dict[str, list[np.ndarray]] = {}
+        for arm, runs in arms.items():
+            tables = [r.results(protocol, kind) for r in runs]
+            hits[arm] = [(t["rank"] < k).to_numpy(float) for t in tables]
+            group = blocks(scene, pd.concat(tables))
+        for arm in others:
+            ours, theirs = (np.concatenate(hits[name]) for name in (arm, control))
+            value, low, high = bootstrap_difference(ours, theirs, group)
+            better = sum(a.mean() > b.mean() for a, b in zip(hits[arm], hits[control], strict=True))
+            names = {"arm": arm, "control": control, "protocol": protocol, "kind": kind, "measure": measure}
+            rows.append({**names, "difference": value, "low": low, "high": high, "seeds_better": better})
+    return pd.DataFrame(rows)
+
+
+def run_sweep(name: str, scene: str = "", folder: Path | None = None) -> pd.DataFrame:
+    """Run a named comparison and keep its table and differences.
+
+    Parameters
+    ----------
+    name
+        A key of `SWEEPS`.
+    scene
+        Folder of the real data, where the comparison needs it.
+    folder
+        Where `table.csv`, `differences.csv`, `environment.json` and, where arms are flown otherwise, `robustness.csv`
+        go; `data/results/NAME` by default.
+
+    Returns
+    -------
+    The table, see `sweep`.
+    """
+    if name not in SWEEPS:
+        raise ValueError(f"no comparison is called {name!r}; there are {sorted(SWEEPS)}")
+    plan, folder = SWEEPS[name], folder or ROOT / "data" / "results" / name
+    arms = plan.arms(scene)
+    # seed by seed: what is there after an interruption is a whole comparison
+    todo = [(arm, Config(**config.model_dump() | {"seed": s})) for s in plan.seeds for arm, config in arms.items()]
+    table = sweep([config for _, config in todo], [arm for arm, _ in todo])
+    runs = {arm: [run(config) for a, config in todo if a == arm] for arm in arms}
+    gaps = [differences(runs, f"recall@{k}") for k in (1, 10)]
+    tables = {"table.csv": table, "differences.csv": pd.concat(gaps, ignore_index=True)}
+    if plan.flown:
+        tables["robustness.csv"] = robustness({arm: runs[arm] for arm in plan.flown})
+    for file, content in tables.items():
+        write(folder / file, lambda p, c=content: c.to_csv(p, index=False, float_format="%.6g"))
+    write_json(folder / "environment.json", environment_of([r for arm in runs.values() for r in arm]))
+    return table
+
+
+#: Flights that depart from what training saw: what changes, and to which value; an empty change is the scene itself.
+FLIGHTS: dict[str, dict[str, dict[str, Any]]] = {
+    "looks (count)": {"1": {"looks": 1.0}, "2": {"looks": 2.0}, "4": {}, "16": {"looks": 16.0}},
+    "incidence angle (degrees from its own)": {
+        "-8": {"incidence_shift": -8.0},
+        "-4": {"incidence_shift": -4.0},
+        "0": {},
+        "+4": {"incidence_shift": 4.0},
+        "+8": {"incidence_shift": 8.0},
+    },
+    "side of view (no unit)": {"its own": {}, "the other": {"other_side": True}},
+}
+
+
+def robustness(arms: Mapping[str, Sequence[Run]], kind: str = "arbitrary") -> pd.DataFrame:
+    """What trained encoders find on the unseen town when it is flown otherwise.
+
+    Returns
+    -------
+    One row per change, value, arm and seed, with `recall@k`, its chance and `median_m`.
+    """
+    rows, known = [], {}
+    flights = [(change, value, options) for change, values in FLIGHTS.items() for value, options in values.items()]
+    jobs = list(product(flights, [(arm, finished) for arm, of_arm in arms.items() for finished in of_arm]))
+    for (change, value, options), (arm, finished) in progress(jobs, desc="flights", unit="search"):
+        config, key = finished.config, (finished.path, json.dumps(options))
+        if key not in known:  # the scene itself stands in every panel
+            scene = flown_otherwise(config.scene, config.profile, config.bands or ("HH",), **options)
+            known[key] = evaluate(finished.encoder, scene, config, "cross_area", kind)[0]
+        names = {"change": change, "value": value, "arm": arm, "seed": config.seed, "data": "simulated", "kind": kind}
+        rows.append(names | {k: v for k, v in known[key].items() if k in KEPT})
+    return pd.DataFrame(rows)
+
+
+def environment_of(runs: Sequence[Run]) -> dict[str, str]:
+    """What the runs were made with; where they differ, all values."""
+    files = pd.DataFrame([json.loads((r.path / "environment.json").read_text()) for r in runs]).astype(str)
+    return {name: ", ".join(sorted(files[name].unique())) for name in files}
+
+
+def load_sweep(name: str, root: Path = ROOT) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Table and differences of a recorded comparison."""
+    folder = root / "data" / "results" / name
+    if not (folder / "table.csv").is_file():
+        raise FileNotFoundError(f"{folder}: no comparison is recorded here; `sarmatch sweep {name}` makes it")
+    return pd.read_csv(folder / "table.csv"), pd.read_csv(folder / "differences.csv")
+
+
+def load_robustness(name: str, root: Path = ROOT) -> pd.DataFrame:
+    """What the encoders of a recorded comparison find when the town is flown otherwise, see `robustness`."""
+    path = root / "data" / "results" / name / "robustness.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not recorded; `sarmatch sweep {name}` makes it where its arms are flown")
+    return pd.read_csv(path, dtype={"value": str})

@@ -1,5 +1,0 @@
-"""The index of a map and the candidate lists that a search in it gives."""
-
-from sarmatch.retrieval.index import Candidates, MapIndex
-
-__all__ = ["Candidates", "MapIndex"]

@@ -1,0 +1,1 @@
+"""The simulated city: procedural ground, its optical map and its SAR strips."""

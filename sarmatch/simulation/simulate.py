@@ -1,0 +1,429 @@
+"""Simulated scenes: procedural towns, rendered as optical maps and SAR strips when an image is first read.
+
+A photograph is taken at one time and the strips are flown at another; a preset says what happened in between and how
+well the platform knew where it was. Strips are rendered along their own flight line and then laid onto the grid
+of the map, as a processor of real data does. Images are kept on disk under a hash of what shaped them, so that they are
+rendered once.
+"""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio import Affine
+from rasterio.crs import CRS
+from rasterio.warp import Resampling, reproject
+
+from sarmatch.atomic_io import write
+from sarmatch.paths import cache_dir
+from sarmatch.progress import progress
+from sarmatch.scenes.scene import BLOCK, Area, Raster, Scene, Tile
+from sarmatch.simulation import city as city_module
+from sarmatch.simulation import optical, sar
+from sarmatch.simulation.city import City, Grid
+
+PIXEL_SIZE = 0.5  # m, as SpaceNet 6
+PATCH_SIZE = 200  # px, so that a patch is 100 m wide
+SWATH_M = 1000.0  # a pass over wider ground is flown as several strips
+OVERLAP_M = 100.0  # which share this much
+MAP_EPOCH, FLIGHT_EPOCH = 0, 1
+EXTENT_PX = {"quick": 4000, "full": 8000}
+GAP_M = 5000.0  # towns lie this far apart in the scene's frame
+
+
+class Pass(NamedTuple):
+    """One pass over a town: parallel strips over a part of it, seen from one side."""
+
+    name: str
+    role: str
+    across: tuple[float, float]  # from the left to the right edge as seen in flight, 0 to 1 of the town's width
+    incidence_deg: float  # in the middle of each strip
+    heading_deg: float = 0.0
+    side: str = "right"
+
+
+class Town(NamedTuple):
+    """One town and the flights over it."""
+
+    name: str
+    seed: int
+    style: str
+    passes: tuple[Pass, ...]
+
+
+class Preset(NamedTuple):
+    """How hard the search is: what differs between photograph and flight.
+
+    Errors are drawn once per strip from its name, uniformly up to the value given.
+    """
+
+    about: str
+    towns: tuple[Town, ...]
+    change: float  # share of lots, trees and fields that are others when the strips are flown
+    offset_m: float  # error of the navigation to the east and to the north
+    heading_error_deg: float
+    gain_db: float
+    lean_deg: float  # what stands on the ground leans so far in the photograph
+    altitude_m: float  # the lower the platform, the more the incidence changes across the swath
+    looks: float
+    texture_order: float | None
+    season: str = "summer"
+
+
+HALVES = ((0.0, 0.5), (0.5, 1.0))
+LEFT, RIGHT = HALVES
+
+#: Two towns to learn from and one never seen. Held-out passes over `north` show seen ground at another incidence angle,
+#: and from another side where the preset says so.
+_EASY = (
+    Town(
+        "north",
+        1,
+        "mixed",
+        (
+            Pass("n1", "train", LEFT, 40.0),
+            Pass("n2", "train", RIGHT, 44.0),
+            Pass("n3", "val", LEFT, 48.0),
+            Pass("n4", "test", RIGHT, 36.0),
+        ),
+    ),
+    Town("south", 2, "mixed", (Pass("s1", "train", LEFT, 50.0), Pass("s2", "train", RIGHT, 38.0))),
+    Town("unseen", 3, "mixed", (Pass("u1", "test", LEFT, 46.0), Pass("u2", "test", RIGHT, 42.0))),
+)
+_VARIED = (
+    Town(
+        "north",
+        1,
+        "mixed",
+        (
+            Pass("n1", "train", LEFT, 44.0, 0.0, "right"),
+            Pass("n2", "train", RIGHT, 46.0, 20.0, "left"),
+            Pass("n3", "train", LEFT, 50.0, 200.0, "right"),
+            Pass("n4", "train", RIGHT, 42.0, 90.0, "right"),
+            Pass("n5", "val", LEFT, 52.0, 290.0, "left"),
+            Pass("n6", "test", RIGHT, 42.0, 165.0, "right"),
+        ),
+    ),
+    Town(
+        "south",
+        2,
+        "harbour",
+        (
+            Pass("s1", "train", LEFT, 42.0, 45.0, "right"),
+            Pass("s2", "train", RIGHT, 48.0, 225.0, "right"),
+            Pass("s3", "train", LEFT, 52.0, 110.0, "left"),
+            Pass("s4", "train", RIGHT, 44.0, 310.0, "right"),
+        ),
+    ),
+    Town(
+        "unseen",
+        3,
+        "suburb",
+        (Pass("u1", "test", LEFT, 47.0, 15.0, "right"), Pass("u2", "test", RIGHT, 43.0, 240.0, "left")),
+    ),
+)
+
+PRESETS: dict[str, Preset] = {
+    "easy": Preset(
+        "nothing changed, a true map, perfect navigation, one side of view",
+        _EASY,
+        change=0.0,
+        offset_m=0.0,
+        heading_error_deg=0.0,
+        gain_db=0.0,
+        lean_deg=0.0,
+        altitude_m=20_000.0,
+        looks=4.0,
+        texture_order=None,
+    ),
+    "standard": Preset(
+        "a quarter has changed, 3 m and 2 degrees of error, buildings lean, both sides and any heading",
+        _VARIED,
+        change=0.25,
+        offset_m=3.0,
+        heading_error_deg=2.0,
+        gain_db=1.5,
+        lean_deg=10.0,
+        altitude_m=3_000.0,
+        looks=4.0,
+        texture_order=4.0,
+    ),
+    "hard": Preset(
+        "half has changed, 6 m and 5 degrees of error, strong lean, autumn, 30 to 60 degrees across a low swath",
+        _VARIED,
+        change=0.5,
+        offset_m=6.0,
+        heading_error_deg=5.0,
+        gain_db=1.5,
+        lean_deg=18.0,
+        altitude_m=1_500.0,
+        looks=2.0,
+        texture_order=2.0,
+        season="autumn",
+    ),
+}
+
+
+def simulate_preset(name: str, profile: str, bands: Sequence[str] = ("HH",)) -> Scene:
+    """Three towns of a preset, one of which training never sees; 2 x 2 km each (`quick`) or 4 x 4 km (`full`)."""
+    return simulate(name, PRESETS[name], EXTENT_PX[profile], bands, test_areas=("unseen",))
+
+
+def flown_otherwise(
+    name: str,
+    profile: str,
+    bands: Sequence[str] = ("HH",),
+    looks: float | None = None,
+    incidence_shift: float = 0.0,
+    other_side: bool = False,
+) -> Scene:
+    """A preset with the same towns and photographs, and other flights: what a trained encoder has to stand.
+
+    Parameters
+    ----------
+    name, profile, bands
+        As for `simulate_preset`.
+    looks
+        Looks of the speckle, instead of the preset's.
+    incidence_shift
+        Degrees added to the incidence angle of every pass.
+    other_side
+        Every pass looks to its other side.
+    """
+    preset, sides = PRESETS[name], {"left": "right", "right": "left"}
+
+    def turned(flown: Pass) -> Pass:
+        side = sides[flown.side] if other_side else flown.side
+        return flown._replace(incidence_deg=flown.incidence_deg + incidence_shift, side=side)
+
+    towns = tuple(t._replace(passes=tuple(map(turned, t.passes))) for t in preset.towns)
+    preset = preset._replace(towns=towns, looks=preset.looks if looks is None else looks)
+    return simulate(name, preset, EXTENT_PX[profile], bands, test_areas=("unseen",))
+
+
+def simulate(
+    name: str,
+    preset: Preset,
+    extent_px: int,
+    bands: Sequence[str] = ("HH",),
+    test_areas: tuple[str, ...] = (),
+) -> Scene:
+    """A scene of towns; nothing is rendered before it is read.
+
+    Parameters
+    ----------
+    name
+        Of the scene.
+    preset
+        What is there.
+    extent_px
+        Side of each town in pixels of 0.5 m.
+    bands
+        Polarisations that are rendered.
+    test_areas
+        Names of the towns kept for the test.
+    """
+    unknown = sorted(set(bands) - set(sar.POLARISATIONS))
+    if unknown:
+        raise ValueError(f"scene {name!r}: no band is called {unknown}, expected some of {list(sar.POLARISATIONS)}")
+    pitch = extent_px * PIXEL_SIZE + GAP_M
+    areas = []
+    for i, town in enumerate(preset.towns):
+        strips = [(p, s, f) for p in town.passes for s, f in flights_of(preset, p, extent_px)]
+        areas.append(
+            Area(
+                name=town.name,
+                map=Raster("map", (_map_tile(preset, town, extent_px),), ("red", "green", "blue"), "reflectance"),
+                strips=tuple(
+                    Raster(
+                        strip,
+                        (_strip_tile(preset, town, strip, flight, extent_px, tuple(bands)),),
+                        tuple(bands),
+                        "intensity",
+                        {"heading_deg": p.heading_deg, "side": p.side, "incidence_deg": p.incidence_deg},
+                    )
+                    for p, strip, flight in strips
+                ),
+                roles=tuple(p.role for p, _, _ in strips),
+                origin=(i * pitch, 0.0),
+            )
+        )
+    return Scene(name, tuple(areas), PIXEL_SIZE, PATCH_SIZE, test_areas, simulated=True, credit="simulated by sarmatch")
+
+
+def city_of(preset: Preset, town: Town, extent_px: int) -> City:
+    """The procedural city behind a town."""
+    return City(seed=town.seed, extent_m=extent_px * PIXEL_SIZE, style=town.style, change=preset.change)
+
+
+def flights_of(preset: Preset, flown: Pass, extent_px: int) -> list[tuple[str, sar.Flight]]:
+    """Name and flight of the strips of a pass, side by side from left to right, with what each gets wrong."""
+    extent = extent_px * PIXEL_SIZE
+    low, high = (share * extent for share in flown.across)
+    count = max(1, round((high - low) / SWATH_M))
+    width = (high - low) / count
+    heading = np.deg2rad(flown.heading_deg)
+    flights = []
+    for i in range(count):
+        name = flown.name if count == 1 else f"{flown.name}.{i + 1}"
+        # a swath reaches over its neighbour, but not over the edge of the pass
+        left = low + i * width - (OVERLAP_M / 2 if i else 0)
+        right = low + (i + 1) * width + (OVERLAP_M / 2 if i < count - 1 else 0)
+        across = (left + right) / 2 - extent / 2
+        rng = np.random.default_rng(list(name.encode()))
+        east, north, turn, gain = rng.uniform(-1, 1, 4)
+        flight = sar.Flight(
+            x=extent / 2 + across * np.cos(heading),
+            y=extent / 2 - across * np.sin(heading),
+            length_m=_length(flown.heading_deg, extent),
+            swath_m=right - left,
+            heading_deg=flown.heading_deg,
+            side=flown.side,
+            incidence_deg=flown.incidence_deg,
+            altitude_m=preset.altitude_m,
+            offset_m=(east * preset.offset_m, north * preset.offset_m),
+            heading_error_deg=turn * preset.heading_error_deg,
+            gain_db=gain * preset.gain_db,
+        )
+        flights.append((name, flight))
+    return flights
+
+
+def _length(heading_deg: float, extent: float) -> float:
+    """Enough to cross a square town under a heading."""
+    angle = np.deg2rad(heading_deg)
+    return PIXEL_SIZE * round(extent * (abs(np.cos(angle)) + abs(np.sin(angle))) / PIXEL_SIZE)
+
+
+# ------------------------------------------------------------------------------------- from a strip to the map's grid
+def affine_of(grid: Grid) -> Affine:
+    """Pixel coordinates `(column, row)` of a grid to metres, for rasterio."""
+    turn = np.deg2rad(grid.turn_deg)
+    cos, sin = grid.pixel_size * np.cos(turn), grid.pixel_size * np.sin(turn)
+    return Affine(cos, -sin, grid.x0, -sin, -cos, grid.y0)
+
+
+def map_grid(extent_px: int) -> Grid:
+    """The north-up grid of a town."""
+    return Grid(0.0, extent_px * PIXEL_SIZE, (extent_px, extent_px), PIXEL_SIZE)
+
+
+def footprint(strip: Grid, ground: Grid) -> tuple[int, int, int, int]:
+    """Rows and columns of a grid (first, last, first, last) around a strip, not beyond the grid's edge."""
+    rows, cols = strip.shape
+    to_ground = ~affine_of(ground) @ affine_of(strip)
+    corner = np.array([to_ground @ c for c in ((0, 0), (cols, 0), (0, rows), (cols, rows))])
+    (left, top), (right, bottom) = np.round(corner.min(0), 6), np.round(corner.max(0), 6)
+    low = np.maximum(np.floor([top, left]), 0).astype(int)
+    high = np.minimum(np.ceil([bottom, right]), ground.shape).astype(int)
+    return int(low[0]), int(high[0]), int(low[1]), int(high[1])
+
+
+def covered_blocks(strip: Grid, ground: Grid) -> NDArray[np.bool_] | None:
+    """Which blocks of a north-up grid lie wholly inside a strip; `None` where all do (see `Tile.valid`)."""
+    rows, cols = ground.shape
+    col, row = np.meshgrid(
+        np.minimum(np.arange(0, cols + BLOCK, BLOCK), cols), np.minimum(np.arange(0, rows + BLOCK, BLOCK), rows)
+    )
+    u, v = (~affine_of(strip) @ affine_of(ground)) @ (col.astype(float), row.astype(float))
+    slack = 1e-6
+    inside = (u > -slack) & (v > -slack) & (u < strip.shape[1] + slack) & (v < strip.shape[0] + slack)
+    blocks = inside[1:, 1:] & inside[:-1, 1:] & inside[1:, :-1] & inside[:-1, :-1]
+    return None if blocks.all() else blocks
+
+
+def geocode(image: NDArray[np.float32], strip: Grid, ground: Grid) -> NDArray[np.float32]:
+    """Lay `(B, H, W)` in strip geometry onto a north-up grid by bilinear interpolation, NaN outside of the strip."""
+    out = np.full((len(image), *ground.shape), np.nan, np.float32)
+    plane = CRS.from_wkt('LOCAL_CS["town",UNIT["metre",1]]')
+    reproject(
+        image,
+        out,
+        src_transform=affine_of(strip),
+        dst_transform=affine_of(ground),
+        src_crs=plane,
+        dst_crs=plane,
+        src_nodata=np.nan,
+        dst_nodata=np.nan,
+        resampling=Resampling.bilinear,
+        num_threads=2,
+    )
+    return out
+
+
+# ------------------------------------------------------------------------------------------------ rendering and cache
+def _render_map(city: City, extent_px: int, lean_deg: float, season: str) -> np.ndarray:
+    return optical.render_map(city, map_grid(extent_px), epoch=MAP_EPOCH, lean_deg=lean_deg, season=season)
+
+
+def _render_strip(
+    city: City,
+    flight: sar.Flight,
+    window: Grid,
+    bands: tuple[str, ...],
+    seed: int,
+    looks: float,
+    texture_order: float | None,
+) -> np.ndarray:
+    options = {"bands": bands, "looks": looks, "texture_order": texture_order}
+    intensity = sar.render_strip(city, flight, PIXEL_SIZE, seed=seed, epoch=FLIGHT_EPOCH, **options)
+    intensity = geocode(intensity, sar.strip_grid(flight, PIXEL_SIZE), window)
+    return intensity.astype(np.float16)  # 11 bits over 12 decades: finer than the speckle, half the disk
+
+
+def _map_tile(preset: Preset, town: Town, extent_px: int) -> Tile:
+    render = partial(_render_map, city_of(preset, town, extent_px), extent_px, preset.lean_deg, preset.season)
+    return Tile(0, 0, extent_px, extent_px, partial(_read, _job(f"{town.name} map", render)))
+
+
+def _strip_tile(
+    preset: Preset, town: Town, name: str, flight: sar.Flight, extent_px: int, bands: tuple[str, ...]
+) -> Tile:
+    ground, strip = map_grid(extent_px), sar.strip_grid(flight, PIXEL_SIZE)
+    row0, row1, col0, col1 = footprint(strip, ground)
+    window = ground.window(row0, col0, row1 - row0, col1 - col0)
+    seed = int.from_bytes(hashlib.sha256(f"{town.name}/{name}".encode()).digest()[:4])
+    city = city_of(preset, town, extent_px)
+    render = partial(_render_strip, city, flight, window, bands, seed, preset.looks, preset.texture_order)
+    job = _job(f"{town.name} {name}", render)
+    return Tile(row0, col0, *window.shape, partial(_read, job), covered_blocks(strip, window))
+
+
+class Job(NamedTuple):
+    """An image to render, and the file that keeps it."""
+
+    name: str
+    path: Path
+    render: partial
+
+
+def _job(name: str, render: partial) -> Job:
+    """A job whose file is named by everything that shapes the image: its parameters and the renderers' own source."""
+    sources = [inspect.getsource(module) for module in (city_module, optical, sar)]
+    key = hashlib.sha256(json.dumps([render.args, sources], default=asdict).encode()).hexdigest()[:12]
+    return Job(name, cache_dir() / f"{name.replace(' ', '-')}-{key}.npy", render)
+
+
+def _read(job: Job, rows: slice, cols: slice) -> np.ndarray:
+    return _open(job)[:, rows, cols]
+
+
+@lru_cache(maxsize=256)
+def _open(job: Job) -> np.ndarray:
+    """Map an image into memory, rendering it first where no earlier call has."""
+    if not job.path.is_file():
+        for _ in progress([job.path], desc=f"rendering {job.name}", unit="image"):
+            write(job.path, partial(_save, array=job.render()))
+    return np.load(job.path, mmap_mode="r", allow_pickle=False)
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:  # an open file, because numpy appends .npy to a name
+        np.save(file, array)
