@@ -1,0 +1,68 @@
+"""Names for things that a config or a user asks for: one registry a kind, filled by a decorator."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """A read-only mapping of names to things; `register` adds to it.
+
+    Parameters
+    ----------
+    kind
+        What is registered, for messages: "loss", "encoder".
+
+    Examples
+    --------
+    >>> greetings = Registry("greeting")
+    >>> @greetings.register("hello")
+    ... def hello(name):
+    ...     return f"hello {name}"
+    >>> greetings["hello"]("you")
+    'hello you'
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._things: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[Any], Any]:
+        """Decorator that gives `name` to what it decorates, and returns it unchanged.
+
+        A second thing of one name takes the place of the first only where both have one origin (module and qualified
+        name), so that a notebook cell may run twice and a typo cannot replace what is there.
+
+        Raises
+        ------
+        ValueError
+            Where the name belongs to something else already.
+        """
+
+        def keep(thing: Any) -> Any:
+            known = self._things.get(name)
+            if known is not None and _origin(known) != _origin(thing):
+                raise ValueError(f"a {self.kind} is already called {name!r}: {known}")
+            self._things[name] = thing
+            return thing
+
+        return keep
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._things:
+            raise ValueError(f"no {self.kind} is called {name!r}; there are {sorted(self._things)}")
+        return self._things[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._things
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._things)
+
+    def __len__(self) -> int:
+        return len(self._things)
+
+
+def _origin(thing: Any) -> tuple[str, str]:
+    return getattr(thing, "__module__", ""), getattr(thing, "__qualname__", repr(thing))
