@@ -16,10 +16,12 @@ import pandas as pd
 import torch
 
 import sarmatch as sm
-from sarmatch.refinement import METHODS, NETWORKS, Evidence, create_refiner
-from sarmatch.refinement.networks import Batch, PublishedNetwork
+from sarmatch.patches import GreyMap
+from sarmatch.refinement import ListBatch, RefinementContext, create_refiner, list_refiners
+from sarmatch.refinement.networks import PublishedNetwork
 
 QUERIES, SIDE, DIM, REPEATS = 1000, 50, 128, 3
+TILE = 100.0  # metres
 
 
 def seconds(work: Callable[[], object], repeats: int = REPEATS) -> float:
@@ -38,30 +40,40 @@ def unit(rng: np.random.Generator, count: int) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def images(count: int) -> Callable[[int], tuple[torch.Tensor, torch.Tensor]]:
-    """Random pixels for so many queries and all tiles."""
-    return lambda r: (torch.rand(count, r, r), torch.rand(SIDE**2, 2 * r, 2 * r))
+class RandomPixels:
+    """Random pixels for all queries and a map of all tiles."""
+
+    def queries(self, resolution: int) -> torch.Tensor:
+        """`(Q, resolution, resolution)`."""
+        return torch.rand(QUERIES, resolution, resolution)
+
+    def map(self, area: str, resolution: int) -> GreyMap:
+        """A map whose first tile has its centre at 0, 0."""
+        side = SIDE * resolution
+        pixels = np.random.default_rng(0).random((side, side), dtype=np.float32)
+        return GreyMap(pixels, None, (-TILE / 2, TILE * (SIDE - 0.5)), TILE / resolution)
 
 
 def main() -> None:
     """Print the table."""
     rng = np.random.default_rng(0)
-    line = 100.0 * np.arange(SIDE)
+    line = TILE * np.arange(SIDE)
     positions = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
     reference, query = unit(rng, SIDE**2), unit(rng, QUERIES)
-    index = sm.MapIndex(reference, positions)
+    gallery = sm.Gallery.of_vectors(reference, positions, TILE)
+    index = sm.VectorSearch(gallery)
     rows = []
     for k in (50, 200):
         search = seconds(lambda k=k: index.search(query, k))
-        for name in [*METHODS, *NETWORKS]:
-            pixels = name in ("correlation", "surface")
-            evidence = Evidence(query, reference, 100.0, images(QUERIES) if pixels else None)
-            found = index.search(query, k)
+        for name in list_refiners():
             refiner = create_refiner(name)
+            pixels = "pixels" in refiner.requires
+            context = RefinementContext(gallery, query, pixels=RandomPixels() if pixels else None)
+            found = index.search(query, k)
             if refiner.learns:
                 refiner.network = refiner.build(DIM).eval()
             repeats = 1 if pixels or k == 200 else REPEATS
-            spent = seconds(lambda r=refiner, f=found, e=evidence: r.refine(f, e), repeats) / QUERIES
+            spent = seconds(lambda r=refiner, f=found, c=context: r.refine(f, c), repeats) / QUERIES
             size = sum(p.numel() for p in refiner.network.parameters()) if refiner.learns else 0
             rows.append(
                 {
@@ -78,7 +90,8 @@ def main() -> None:
     print(table.round(2).to_string())
 
     network = PublishedNetwork(2048, width=2048).eval()
-    lists = Batch(torch.rand(1, 10), torch.rand(1, 2048), torch.rand(1, 10, 2048), torch.rand(1, 10, 2).double(), 1.0)
+    embeddings = torch.rand(1, 10), torch.rand(1, 2048), torch.rand(1, 10, 2048)
+    lists = ListBatch(*embeddings, torch.rand(1, 10, 2).double(), torch.zeros(1, 10, dtype=torch.int64), 1.0)
     with torch.no_grad():
         spent = seconds(lambda: network(lists))
     size = sum(p.numel() for p in network.parameters())

@@ -27,13 +27,22 @@ from sarmatch.explorer import explore_features  # noqa: E402
 from sarmatch.losses import create_loss, list_losses  # noqa: E402
 from sarmatch.patches import match, queries, read_patch, references, search_task  # noqa: E402
 from sarmatch.refinement import (  # noqa: E402
-    Evidence,
+    RefinementContext,
     candidate_graphs,
     create_refiner,
     list_refiners,
+    register_network,
+    register_refiner,
 )
 from sarmatch.scenes import Scene  # noqa: E402
-from sarmatch.search import Candidates, MapIndex  # noqa: E402
+from sarmatch.search import (  # noqa: E402
+    Candidates,
+    Gallery,
+    VectorSearch,
+    build_gallery,
+    create_search,
+    register_search,
+)
 from sarmatch.training import (  # noqa: E402
     Config,
     Run,
@@ -51,11 +60,13 @@ __all__ = [
     "Candidates",
     "Config",
     "DataCheck",
-    "Evidence",
-    "MapIndex",
+    "Gallery",
+    "RefinementContext",
     "Run",
     "Scene",
+    "VectorSearch",
     "bootstrap_difference",
+    "build_gallery",
     "candidate_graphs",
     "check_data",
     "compare",
@@ -63,6 +74,7 @@ __all__ = [
     "create_encoder",
     "create_loss",
     "create_refiner",
+    "create_search",
     "discrepancy",
     "embed",
     "evaluate",
@@ -87,6 +99,9 @@ __all__ = [
     "recall_at_k",
     "recipe",
     "references",
+    "register_network",
+    "register_refiner",
+    "register_search",
     "retrieval_report",
     "run",
     "search_task",

@@ -27,12 +27,20 @@ class Registry(Mapping[str, T], Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._things: dict[str, T] = {}
+        self._origins: dict[str, tuple[str, str]] = {}
 
-    def register(self, name: str) -> Callable[[Any], Any]:
+    def register(self, name: str, origin: Any = None) -> Callable[[Any], Any]:
         """Decorator that gives `name` to what it decorates, and returns it unchanged.
 
         A second thing of one name takes the place of the first only where both have one origin (module and qualified
         name), so that a notebook cell may run twice and a typo cannot replace what is there.
+
+        Parameters
+        ----------
+        name
+            What it will be called.
+        origin
+            Whose origin counts, where the thing itself is wrapped around it.
 
         Raises
         ------
@@ -41,9 +49,9 @@ class Registry(Mapping[str, T], Generic[T]):
         """
 
         def keep(thing: Any) -> Any:
-            known = self._things.get(name)
-            if known is not None and _origin(known) != _origin(thing):
-                raise ValueError(f"a {self.kind} is already called {name!r}: {known}")
+            own = _origin(thing if origin is None else origin)
+            if self._origins.setdefault(name, own) != own:
+                raise ValueError(f"a {self.kind} is already called {name!r}: {self._things[name]}")
             self._things[name] = thing
             return thing
 

@@ -14,6 +14,7 @@ from sarmatch.evaluation.metrics import (
     recall_at_k,
     retrieval_report,
 )
+from sarmatch.evaluation.places import candidate_report, list_ranks, tiles_of_places
 
 __all__ = [
     "METRICS",
@@ -21,11 +22,13 @@ __all__ = [
     "block_ids",
     "bootstrap_difference",
     "bootstrap_mean",
+    "candidate_report",
     "chance_errors",
     "discrepancy",
     "error_summary",
     "grid_ceiling",
     "hit_rate",
+    "list_ranks",
     "localization_errors",
     "mean_reciprocal_rank",
     "modality_mixing",
@@ -33,5 +36,6 @@ __all__ = [
     "ranks",
     "recall_at_k",
     "retrieval_report",
+    "tiles_of_places",
     "wasserstein",
 ]

@@ -4,6 +4,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -12,24 +13,32 @@ import numpy as np
 import pandas as pd
 
 from sarmatch.atomic_io import write, write_json
-from sarmatch.evaluation import bootstrap_difference, bootstrap_mean, localization_errors
-from sarmatch.experiments.lists import cross_fitted, fold_config, list_ranks, lists
+from sarmatch.evaluation import (
+    bootstrap_difference,
+    bootstrap_mean,
+    list_ranks,
+    localization_errors,
+    tiles_of_places,
+)
+from sarmatch.experiments.lists import cross_fitted, fold_config
+from sarmatch.experiments.provenance import code_version, digest_of, identity_of, made_with
 from sarmatch.paths import ROOT, runs_dir
 from sarmatch.progress import progress
-from sarmatch.refinement import LearnedRefiner, Lists, TrainingFreeRefiner, create_refiner
+from sarmatch.refinement import LabelledLists, LearnedRefiner, Refiner, create_refiner
 from sarmatch.search import Candidates
 from sarmatch.training.checkpoints import describe_environment
-from sarmatch.training.runs import Run, blocks, load_run, run
+from sarmatch.training.runs import LIST_LENGTH, Run, blocks, load_run, run
 
-Refiner = LearnedRefiner | TrainingFreeRefiner
 SEEDS = (0, 1, 2)
-K = 30  # length of the lists; about nine in ten hold the truth on `easy`
+K = LIST_LENGTH  # about nine lists in ten hold the truth on `easy`
+#: Rooms whose code shapes a result; experiments is this file's own.
+SHAPING = ("scenes", "simulation", "datasets", "patches", "encoders", "search", "refinement", "evaluation")
 LEARNING = {"epochs": 8, "batch_size": 64}  # the same for all that learn
 TRAINING_LISTS = 2700  # a quarter of them, and a strip between, only to choose by
 
 
 def shuffled_at_test(refiner: LearnedRefiner) -> LearnedRefiner:
-    """The same trained network with its edges dealt out to others: does it use them?"""
+    """The same trained network with its edges randomly permuted: does it use them?"""
     other = copy.deepcopy(refiner)
     other.network.edges = "shuffled"
     return other
@@ -55,9 +64,9 @@ ARMS: dict[str, Arm] = {
     "matched_filter": Arm("matched_filter", "training-free, overlap as the query would have it"),
     "interpolated_map": Arm("interpolated_map", "training-free, embeddings between the tiles"),
     "correlation": Arm("correlation", "training-free, pixels"),
-    "M1": Arm("mlp_without_xy", "perceptron"),
-    "M2": Arm("mlp", "perceptron with coordinates"),
-    "M3": Arm("deepsets", "perceptron with mean and maximum of the list"),
+    "M1": Arm("mlp_without_xy", "MLP"),
+    "M2": Arm("mlp", "MLP with coordinates"),
+    "M3": Arm("deepsets", "MLP with mean and maximum of the list"),
     "G0": Arm("gnn_self_loops", "graph network, self-loops only"),
     "G1": Arm("gnn", "graph network, edges in metres"),
     "G1e": Arm("gnn_without_xy", "edges in metres, nodes without coordinates"),
@@ -86,7 +95,7 @@ class Task(NamedTuple):
 
     protocol: str
     kind: str
-    lists: Lists
+    lists: LabelledLists
     positive: np.ndarray
     query_xy: np.ndarray
     block: np.ndarray
@@ -97,7 +106,7 @@ def tasks(run_of: Run, kind: str, k: int = K) -> list[Task]:
     scene = run_of.scene()
     found = []
     for protocol in run_of.config.protocols:
-        test, queries, _ = lists(run_of, protocol, kind, "test", k, scene=scene)
+        test, queries, _ = run_of.lists(protocol, kind, "test", k, scene=scene)
         xy = queries[["x", "y"]].to_numpy()
         found.append(Task(protocol, kind, test, queries["positive"].to_numpy(), xy, blocks(scene, queries)))
     return found
@@ -105,10 +114,12 @@ def tasks(run_of: Run, kind: str, k: int = K) -> list[Task]:
 
 def judge(refined: Candidates, task: Task) -> dict[str, np.ndarray]:
     """Per query: `rank`, `error_m`, and `in_list`, whether the list holds the truth at all."""
+    gallery = task.lists.context.gallery
+    tile = tiles_of_places(refined, gallery.tiles, task.lists.context.tile_m)
     return {
-        "rank": list_ranks(refined, task.positive),
-        "error_m": localization_errors(refined.places[:, 0], task.query_xy),
-        "in_list": (refined.indices == task.positive[:, None]).any(1),
+        "rank": list_ranks(tile, refined.scores, task.positive, len(gallery)),
+        "error_m": localization_errors(refined.xy[:, 0], task.query_xy),
+        "in_list": (task.lists.candidates.tile == task.positive[:, None]).any(1),
     }
 
 
@@ -127,40 +138,45 @@ def compare_refiners(
 
     Those that learn do so on cross-fitted lists of training ground, and choose their epoch and temperature by others of
     the same make; those that do not choose their options on the lists that others learn from. Each kind of query has
-    lists and refiners of its own. With a `folder`, what is done is kept there, and a second call goes on where the
-    first was cut off.
+    lists and refiners of its own. With a `folder`, what is done is kept there under everything that shaped it, the
+    weights and the code included, and a second call goes on where the first was cut off.
 
     Returns
     -------
     table
         One row per arm, seed, protocol and kind: `recall@1`, `@5`, `@10`, `recall@1_in_list` (of the queries whose list
         holds the truth), `oracle` (their share), `median_m`, `within_10m`, `within_25m`, `within_50m`, `area_100m`
-        (under the curve of metres up to 100), `ms_per_query`, `parameters`.
+        (under the curve of metres up to 100), `ms_per_query`, `parameters`, and what it was made with: `commit`,
+        `machine`, `torch`, and `key`, which stands for everything that shaped the row.
     differences
         Recall@1, recall@10 and area under the metre curve of every arm against `coarse`, and of those that learn
         against `G0`, with their paired 95 % intervals over blocks of ground, queries of all seeds pooled.
     """
     rows, gaps = [], []
     for kind in kinds:
-        learn, check = cross_fitted(run_of, folds, kind, k, count)
+        lists = cache(lambda kind=kind: cross_fitted(run_of, folds, kind, k, count))  # only where something must learn
         tests = tasks(run_of, kind, k)
+        shaped = {"run": identity_of(run_of), "folds": [identity_of(f) for f in folds], "kind": kind, "k": k}
+        shaped |= {"count": count, "learning": LEARNING | learning, "code": code_version(SHAPING)}
         gains: dict[tuple[str, str, str], list[np.ndarray]] = {}
         fitted: dict[tuple[str, int], Refiner] = {}
         jobs = [(arm, seed) for arm in arms for seed in (seeds if create_refiner(ARMS[arm].refiner).learns else [0])]
         for arm, seed in progress(jobs, desc=f"refiners, {kind}", unit="refiner"):
-            kept = folder and folder / f"{kind}-{arm}-{seed}.json"
+            name, _, after = ARMS[arm]
+            key = digest_of(shaped | {"refiner": name, "after": after and after.__name__, "seed": seed})
+            kept = folder / f"{kind}-{arm}-{seed}-{key}.json" if folder else None
             if kept is None or not kept.is_file():
-                name, _, after = ARMS[arm]
                 if (name, seed) not in fitted:
-                    fitted[name, seed] = create_refiner(name).fit(learn, check, seed=seed, **LEARNING | learning)
+                    fitted[name, seed] = create_refiner(name).fit(*lists(), seed=seed, **LEARNING | learning)
                 refiner = after(fitted[name, seed]) if after else fitted[name, seed]
-                done = [_judged(refiner, seed, task) for task in tests]
+                done = {"made": made_with() | {"key": key}, "tasks": [_judged(refiner, seed, task) for task in tests]}
                 if kept is not None:
                     write_json(kept, done)
             else:
                 done = json.loads(kept.read_text())
-            for task, (numbers, single) in zip(tests, done, strict=True):
-                rows.append({"arm": arm, "seed": seed, "protocol": task.protocol, "kind": kind} | numbers)
+            for task, (numbers, single) in zip(tests, done["tasks"], strict=True):
+                row = {"arm": arm, "seed": seed, "protocol": task.protocol, "kind": kind}
+                rows.append(row | numbers | done["made"])
                 for measure, values in single.items():
                     gains.setdefault((task.protocol, measure, arm), []).append(np.array(values))
         for task, measure in product(tests, COMPARED):
@@ -172,7 +188,7 @@ def compare_refiners(
 def _judged(refiner: Refiner, seed: int, task: Task) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Numbers of a refiner on a task, and for every query what is compared."""
     started = time.perf_counter()
-    refined = refiner.refine(task.lists.candidates, task.lists.evidence, seed=seed)
+    refined = refiner.refine(task.lists.candidates, task.lists.context, seed=seed)
     spent = time.perf_counter() - started
     found = judge(refined, task)
     single = {name: np.round(of(found), 4).tolist() for name, of in COMPARED.items()}
@@ -188,8 +204,8 @@ def measures(found: dict[str, np.ndarray], task: Task) -> dict[str, float]:
     numbers |= {"median_m": float(np.median(error))}
     numbers |= {f"within_{d}m": float((error <= d).mean()) for d in (10, 25, 50)}
     numbers["area_100m"] = float(COMPARED["area_100m"](found).mean())
-    gallery = len(task.lists.evidence.reference)
-    return numbers | {"queries": len(rank), "gallery": gallery, "k": task.lists.share.shape[1]}
+    gallery = len(task.lists.context.gallery)
+    return numbers | {"queries": len(rank), "gallery": gallery, "k": task.lists.overlap.shape[1]}
 
 
 def cost(refiner: Refiner, seconds: float, queries: int) -> dict[str, float]:
@@ -218,7 +234,7 @@ def _differences(values: dict[str, list[np.ndarray]], measure: str, task: Task) 
                     "control": control,
                     "protocol": task.protocol,
                     "kind": task.kind,
-                    "k": task.lists.share.shape[1],
+                    "k": task.lists.overlap.shape[1],
                     "measure": measure,
                     "difference": value,
                     "low": low,

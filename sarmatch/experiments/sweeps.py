@@ -126,7 +126,8 @@ def sweep(configs: Sequence[Config], names: Sequence[str] | None = None) -> pd.D
     Returns
     -------
     One row per run, protocol and kind: `arm`, `seed`, `run` (its folder's name), the columns of `KEPT`, and the exact
-    `wasserstein_1` between the modalities on validation ground in the epoch that was kept.
+    `wasserstein_1` between the modalities on validation areas in the epoch that was kept, and the `commit` it was run
+    from.
     """
     rows = []
     arms = names or [config.name for config in configs]
@@ -141,8 +142,9 @@ def summary(finished: Run, arm: str) -> pd.DataFrame:
     columns = [c for c in KEPT if c in own]
     kept = finished.history.loc[finished.history[finished.config.select].idxmax()]
     names = {"arm": arm, "seed": finished.config.seed, "run": finished.path.name}
-    table = own[columns].assign(**names, wasserstein_1=kept["wasserstein_1"])
-    return table[[*names, *columns, "wasserstein_1"]]
+    commit = json.loads((finished.path / "environment.json").read_text())["commit"]
+    table = own[columns].assign(**names, wasserstein_1=kept["wasserstein_1"], commit=commit)
+    return table[[*names, *columns, "wasserstein_1", "commit"]]
 
 
 def differences(arms: dict[str, list[Run]], measure: str = "recall@1") -> pd.DataFrame:

@@ -1,10 +1,12 @@
 """Patches: the reference grid, the queries, who belongs to whom, and which ground is for what."""
 
 from sarmatch.patches.images import (
+    GreyMap,
     PatchImages,
+    ScenePixels,
     TrainingPairs,
+    grey_map,
     grey_queries,
-    ground_windows,
     pair_offset,
     pair_overlap,
     read_patch,
@@ -15,6 +17,7 @@ from sarmatch.patches.samplers import SAMPLERS, Drawn, arrange
 from sarmatch.patches.splits import PROTOCOLS, fold_of, inside, protocols_of, regions, training_regions
 from sarmatch.patches.tables import (
     KINDS,
+    MODALITIES,
     draw_windows,
     guard_band,
     match,
@@ -26,7 +29,10 @@ from sarmatch.patches.tables import (
 
 __all__ = [
     "KINDS",
+    "MODALITIES",
     "PROTOCOLS",
+    "GreyMap",
+    "ScenePixels",
     "SAMPLERS",
     "Drawn",
     "arrange",
@@ -35,8 +41,8 @@ __all__ = [
     "best_overlap",
     "draw_windows",
     "fold_of",
+    "grey_map",
     "grey_queries",
-    "ground_windows",
     "guard_band",
     "inside",
     "iou",

@@ -1,12 +1,14 @@
 """Pixels of patches, as the encoders take them."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from sarmatch.patches.tables import draw_windows
 from sarmatch.scenes.radiometry import FLOORS, STANDARD_WINDOW
@@ -30,9 +32,10 @@ TO_INPUT: dict[str, Scale] = {
 
 
 def raster_of(scene: Scene, patch: object) -> Raster:
-    """The raster a row of a patch table is cut from: its strip, or the map of its area."""
-    area = scene.area(patch.area)
-    return area.strip(patch.strip) if hasattr(patch, "strip") else area.map
+    """The raster a row of a patch table is cut from: its strip, or the map of its area, by its `modality`."""
+    if patch.modality == "optical":
+        return scene.area(patch.area).map
+    return scene.strip(patch.area, patch.strip)
 
 
 def read_patch(scene: Scene, patch: object) -> np.ndarray:
@@ -54,16 +57,16 @@ def read_patch(scene: Scene, patch: object) -> np.ndarray:
 
 
 def to_input(
-    pixels: torch.Tensor, scale: str, image_size: int, window: tuple[float, float] | None = None
+    pixels: torch.Tensor, scale: str, image_size: int | None, window: tuple[float, float] | None = None
 ) -> torch.Tensor:
-    """Full-size pixels `(B, C, S, S)` to encoder input `(B, C, image_size, image_size)`.
+    """Full-size pixels `(B, C, S, S)` to encoder input `(B, C, image_size, image_size)`; None keeps their size.
 
     Pixels are averaged before the logarithm: averaging intensity is multi-looking, averaging decibels is not. SAR is
     given in decibels, where speckle is additive; those of an image with a `window` are brought to `STANDARD_WINDOW`.
     """
     to_mean, factor, floor = TO_INPUT[scale]
     pixels = to_mean(pixels)
-    if pixels.shape[-1] != image_size:
+    if image_size is not None and pixels.shape[-1] != image_size:
         shrinks = pixels.shape[-1] > image_size
         pixels = F.interpolate(pixels, size=image_size, mode="area" if shrinks else "nearest")
     if not factor:
@@ -121,18 +124,55 @@ def grey_queries(scene: Scene, queries: pd.DataFrame, resolution: int) -> torch.
     return torch.stack(PatchImages(scene, queries, resolution).__getitems__(range(len(queries)))).mean(1)
 
 
-def ground_windows(scene: Scene, tiles: pd.DataFrame, resolution: int) -> torch.Tensor:
-    """The map around every tile, a window of twice its side, grey: `float32 (N, 2 resolution, 2 resolution)`.
+class GreyMap(NamedTuple):
+    """The optical map of an area, grey, at fewer pixels than it has.
 
-    Beyond the edge of the map, and where it has no data, the window holds the mean of what it has.
+    `image` is float32 `(H, W)`, mean grey where there is no data; `valid` bool `(H, W)`, or None where all is data;
+    `corner` are the local metres `(x, y)` of its top left, `metres` the side of a pixel.
     """
-    windows = []
-    for tile in tiles.itertuples():
-        raster, size = scene.area(tile.area).map, int(tile.size)
-        top, left = int(tile.row) - size // 2, int(tile.col) - size // 2
-        window = raster.read(top, left, 2 * size, 2 * size, fill=np.nan).mean(0)
-        windows.append(np.where(np.isfinite(window), window, np.nanmean(window)))
-    return to_input(torch.from_numpy(np.stack(windows))[:, None], "reflectance", 2 * resolution)[:, 0]
+
+    image: NDArray[np.float32]
+    valid: NDArray[np.bool_] | None
+    corner: tuple[float, float]
+    metres: float
+
+    def pixel_of(self, xy: NDArray) -> NDArray[np.float64]:
+        """Local metres `(..., 2)` to pixels `(row, column)`, edges counting from 0."""
+        x, y = np.moveaxis(np.asarray(xy, np.float64), -1, 0)
+        return np.stack([(self.corner[1] - y) / self.metres, (x - self.corner[0]) / self.metres], -1)
+
+
+def grey_map(scene: Scene, area: str, resolution: int, size: int) -> GreyMap:
+    """The map of an area at `resolution` pixels per tile of `size` px, read a row of tiles at a time."""
+    raster = scene.area(area).map
+    row0, col0, row1, col1 = raster.bounds
+    down, across = -(-(row1 - row0) // size), -(-(col1 - col0) // size)
+    stripes = []
+    for row in range(row0, row0 + down * size, size):
+        stripe = torch.from_numpy(raster.read(row, col0, size, across * size, fill=np.nan).mean(0))[None, None]
+        stripes.append(F.interpolate(stripe, size=(resolution, across * resolution), mode="area")[0, 0].numpy())
+    image = np.concatenate(stripes)
+    valid = np.isfinite(image)
+    x, y = scene.metres(area, np.array([row0]), np.array([col0]))[0]
+    filled = image if valid.all() else np.where(valid, image, image[valid].mean())
+    metres = size * scene.pixel_size / resolution
+    return GreyMap(filled.astype(np.float32), None if valid.all() else valid, (float(x), float(y)), metres)
+
+
+class ScenePixels:
+    """Grey pixels of some queries and of the maps of a scene, read when asked for and kept.
+
+    Parameters
+    ----------
+    scene, queries
+        Where from.
+    size
+        Side of a tile in pixels.
+    """
+
+    def __init__(self, scene: Scene, queries: pd.DataFrame, size: int) -> None:
+        self.queries = lru_cache(maxsize=2)(partial(grey_queries, scene, queries))
+        self.map = lru_cache(maxsize=None)(partial(grey_map, scene, size=size))
 
 
 class TrainingPairs(torch.utils.data.Dataset):
@@ -193,6 +233,7 @@ class TrainingPairs(torch.utils.data.Dataset):
             covered = self.scene.area(area).map.covers(corner[rows, 0], corner[rows, 1], self.size)
             corner[rows[~covered]] = query[["row", "col"]].to_numpy()[rows[~covered]]
         reference = pd.DataFrame({"area": query["area"], "row": corner[:, 0], "col": corner[:, 1]})
+        query, reference = query.assign(modality="sar"), reference.assign(modality="optical")
         if self.shuffle_pairs:
             reference = reference.iloc[rng.permutation(len(reference))].reset_index(drop=True)
         self.query, self.reference = query.assign(size=self.size), reference.assign(size=self.size)

@@ -150,8 +150,8 @@ def fold_of(
 
 
 def inside(windows: pd.DataFrame, table: pd.DataFrame, size: int) -> np.ndarray:
-    """Which windows lie wholly inside a rectangle for their area, and their strip where they have one: bool `(N,)`."""
-    keys = ["area", "strip"] if "strip" in windows else ["area"]
+    """Which windows lie wholly inside a rectangle for their area, and for their strip if they are SAR: bool `(N,)`."""
+    keys = ["area", "strip"] if (windows["modality"] == "sar").all() else ["area"]
     rectangles = table[[*keys, "row0", "col0", "row1", "col1"]].drop_duplicates()
     pairs = windows[[*keys, "row", "col"]].assign(at=np.arange(len(windows))).merge(rectangles, on=keys)
     hit = (pairs.row >= pairs.row0) & (pairs.col >= pairs.col0)

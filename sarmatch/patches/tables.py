@@ -1,18 +1,24 @@
-"""Tables of patches: the reference grid of a map, and the queries cut from strips.
+"""Tables of patches: the reference grid of a map, the windows cut from strips, and the labels that join the two.
 
-A patch is a square window on its area's pixel grid. Tables are DataFrames with these columns:
+A patch is a square window on a pixel grid. Tables are DataFrames with these columns:
 
-========== ==========================================================================================
-area       name of the area
-strip      name of the SAR strip it is cut from (queries only)
-row, col   top-left pixel on the area's grid
-size       side in pixels
-x, y       centre in local metres (absent where the scene has no coordinates)
-positive   row number in the reference table of the tile with the largest overlap (queries only)
-overlap    share of the query that lies on that tile, 0 to 1 (queries only)
-semi       tuple of the other overlapping tiles, most shared first (queries only)
-semi_overlap  tuple of their shares (queries only)
-========== ==========================================================================================
+============= ========================================================================================
+modality      `sar` or `optical`: what it is cut from, a strip or the map
+area          name of the area; empty for a window of a strip whose place nobody knows
+strip         name of the SAR strip (`sar` only)
+row, col      top-left pixel on the area's grid, or on the strip's own where its place is not known
+size          side in pixels
+x, y          centre in local metres (absent where the scene has no coordinates or the place is not known)
+============= ========================================================================================
+
+`match` adds the labels of a query, which need a place:
+
+============= ========================================================================================
+positive      row number in the reference table of the tile with the largest overlap
+overlap       fraction of the query that lies on that tile, 0 to 1
+semi          tuple of the other overlapping tiles, largest overlap first
+semi_overlap  tuple of their overlaps
+============= ========================================================================================
 """
 
 from collections.abc import Sequence
@@ -25,6 +31,7 @@ from sarmatch.patches.splits import inside, regions
 from sarmatch.scenes.scene import Raster, Scene
 
 KINDS = ("aligned", "arbitrary")
+MODALITIES = ("sar", "optical")
 DRAWS = 50  # how often windows that fell on nodata are drawn again
 
 
@@ -42,7 +49,7 @@ def references(scene: Scene, size: int | None = None, stride: int | None = None)
 
     Returns
     -------
-    DataFrame with `area`, `row`, `col`, `size` and, where the scene has coordinates, `x`, `y`.
+    DataFrame with `modality`, `area`, `row`, `col`, `size` and, where the scene has coordinates, `x`, `y`.
 
     Raises
     ------
@@ -54,7 +61,7 @@ def references(scene: Scene, size: int | None = None, stride: int | None = None)
     for area in scene.areas:
         row, col = _grid(area.map, size, stride)
         tables.append(pd.DataFrame({"area": area.name, "row": row, "col": col}))
-    table = pd.concat(tables, ignore_index=True).assign(size=size)
+    table = pd.concat(tables, ignore_index=True).assign(size=size, modality="optical")
     if table.empty:
         raise ValueError(f"scene {scene.name!r}: no map is large enough for one patch of {size} x {size} px")
     return _with_positions(scene, table)
@@ -72,7 +79,7 @@ def queries(
     count: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Patches cut from the SAR strips, with the tile they belong to.
+    """Windows cut from the SAR strips, without labels: `match` says which tile each belongs to.
 
     Parameters
     ----------
@@ -80,6 +87,7 @@ def queries(
         Where from.
     kind
         `aligned`: cut on the reference grid, every one there is. `arbitrary`: `count` windows at random offsets.
+        `unplaced`: cut on a grid of `stride` from the strips whose place nobody knows (`Scene.unplaced`).
     size
         Side in pixels; the scene's own patch size by default.
     split
@@ -90,13 +98,13 @@ def queries(
     guard
         Guard band in pixels; two patches by default.
     stride
-        Step of the reference grid the queries are matched to; `size` by default.
+        Step of the grid that aligned and unplaced windows are cut on; `size` by default.
     count, seed
-        How many arbitrary queries, and the seed they are drawn with. Aligned ones need neither.
+        How many arbitrary queries, and the seed they are drawn with. The other kinds need neither.
 
     Returns
     -------
-    DataFrame, see the module's table. Windows that leave their strip are dropped, and so are those on no tile at all.
+    DataFrame, see the module's first table. Windows that leave their strip are dropped.
 
     Raises
     ------
@@ -104,22 +112,15 @@ def queries(
         Where nothing is left: the sizes, the split and the protocol are named.
     """
     size, stride = _checked(scene, size, stride)
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}, expected one of {KINDS}")
+    if kind not in CUTS:
+        raise ValueError(f"kind is {kind!r}, expected one of {tuple(CUTS)}")
     allowed = None if split is None else _ground(scene, split, protocol, size, guard)
-    windows = _aligned(scene, size, stride) if kind == "aligned" else _arbitrary(scene, size, allowed, count, seed)
+    windows = CUTS[kind](scene, size, stride, allowed, count, seed).assign(size=size, modality="sar")
     if allowed is not None:
         windows = windows[inside(windows, allowed, size)].reset_index(drop=True)
-    tiles = references(scene, size, stride)
-    windows = windows[windows["area"].isin(tiles["area"])].assign(size=size)
-    if not windows.empty:
-        windows = match(windows, tiles, scene, stride)
     if windows.empty:
-        raise ValueError(
-            f"scene {scene.name!r}: no {kind} query of {size} x {size} px lies in {_named(split, protocol)}; "
-            "strips, held-out ground or the map are too small for one patch"
-        )
-    return windows
+        raise _nothing_left(scene, kind, size, split, protocol)
+    return windows if kind == "unplaced" else _with_positions(scene, windows)
 
 
 def search_task(
@@ -132,7 +133,7 @@ def search_task(
     stride: int | None = None,
     **options,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The queries of a split, and the tiles they are searched among.
+    """The queries of a split with their labels, and the tiles they are searched among.
 
     The gallery is every tile on the split's ground, in all areas that have a query: a whole map where the area is
     unseen or only its strips are held out, the validation band otherwise. A tile that crosses the band's edge is in it
@@ -141,23 +142,47 @@ def search_task(
     Returns
     -------
     queries, tiles
-        Patch tables; `positive` and `semi` of the queries count rows of `tiles`.
+        Patch tables; `positive` and `semi` of the queries count rows of `tiles`. Queries that hang over the edge of the
+        grid are dropped, see `match`.
+
+    Raises
+    ------
+    ValueError
+        Where no query is left.
     """
     tiles = references(scene, size, stride)
-    asked = queries(scene, kind, size, split, protocol=protocol, stride=stride, **options)
     side = int(tiles["size"].iloc[0])
+    windows = queries(scene, kind, size, split, protocol=protocol, stride=stride, **options)
+    windows = windows[windows["area"].isin(tiles["area"])]
+    asked = windows if windows.empty else match(windows, tiles, scene, stride)
+    if asked.empty:
+        raise _nothing_left(scene, kind, side, split, protocol)
     ground = _ground(scene, split, protocol, side)
     ground = ground[ground.area.isin(asked["area"])]
     keep = inside(tiles, ground, side)
     keep[asked["positive"]] = True
+    return _renumbered(asked, keep), tiles[keep].reset_index(drop=True)
+
+
+def _renumbered(labelled: pd.DataFrame, keep: np.ndarray) -> pd.DataFrame:
+    """Labels that count the kept tiles only; semi-positives that are not kept are gone."""
     new = np.where(keep, np.cumsum(keep) - 1, -1)
-    semi, semi_overlap = [], []
-    for indices, shares in zip(asked["semi"], asked["semi_overlap"], strict=True):
-        kept = [(int(new[i]), share) for i, share in zip(indices, shares, strict=True) if keep[i]]
-        semi.append(tuple(i for i, _ in kept))
-        semi_overlap.append(tuple(share for _, share in kept))
-    asked = asked.assign(positive=new[asked["positive"]], semi=semi, semi_overlap=semi_overlap)
-    return asked, tiles[keep].reset_index(drop=True)
+    pairs = [
+        [(int(new[i]), fraction) for i, fraction in zip(indices, overlaps, strict=True) if keep[i]]
+        for indices, overlaps in zip(labelled["semi"], labelled["semi_overlap"], strict=True)
+    ]
+    return labelled.assign(
+        positive=new[labelled["positive"]],
+        semi=[tuple(i for i, _ in row) for row in pairs],
+        semi_overlap=[tuple(fraction for _, fraction in row) for row in pairs],
+    )
+
+
+def _nothing_left(scene: Scene, kind: str, size: int, split: str | pd.DataFrame | None, protocol: str) -> ValueError:
+    return ValueError(
+        f"scene {scene.name!r}: no {kind} query of {size} x {size} px lies in {_named(split, protocol)}; "
+        "strips, held-out regions or the map are too small for one patch"
+    )
 
 
 def _ground(
@@ -177,12 +202,19 @@ def _named(split: str | pd.DataFrame | None, protocol: str) -> str:
 
 
 def match(windows: pd.DataFrame, tiles: pd.DataFrame, scene: Scene, stride: int | None = None) -> pd.DataFrame:
-    """Add to query windows the tile each belongs to: `positive`, `overlap`, `semi`, `semi_overlap`, and positions.
+    """Join labels on query windows: the tile each belongs to, see the module's second table.
 
-    The positive is the tile with the largest overlap, any one of them where two are equal; every other tile that
-    shares ground is semi-positive. On a seamless grid some tile covers at least `(1 - stride / 2 size)^2` of any
-    window; windows with less hang over the grid's edge and are dropped.
+    The positive is the tile with the largest overlap, any one of them where two are equal; every other overlapping tile
+    is semi-positive. On a seamless grid some tile covers at least `(1 - stride / 2 size)^2` of any window; windows with
+    less hang over the grid's edge and are dropped.
+
+    Raises
+    ------
+    ValueError
+        Where a window has no area: a strip without a known place has no positive.
     """
+    if (windows["area"] == "").any():
+        raise ValueError(f"{int((windows['area'] == '').sum())} windows have no known place, so no tile is theirs")
     size = int(tiles["size"].iloc[0])
     least = max(1 - (stride or size) / (2 * size), 0) ** 2
     parts = []
@@ -201,7 +233,8 @@ def match(windows: pd.DataFrame, tiles: pd.DataFrame, scene: Scene, stride: int 
                 semi_overlap=[tuple(s[1:][s[1:] > 0].tolist()) for s in shares],
             )
         )
-    table = pd.concat(parts)
+    nothing = windows.iloc[:0].assign(positive=[], overlap=[], semi=[], semi_overlap=[])
+    table = pd.concat(parts) if parts else nothing
     table = table[(table.positive >= 0) & (table.overlap > least - 1e-9)].sort_index().reset_index(drop=True)
     return _with_positions(scene, table)
 
@@ -267,7 +300,8 @@ def _on_data(windows: pd.DataFrame, scene: Scene, size: int) -> np.ndarray:
     return keep
 
 
-def _aligned(scene: Scene, size: int, stride: int) -> pd.DataFrame:
+def _aligned(scene: Scene, size: int, stride: int, allowed: pd.DataFrame | None, count: int, seed: int) -> pd.DataFrame:
+    """Every window on the grid of the map that its strip covers; the rest of the arguments is not used."""
     parts = []
     for area in scene.areas:
         row, col = _grid(area.map, size, stride)
@@ -277,11 +311,29 @@ def _aligned(scene: Scene, size: int, stride: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _arbitrary(scene: Scene, size: int, allowed: pd.DataFrame | None, count: int, seed: int) -> pd.DataFrame:
+def _arbitrary(
+    scene: Scene, size: int, stride: int, allowed: pd.DataFrame | None, count: int, seed: int
+) -> pd.DataFrame:
+    """Windows at random; `stride` is not used."""
     if allowed is None:
         rows = [(a.name, s.name, *s.bounds) for a in scene.areas for s in a.strips]
         allowed = pd.DataFrame(rows, columns=["area", "strip", "row0", "col0", "row1", "col1"])
     return draw_windows(allowed, scene, size, count, np.random.default_rng(seed))
+
+
+def _unplaced(
+    scene: Scene, size: int, stride: int, allowed: pd.DataFrame | None, count: int, seed: int
+) -> pd.DataFrame:
+    """Every window on a grid over the strips without a place; the rest of the arguments is not used."""
+    parts = [pd.DataFrame(columns=["area", "strip", "row", "col"])]
+    for strip in scene.unplaced:
+        row, col = _grid(strip, size, stride)
+        parts.append(pd.DataFrame({"area": "", "strip": strip.name, "row": row, "col": col}))
+    return pd.concat(parts[1:] or parts, ignore_index=True)
+
+
+#: Kinds of windows: `(scene, size, stride, allowed, count, seed)` to `area`, `strip`, `row`, `col`.
+CUTS = {"aligned": _aligned, "arbitrary": _arbitrary, "unplaced": _unplaced}
 
 
 def _grid(raster: Raster, size: int, stride: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
-"""Graphs over candidate lists: who may hear whom.
+"""Graphs over candidate lists: which candidates are neighbours of which.
 
-An arbitrary query overlaps up to four neighbouring tiles with shares that sum to one, so true evidence comes in
+An arbitrary query overlaps up to four neighbouring tiles with fractions that sum to one, so the truth comes in
 clusters on the ground: an edge between candidates that are neighbours in metres is where it can be put together.
 """
 
@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 
 TIE = 1e-6  # tile widths, or lengths of an embedding, within which two are equally near
 
-#: `(place (Q, K, 2) in tile widths, features (Q, K, D), k, reach, generator)` to bool `(Q, K, K)`: does i hear j?
+#: `(place (Q, K, 2) in tile widths, features (Q, K, D), k, reach, generator)` to bool `(Q, K, K)`: i receives from j.
 Adjacency = Callable[[Tensor, Tensor, int, float, torch.Generator], Tensor]
 
 
@@ -59,7 +59,7 @@ def _random(place: Tensor, features: Tensor, k: int, reach: float, generator: to
 
 
 def _shuffled(place: Tensor, features: Tensor, k: int, reach: float, generator: torch.Generator) -> Tensor:
-    """The graph of metres with its nodes dealt out anew: the same structure, of others."""
+    """The graph of metres with its nodes randomly permuted: the same structure, between others."""
     adjacent = _metres(place, features, k, reach, generator)
     order = torch.rand(place.shape[:2], generator=generator).argsort(1).to(place.device)
     rows = order[:, :, None].expand_as(adjacent)
@@ -93,8 +93,8 @@ def candidate_graphs(
 ) -> Data:
     """One graph per query over its candidates.
 
-    Every node hears itself. With `edges="none"` it hears nobody else, and a graph network is a perceptron of exactly
-    the same parameters.
+    Every node is its own neighbour. With `edges="none"` it has no other, and a graph network is an MLP of exactly the
+    same parameters.
 
     Parameters
     ----------
@@ -112,15 +112,15 @@ def candidate_graphs(
     k
         Neighbours of a node.
     reach
-        An edge of `metres` is no longer than so many tile widths: a node far from all others hears itself alone.
+        An edge of `metres` is no longer than so many tile widths: a node far from all others is its own alone.
     seed
         Of `random` and `shuffled`.
 
     Returns
     -------
     All graphs as one `torch_geometric.data.Data` of `Q K` nodes, list after list, as PyG batches them: `edge_index`
-    `(2, E)` from speaker to listener; `edge_attr` float32 `(E, 3)`, displacement of the speaker from the listener in
-    tile widths, east and north, and its length; `batch` `(Q K,)`, the query of each node.
+    `(2, E)` from source node to target node; `edge_attr` float32 `(E, 3)`, displacement of the source from the target
+    in tile widths, east and north, and its length; `batch` `(Q K,)`, the query of each node.
 
     Raises
     ------
@@ -136,12 +136,12 @@ def candidate_graphs(
     count, size = xy.shape[:2]
     centred = (xy - xy.mean(1, keepdim=True)) / tile_m
     choose = EDGES[edges] if size > 1 else _none
-    hears = choose(xy if edges == "angle" else centred, features, k, reach, generator)
-    hears |= _own(xy)
-    query, listener, speaker = hears.nonzero(as_tuple=True)
-    shift = (centred[query, speaker] - centred[query, listener]).float()
+    receives = choose(xy if edges == "angle" else centred, features, k, reach, generator)
+    receives |= _own(xy)
+    query, target, source = receives.nonzero(as_tuple=True)
+    shift = (centred[query, source] - centred[query, target]).float()
     return Data(
-        edge_index=torch.stack([speaker, listener]) + query * size,
+        edge_index=torch.stack([source, target]) + query * size,
         edge_attr=torch.cat([shift, shift.norm(dim=1, keepdim=True)], dim=1),
         num_nodes=count * size,
         batch=torch.arange(count, device=xy.device).repeat_interleave(size),

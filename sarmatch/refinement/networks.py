@@ -1,4 +1,4 @@
-"""Networks that give every candidate of a list a score: all see the same node inputs, and differ in who hears whom."""
+"""Networks that give every candidate of a list a score: all see the same node inputs, and differ in their edges."""
 
 import math
 from typing import NamedTuple, Optional
@@ -11,33 +11,18 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import softmax
 
 from sarmatch.refinement.graphs import candidate_graphs
+from sarmatch.refinement.inputs import ListBatch, middle_of_list
 
 WAVELENGTHS = (8.0, 16.0, 32.0)  # tile widths: the middle of a list is known no finer than to some tiles
 
 
-class Batch(NamedTuple):
-    """Lists as a network sees them.
-
-    score `(Q, K)` is what the list came with; query `(Q, D)` and reference `(Q, K, D)` are embeddings in the gallery's
-    own axes, see `Evidence.whitened`; xy `(Q, K, 2)` are float64 metres; tile_m is a tile's side; surface
-    `(Q, K, S, S)` is a correlation over all shifts, where asked for.
-    """
-
-    score: Tensor
-    query: Tensor
-    reference: Tensor
-    xy: Tensor
-    tile_m: float
-    surface: Tensor | None = None
-
-
 class NodeInputs(nn.Module):
-    """What every node knows of itself: `(Q, K)` candidates to `(Q, K, width)`.
+    """The inputs of every node: `(Q, K)` candidates to `(Q, K, width)`.
 
     Its score, and the cosine in the gallery's own axes, both also relative to the list; learned projections of the
     product and of the absolute difference of the two embeddings, dropped as a whole for nine nodes in ten in training,
-    as these are what tiles can be learned by heart from; and where it lies relative to the score-weighted middle of
-    its list, in tile widths as sines and cosines of several wavelengths.
+    as these are what memorises tiles; and where it lies relative to the score-weighted middle of the candidates of its
+    list in its area, in tile widths as sines and cosines of several wavelengths.
 
     Parameters
     ----------
@@ -46,7 +31,7 @@ class NodeInputs(nn.Module):
     width
         Of the output.
     coordinates
-        Whether it knows where it lies.
+        Whether they tell where it lies.
     projection
         Numbers in each of the two projections.
     dropout
@@ -64,7 +49,7 @@ class NodeInputs(nn.Module):
         self.register_buffer("frequencies", 2 * math.pi / torch.tensor(WAVELENGTHS), persistent=False)
         self.join = nn.Linear(4 + 2 * projection + 4 * len(WAVELENGTHS) * coordinates, width)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: ListBatch) -> Tensor:
         """`(Q, K, width)`."""
         score = batch.score
         # without a gradient: 1 / std is large where an encoder that learns along knows little, and would drown its loss
@@ -79,23 +64,20 @@ class NodeInputs(nn.Module):
         beside = (own - own.mean(1, keepdim=True)) / (own.std(1, keepdim=True, correction=0) + 1e-6)
         parts = [torch.stack([score, relative, own, beside], -1), self.forget(torch.cat([product, difference], -1))]
         if self.coordinates:
-            # centred before it is weighted: weights that miss one by 1e-7 move a northing of 5.7e6 m by half a metre
-            xy = batch.xy - batch.xy.mean(1, keepdim=True)
-            middle = (relative.softmax(1)[..., None] * xy).sum(1, keepdim=True)
-            place = ((xy - middle) / batch.tile_m).to(score.dtype)
+            place = ((batch.xy - middle_of_list(batch, relative)) / batch.tile_m).to(score.dtype)
             angle = (place[..., None] * self.frequencies).flatten(2)
             parts += [angle.sin(), angle.cos()]
         return self.join(torch.cat(parts, -1))
 
 
-class Answer(NamedTuple):
+class RefinerOutput(NamedTuple):
     """What a network says of lists: scores `(Q, K)`, and shifts `(Q, K, 2)` in tile widths if it gives places."""
 
     score: Tensor
     shift: Tensor | None = None
 
 
-class Correction(nn.Module):
+class ScoreHead(nn.Module):
     """Nodes `(Q, K, width)` and the scores they came with `(Q, K)` to an answer: at first the old scores, sharpened.
 
     A refiner that has learned nothing leaves the order alone, and answers with the centre of the tile. A place is never
@@ -111,14 +93,14 @@ class Correction(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor, score: Tensor) -> Answer:
+    def forward(self, x: Tensor, score: Tensor) -> RefinerOutput:
         """Of every candidate."""
         x = self.norm(x)
-        return Answer(self.log_sharpness.exp() * score + self.out(x)[..., 0], 0.5 * self.place(x).tanh())
+        return RefinerOutput(self.log_sharpness.exp() * score + self.out(x)[..., 0], 0.5 * self.place(x).tanh())
 
 
 class RelativeAttention(MessagePassing):
-    """Attention over edges whose displacement in tile widths speaks in both the weight and the message.
+    """Attention over edges whose displacement in tile widths enters both the weight and the message.
 
     Vaswani et al., NeurIPS 2017, with relative positions in logits and values (Shaw et al., NAACL 2018), the logits'
     as a small network of the displacement (Liu et al., Swin, ICCV 2021). A node with its own edge alone gets a linear
@@ -130,25 +112,31 @@ class RelativeAttention(MessagePassing):
         if width % heads:
             raise ValueError(f"width is {width}, expected a multiple of heads = {heads}")
         self.heads = heads
-        self.ask, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.out = nn.Linear(width, width)
         self.bias = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, heads))
         self.shift = nn.Linear(4, width)
 
     def forward(self, x: Tensor, graph: Data, alike: Tensor) -> Tensor:
         """Nodes `(N, width)` to `(N, width)`; `alike` `(E, 1)` is the cosine of the two ends of every edge."""
-        ask, key, value = (m(x).view(len(x), self.heads, -1) for m in (self.ask, self.key, self.value))
+        query, key, value = (m(x).view(len(x), self.heads, -1) for m in (self.query, self.key, self.value))
         near = graph.edge_attr / (1 + graph.edge_attr[:, 2:])  # far is far: a town's width is not ten times a tile's
         edge = torch.cat([near, alike], 1)
         shift = self.shift(edge).view(len(edge), self.heads, -1)
-        heard = self.propagate(
-            graph.edge_index, ask=ask, key=key, value=value, bias=self.bias(edge), shift=shift, size=(len(x), len(x))
+        messages = self.propagate(
+            graph.edge_index,
+            query=query,
+            key=key,
+            value=value,
+            bias=self.bias(edge),
+            shift=shift,
+            size=(len(x), len(x)),
         )
-        return self.out(heard.flatten(1))
+        return self.out(messages.flatten(1))
 
     def message(
         self,
-        ask_i: Tensor,
+        query_i: Tensor,
         key_j: Tensor,
         value_j: Tensor,
         bias: Tensor,
@@ -157,23 +145,23 @@ class RelativeAttention(MessagePassing):
         size_i: Optional[int],  # noqa: UP045 - PyG reads this signature, and knows no unions
     ) -> Tensor:
         """What each edge brings `(E, heads, width / heads)`."""
-        logit = (ask_i * key_j).sum(-1) / math.sqrt(ask_i.shape[-1]) + bias
+        logit = (query_i * key_j).sum(-1) / math.sqrt(query_i.shape[-1]) + bias
         return softmax(logit, index, num_nodes=size_i)[..., None] * (value_j + shift)
 
 
 class GraphNetwork(nn.Module):
-    """Blocks of attention over a graph of the candidates, each followed by a perceptron per node.
+    """Blocks of attention over a graph of the candidates, each followed by an MLP per node.
 
     Parameters
     ----------
     feature_dim, width, layers, heads
         Of the embeddings, the nodes, and the blocks.
     edges, k, reach
-        See `candidate_graphs`. `edges="none"` makes it a perceptron of exactly as many parameters.
+        See `candidate_graphs`. `edges="none"` makes it an MLP of exactly as many parameters.
     coordinates
         Whether node inputs tell where a node lies.
     permuted
-        Control: positions are dealt out anew among the candidates of each list, in node inputs and edges alike.
+        Control: positions are randomly permuted among the candidates of each list, in node inputs and edges alike.
     """
 
     def __init__(
@@ -198,14 +186,14 @@ class GraphNetwork(nn.Module):
                 {
                     "before_attention": nn.LayerNorm(width),
                     "attention": RelativeAttention(width, heads),
-                    "perceptron": _perceptron(width, dropout),
+                    "mlp": _mlp(width, dropout),
                 }
             )
             for _ in range(layers)
         )
-        self.score = Correction(width)
+        self.score = ScoreHead(width)
 
-    def forward(self, batch: Batch, seed: int = 0) -> Answer:
+    def forward(self, batch: ListBatch, seed: int = 0) -> RefinerOutput:
         """Of every candidate; `seed` is that of random edges and permuted positions."""
         if self.permuted:
             order = torch.rand(batch.score.shape, generator=torch.Generator().manual_seed(seed)).argsort(1)
@@ -214,21 +202,21 @@ class GraphNetwork(nn.Module):
         graph = candidate_graphs(batch.xy, batch.reference, batch.tile_m, self.edges, self.k, self.reach, seed)
         x = self.inputs(batch).flatten(0, 1)
         embedding = batch.reference.flatten(0, 1)
-        speaker, listener = graph.edge_index
-        alike = (embedding[speaker] * embedding[listener]).sum(1, keepdim=True)
+        source, target = graph.edge_index
+        alike = (embedding[source] * embedding[target]).sum(1, keepdim=True)
         for block in self.blocks:
             x = x + block["attention"](block["before_attention"](x), graph, alike)
-            x = x + block["perceptron"](x)
+            x = x + block["mlp"](x)
         return self.score(x.view(*batch.score.shape, -1), batch.score)
 
 
 class PointNetwork(nn.Module):
-    """A perceptron for every candidate by itself; with `pooled`, DeepSets (Zaheer et al., NeurIPS 2017).
+    """An MLP for every candidate by itself; with `pooled`, DeepSets (Zaheer et al., NeurIPS 2017).
 
     Parameters
     ----------
     feature_dim, width, layers
-        Of the embeddings and of the perceptron.
+        Of the embeddings and of the MLP.
     coordinates
         Whether node inputs tell where a node lies.
     pooled
@@ -246,12 +234,12 @@ class PointNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.inputs = NodeInputs(feature_dim, width, coordinates)
-        self.before = nn.ModuleList(_perceptron(width, dropout) for _ in range(layers))
+        self.before = nn.ModuleList(_mlp(width, dropout) for _ in range(layers))
         self.join = nn.Linear(3 * width, width) if pooled else None
-        self.after = nn.ModuleList(_perceptron(width, dropout) for _ in range(layers if pooled else 0))
-        self.score = Correction(width)
+        self.after = nn.ModuleList(_mlp(width, dropout) for _ in range(layers if pooled else 0))
+        self.score = ScoreHead(width)
 
-    def forward(self, batch: Batch, seed: int = 0) -> Answer:
+    def forward(self, batch: ListBatch, seed: int = 0) -> RefinerOutput:
         """Of every candidate; `seed` is not used."""
         x = self.inputs(batch)
         for block in self.before:
@@ -270,12 +258,10 @@ class SurfaceNetwork(nn.Module):
     Parameters
     ----------
     feature_dim
-        Of the embeddings; unused, the pixels speak.
+        Of the embeddings; unused, it looks at pixels alone.
     width
         Channels.
     """
-
-    needs_surface = True
 
     def __init__(self, feature_dim: int, width: int = 32, dropout: float = 0.1) -> None:
         super().__init__()
@@ -288,9 +274,9 @@ class SurfaceNetwork(nn.Module):
             nn.ReLU(),
         )
         self.join = nn.Sequential(nn.Linear(4 * width + 3, 64), nn.ReLU(), nn.Dropout(dropout))
-        self.score = Correction(64)
+        self.score = ScoreHead(64)
 
-    def forward(self, batch: Batch, seed: int = 0) -> Answer:
+    def forward(self, batch: ListBatch, seed: int = 0) -> RefinerOutput:
         """Of every candidate; `seed` is not used."""
         surface = batch.surface.flatten(0, 1)[:, None]
         peak = batch.surface.amax((2, 3))
@@ -328,33 +314,35 @@ class PublishedNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.k, self.edges, self.temperature = k, edges, temperature
-        self.enter = nn.Linear(2 * feature_dim, width)
+        self.input_projection = nn.Linear(2 * feature_dim, width)
         self.blocks = nn.ModuleList(
             nn.ModuleDict(
                 {
-                    **{name: nn.Linear(width, width) for name in ("ask", "key", "value")},
+                    **{name: nn.Linear(width, width) for name in ("query", "key", "value")},
                     "first": nn.Linear(width, width),
                     "second": nn.Linear(width, width),
                 }
             )
             for _ in range(layers)
         )
-        self.leave = nn.Linear(width, feature_dim)
+        self.output_projection = nn.Linear(width, feature_dim)
 
-    def forward(self, batch: Batch, seed: int = 0) -> Answer:
+    def forward(self, batch: ListBatch, seed: int = 0) -> RefinerOutput:
         """Of every candidate; `seed` is not used."""
         query = batch.query[:, None].expand_as(batch.reference)
-        x = self.enter(torch.cat([query, batch.reference], -1))
+        x = self.input_projection(torch.cat([query, batch.reference], -1))
         graph = candidate_graphs(batch.xy, batch.reference, batch.tile_m, self.edges, self.k)
         count, size, width = x.shape
-        speaker, listener = graph.edge_index
+        source, target = graph.edge_index
         mask = torch.zeros(count, size, size, dtype=torch.bool, device=x.device)
-        mask[listener // size, listener % size, speaker % size] = True
+        mask[target // size, target % size, source % size] = True
         for block in self.blocks:
-            heard = F.scaled_dot_product_attention(block["ask"](x), block["key"](x), block["value"](x), mask)
-            x = _over_list(x + heard)
+            messages = F.scaled_dot_product_attention(block["query"](x), block["key"](x), block["value"](x), mask)
+            x = _over_list(x + messages)
             x = _over_list(x + block["second"](_over_list(block["first"](x)).relu()))
-        return Answer(F.cosine_similarity(batch.query[:, None], self.leave(x), dim=-1) / self.temperature)
+        return RefinerOutput(
+            F.cosine_similarity(batch.query[:, None], self.output_projection(x), dim=-1) / self.temperature
+        )
 
 
 def _over_list(x: Tensor) -> Tensor:
@@ -364,7 +352,7 @@ def _over_list(x: Tensor) -> Tensor:
     return (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
 
 
-def _perceptron(width: int, dropout: float) -> nn.Sequential:
+def _mlp(width: int, dropout: float) -> nn.Sequential:
     """The part of a block that each node goes through alone."""
     return nn.Sequential(
         nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)

@@ -4,47 +4,47 @@ Each has a few numbers to choose; `fit` tries a short list of choices on lists w
 refiner would learn from them, so that none is compared at a setting it had no chance to improve.
 """
 
-from collections.abc import Callable
-from itertools import product
-from typing import Any, NamedTuple
-
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
+from sarmatch.refinement.context import RefinementContext, unit
 from sarmatch.refinement.correlation import peaks, surfaces
-from sarmatch.refinement.evidence import Evidence, Lists, mean_reciprocal_rank, reordered
+from sarmatch.refinement.refiners import Scored, register_refiner
 from sarmatch.search import Candidates
 
-#: Scores `(Q, K)`, and offsets in metres `(Q, K, 2)` or None.
-Scored = tuple[np.ndarray, np.ndarray | None]
+VECTORS = ("tiles", "vectors")
+PLACED = ("tiles", "vectors", "metres")
 
 
-def coarse(candidates: Candidates, evidence: Evidence) -> Scored:
+@register_refiner("coarse", ())
+def coarse(candidates: Candidates, context: RefinementContext) -> Scored:
     """The search as it is."""
     return candidates.scores, None
 
 
-def query_expansion(candidates: Candidates, evidence: Evidence, alpha: float = 3.0, best: int = 5) -> Scored:
+@register_refiner("query_expansion", VECTORS, alpha=(1.0, 3.0), best=(1, 3, 10))
+def query_expansion(candidates: Candidates, context: RefinementContext, alpha: float = 3.0, best: int = 5) -> Scored:
     """Alpha query expansion (Radenovic et al., TPAMI 2019): the query moves towards its best candidates.
 
     `q' = q + sum over the best of s^alpha r`, then cosines anew. Across modalities it mixes optical features into a SAR
     query.
     """
-    first, weight = candidates.indices[:, :best], candidates.scores[:, :best].clip(min=0) ** alpha
-    moved = evidence.query + (weight[..., None] * evidence.reference[first]).sum(1)
+    first, weight = candidates.tile[:, :best], candidates.scores[:, :best].clip(min=0) ** alpha
+    moved = context.query + (weight[..., None] * context.reference[first]).sum(1)
     moved /= np.linalg.norm(moved, axis=1, keepdims=True)
-    return _cosines(moved, candidates, evidence), None
+    return _cosines(moved, candidates, context), None
 
 
-def super_global(candidates: Candidates, evidence: Evidence, best: int = 9, beta: float = 0.15) -> Scored:
+@register_refiner("super_global", VECTORS, best=(3, 9), beta=(0.15, 0.5))
+def super_global(candidates: Candidates, context: RefinementContext, best: int = 9, beta: float = 0.15) -> Scored:
     """SuperGlobal's re-ranking (Shao et al., ICCV 2023).
 
     Every candidate becomes the mean of itself and its nearest in the list, those weighted by `beta`; the query becomes
     the maximum over itself and its best candidates, entry by entry. The new score is the mean of the two cosines, of
     the old query with new candidates and of the new query with old ones.
     """
-    listed = evidence.reference[candidates.indices]
+    listed = context.reference[candidates.tile]
     count, k, _ = listed.shape
     alike = np.einsum("qid,qjd->qij", listed, listed)
     best = min(best, k)
@@ -54,37 +54,41 @@ def super_global(candidates: Candidates, evidence: Evidence, best: int = 9, beta
     weight[:, np.arange(k), np.arange(k)] = 1.0
     refined = np.einsum("qij,qjd->qid", weight, listed) / weight.sum(2, keepdims=True)
     refined /= np.linalg.norm(refined, axis=2, keepdims=True)
-    moved = np.maximum(evidence.query, evidence.reference[candidates.indices[:, :best]].max(1))
+    moved = np.maximum(context.query, context.reference[candidates.tile[:, :best]].max(1))
     moved /= np.linalg.norm(moved, axis=1, keepdims=True)
-    first = np.einsum("qd,qkd->qk", evidence.query, refined)
-    return (first + _cosines(moved, candidates, evidence)) / 2, None
+    first = np.einsum("qd,qkd->qk", context.query, refined)
+    return (first + _cosines(moved, candidates, context)) / 2, None
 
 
-def diffusion(candidates: Candidates, evidence: Evidence, k: int = 10, alpha: float = 0.9) -> Scored:
+@register_refiner("diffusion", VECTORS, k=(5, 10, 20), alpha=(0.5, 0.9))
+def diffusion(candidates: Candidates, context: RefinementContext, k: int = 10, alpha: float = 0.9) -> Scored:
     """Diffusion over the graph of all references (Zhou et al., NIPS 2003; Iscen et al., CVPR 2017).
 
     `f = (1 - alpha) (I - alpha D^-1/2 A D^-1/2)^-1 y`, with `A` the cosines cubed between mutual k nearest references,
     and `y` those of the query with its k nearest. Solved exactly, once for all queries.
     """
-    alike = _nearest_only((evidence.reference @ evidence.reference.T).astype(np.float64), k, own=False)
+    alike = _nearest_only((context.reference @ context.reference.T).astype(np.float64), k, own=False)
     alike = np.minimum(alike, alike.T)
     degree = alike.sum(1).clip(min=1e-12)
     walk = alike / np.sqrt(degree[:, None] * degree)
-    start = _nearest_only((evidence.query @ evidence.reference.T).astype(np.float64), k, own=True)
+    start = _nearest_only((context.query @ context.reference.T).astype(np.float64), k, own=True)
     spread = (1 - alpha) * np.linalg.solve(np.eye(len(walk)) - alpha * walk, start.T).T
     # where diffusion does not reach, the search decides, far below
-    spread = np.take_along_axis(spread, candidates.indices, 1)
+    spread = np.take_along_axis(spread, candidates.tile, 1)
     return spread + 1e-6 * candidates.scores, None
 
 
-def k_reciprocal(candidates: Candidates, evidence: Evidence, k1: int = 20, k2: int = 6, weight: float = 0.3) -> Scored:
+@register_refiner("k_reciprocal", VECTORS, k1=(10, 20), k2=(3, 6), weight=(0.3, 0.6))
+def k_reciprocal(
+    candidates: Candidates, context: RefinementContext, k1: int = 20, k2: int = 6, weight: float = 0.3
+) -> Scored:
     """Re-ranking by k-reciprocal neighbours (Zhong et al., CVPR 2017) over queries and references together.
 
     Each patch is described by its k1-reciprocal nearest neighbours, those of which that share two thirds of theirs with
     it bring them along; descriptions are averaged over the k2 nearest. The score is minus
     `(1 - weight) Jaccard + weight d`, with `d` the squared Euclidean distance divided by the largest of each row.
     """
-    both = np.concatenate([evidence.query, evidence.reference]).astype(np.float64)
+    both = np.concatenate([context.query, context.reference]).astype(np.float64)
     distance = (2 - 2 * both @ both.T).clip(min=0)
     distance = distance / distance.max(1, keepdims=True)
     total = len(both)
@@ -103,23 +107,26 @@ def k_reciprocal(candidates: Candidates, evidence: Evidence, k1: int = 20, k2: i
     described /= described.sum(1, keepdims=True)
     if k2 > 1:
         described = described[order[:, :k2]].mean(1)
-    count = len(evidence.query)
+    count = len(context.query)
     rows = np.arange(count)
     shared_mass = np.empty(candidates.scores.shape)
-    for place, listed in enumerate(candidates.indices.T):
+    for place, listed in enumerate(candidates.tile.T):
         shared_mass[:, place] = np.minimum(described[rows], described[count + listed]).sum(1)
     jaccard = 1 - shared_mass / (2 - shared_mass)
-    own = distance[rows[:, None], count + candidates.indices]
+    own = distance[rows[:, None], count + candidates.tile]
     return -((1 - weight) * jaccard + weight * own), None
 
 
-def graph_reranking(candidates: Candidates, evidence: Evidence, k1: int = 26, k2: int = 7, rounds: int = 2) -> Scored:
+@register_refiner("graph_reranking", VECTORS, k1=(10, 26), k2=(3, 7))
+def graph_reranking(
+    candidates: Candidates, context: RefinementContext, k1: int = 26, k2: int = 7, rounds: int = 2
+) -> Scored:
     """Parameter-free graph re-ranking (Zhang et al., arXiv 2012.07620) over queries and references together.
 
     A patch is described by which patches are its k1 nearest, averaged with its mirror; twice, it becomes the sum over
     its k2 nearest weighted by their squared cosines. The score is the cosine of descriptions.
     """
-    both = np.concatenate([evidence.query, evidence.reference]).astype(np.float64)
+    both = np.concatenate([context.query, context.reference]).astype(np.float64)
     cosine = both @ both.T
     total = len(both)
     order = np.argsort(-cosine, axis=1, kind="stable")
@@ -132,162 +139,112 @@ def graph_reranking(candidates: Candidates, evidence: Evidence, k1: int = 26, k2
     for _ in range(rounds):
         described = spread @ described
         described /= np.linalg.norm(described, axis=1, keepdims=True)
-    count = len(evidence.query)
+    count = len(context.query)
     scores = described[:count] @ described[count:].T
-    return np.take_along_axis(scores, candidates.indices, 1), None
+    return np.take_along_axis(scores, candidates.tile, 1), None
 
 
+@register_refiner("geographic_vote", PLACED, weight=(0.1, 0.25, 0.5), temperature=(0.05, 0.1, 0.2))
 def geographic_vote(
-    candidates: Candidates, evidence: Evidence, weight: float = 0.25, temperature: float = 0.1
+    candidates: Candidates, context: RefinementContext, weight: float = 0.25, temperature: float = 0.1
 ) -> Scored:
     """Every candidate is joined by its neighbours on the ground.
 
     `e_k + weight sum_j e_j` with `e = exp(s / temperature)`, over all tiles of the gallery whose centre lies less than
     1.5 tile widths away in both directions: eight on a seamless grid.
     """
-    around = Neighbourhood(candidates.positions, evidence.tile_m)
+    around = Neighbourhood(context.gallery.xy, context.tile_m)
     near = around.matrix((np.abs(around.apart).max(1) > 0).astype(float))
-    cosine = (evidence.query @ evidence.reference.T).astype(np.float64)
+    cosine = (context.query @ context.reference.T).astype(np.float64)
     voice = np.exp((cosine - cosine.max(1, keepdims=True)) / temperature)
     joined = np.log(voice + weight * (near @ voice.T).T)
-    return np.take_along_axis(joined, candidates.indices, 1), None
+    return np.take_along_axis(joined, candidates.tile, 1), None
 
 
+@register_refiner("matched_filter", PLACED, power=(0.5, 1.0, 2.0), prior=(0.0, 0.5, 2.0))
 def matched_filter(
-    candidates: Candidates, evidence: Evidence, steps: int = 8, power: float = 1.0, prior: float = 0.5
+    candidates: Candidates, context: RefinementContext, steps: int = 8, power: float = 1.0, prior: float = 0.5
 ) -> Scored:
     """Where would the query have to lie to explain its similarities, if these follow the overlap?
 
     For every place p within half a tile of a candidate, on a lattice of `steps` per tile: `sum_k o_k(p) t_k` divided by
-    `sqrt(sum_k o_k(p)^2)`, with `o_k(p)` the share that tile k of the gallery holds of a query at p, raised to `power`,
-    and `t_k` the cosine minus the query's mean over the gallery. A candidate scores its best place, plus `prior` times
-    its own cosine; the place is its offset.
+    `sqrt(sum_k o_k(p)^2)`, with `o_k(p)` the overlap of tile k of the gallery with a query at p, raised to `power`, and
+    `t_k` the cosine minus the query's mean over the gallery. A candidate scores its best place, plus `prior` times
+    its own cosine; that is its place.
     """
-    around = Neighbourhood(candidates.positions, evidence.tile_m)
-    cosine = (evidence.query @ evidence.reference.T).astype(np.float64)
+    around = Neighbourhood(context.gallery.xy, context.tile_m)
+    cosine = (context.query @ context.reference.T).astype(np.float64)
     raised = cosine - cosine.mean(1, keepdims=True)
     lattice = _lattice(steps)
     best = np.full(cosine.shape, -np.inf)
     where = np.zeros(best.shape, np.int64)
     for number, shift in enumerate(lattice):
-        share = around.shares(shift).power(power)  # [place, tile]
-        length = np.sqrt(share.power(2).sum(1)).clip(min=1e-12)
-        fit = (share @ raised.T).T / np.asarray(length).ravel()
+        held = around.overlaps(shift).power(power)  # [place, tile]
+        length = np.sqrt(held.power(2).sum(1)).clip(min=1e-12)
+        fit = (held @ raised.T).T / np.asarray(length).ravel()
         better = fit > best
         best[better] = fit[better]
         where[better] = number
     rows = np.arange(len(cosine))[:, None]
-    offsets = lattice[where[rows, candidates.indices]] * evidence.tile_m
-    return best[rows, candidates.indices] + prior * candidates.scores, offsets
+    places = context.gallery.xy[candidates.tile] + lattice[where[rows, candidates.tile]] * context.tile_m
+    return best[rows, candidates.tile] + prior * candidates.scores, places
 
 
+@register_refiner("interpolated_map", PLACED, prior=(0.0, 0.5, 1.0), whitened=(True, False))
 def interpolated_map(
-    candidates: Candidates, evidence: Evidence, steps: int = 8, prior: float = 0.5, whitened: bool = True
+    candidates: Candidates, context: RefinementContext, steps: int = 8, prior: float = 0.5, whitened: bool = True
 ) -> Scored:
     """The query against what the map's embedding would be between the tiles.
 
-    At a place p it is taken for the mean of the tiles' embeddings, weighted by the share `o_k(p)` that each holds of a
+    At a place p it is taken for the mean of the tiles' embeddings, weighted by the overlap `o_k(p)` of each with a
     patch at p, brought back to length one. A candidate scores the highest cosine of the query with any place within
-    half a tile of it, on a lattice of `steps` per tile, plus `prior` times its own; the place is its offset.
+    half a tile of it, on a lattice of `steps` per tile, plus `prior` times its own; that is its place.
 
-    With `whitened`, embeddings are those of `Evidence.whitened`.
+    With `whitened`, embeddings are those of `RefinementContext.whitened`.
     """
-    pair = evidence.whitened if whitened else (evidence.query, evidence.reference)
+    pair = context.whitened if whitened else (context.query, context.reference)
     query, reference = (z.astype(np.float64) for z in pair)
-    around, lattice = Neighbourhood(candidates.positions, evidence.tile_m), _lattice(steps)
+    around, lattice = Neighbourhood(context.gallery.xy, context.tile_m), _lattice(steps)
     best = np.full((len(query), len(reference)), -np.inf)
     where = np.zeros(best.shape, np.int64)
     for number, shift in enumerate(lattice):
-        cosine = query @ _unit(around.shares(shift) @ reference).T
+        cosine = query @ unit(around.overlaps(shift) @ reference).T
         better = cosine > best
         best[better], where[better] = cosine[better], number
     rows = np.arange(len(query))[:, None]
-    own = (query @ reference.T)[rows, candidates.indices]
-    offsets = lattice[where[rows, candidates.indices]] * evidence.tile_m
-    return best[rows, candidates.indices] + prior * own, offsets
+    own = (query @ reference.T)[rows, candidates.tile]
+    places = context.gallery.xy[candidates.tile] + lattice[where[rows, candidates.tile]] * context.tile_m
+    return best[rows, candidates.tile] + prior * own, places
 
 
+@register_refiner("correlation", ("pixels", "metres"))  # choosing would mean to look at all pixels again
 def correlation(
-    candidates: Candidates, evidence: Evidence, best: int | None = None, resolution: int = 50, weight: float = 0.1
+    candidates: Candidates,
+    context: RefinementContext,
+    best: int | None = None,
+    resolution: int = 50,
+    weight: float = 0.1,
 ) -> Scored:
     """Dense correlation of gradient channels in the first tiles (CFOG; Ye et al., 2019).
 
     A candidate scores the highest correlation of the query with the ground around it, plus `weight` times its cosine;
-    where the peak lies is its offset. With `best`, candidates behind the first so many stay behind, in
+    where the peak lies is its place. With `best`, candidates behind the first so many stay behind, in
     their order.
     """
-    first = Candidates(candidates.indices[:, :best], candidates.scores[:, :best], candidates.positions)
-    parts = [peaks(surface, evidence.tile_m) for surface in surfaces(first, evidence, resolution)]
-    scores = candidates.scores.astype(np.float64) - 10
-    offsets = np.zeros((*scores.shape, 2))
-    scores[:, :best] = np.concatenate([value for value, _ in parts]) + weight * first.scores
-    offsets[:, :best] = np.concatenate([place for _, place in parts])
-    return scores, offsets
+    first = candidates.first(best)
+    scores, places = candidates.scores.astype(np.float64) - 10, candidates.xy.copy()
+    height, shift = [], []
+    for surface, off in surfaces(first, context, resolution):
+        value, place = peaks(surface, context.tile_m)
+        height.append(value)
+        shift.append(place - off)
+    scores[:, :best] = np.concatenate(height) + weight * first.scores
+    places[:, :best] += np.concatenate(shift)
+    return scores, places
 
 
-class Method(NamedTuple):
-    """A function, and the values of its options among which `fit` chooses."""
-
-    score: Callable[..., Scored]
-    choices: dict[str, tuple]
-
-
-METHODS: dict[str, Method] = {
-    "coarse": Method(coarse, {}),
-    "query_expansion": Method(query_expansion, {"alpha": (1.0, 3.0), "best": (1, 3, 10)}),
-    "k_reciprocal": Method(k_reciprocal, {"k1": (10, 20), "k2": (3, 6), "weight": (0.3, 0.6)}),
-    "super_global": Method(super_global, {"best": (3, 9), "beta": (0.15, 0.5)}),
-    "diffusion": Method(diffusion, {"k": (5, 10, 20), "alpha": (0.5, 0.9)}),
-    "graph_reranking": Method(graph_reranking, {"k1": (10, 26), "k2": (3, 7)}),
-    "geographic_vote": Method(geographic_vote, {"weight": (0.1, 0.25, 0.5), "temperature": (0.05, 0.1, 0.2)}),
-    "matched_filter": Method(matched_filter, {"power": (0.5, 1.0, 2.0), "prior": (0.0, 0.5, 2.0)}),
-    "interpolated_map": Method(interpolated_map, {"prior": (0.0, 0.5, 1.0), "whitened": (True, False)}),
-    "correlation": Method(correlation, {}),  # to look at all pixels again for each choice is not worth it
-}
-
-
-class TrainingFreeRefiner:
-    """A function of list and evidence, with the interface of a learned refiner.
-
-    Parameters
-    ----------
-    name
-        A key of `METHODS`.
-    options
-        Of the function; `fit` leaves those that are given here alone.
-    """
-
-    learns = False
-
-    def __init__(self, name: str, **options: Any) -> None:
-        self.name, self.given, self.options = name, options, options
-
-    def fit(self, lists: Lists, validation: Lists | None = None, **unused: Any) -> "TrainingFreeRefiner":
-        """Choose options by mean reciprocal rank on what others learn from; ties go to the earlier choice."""
-        free = {name: values for name, values in METHODS[self.name].choices.items() if name not in self.given}
-        if not free:
-            return self
-        best = -1.0
-        for values in product(*free.values()):
-            options = {**self.given, **dict(zip(free, values, strict=True))}
-            scored = METHODS[self.name].score(lists.candidates, lists.evidence, **options)
-            found = mean_reciprocal_rank(reordered(lists.candidates, *scored), lists)
-            if found > best:
-                best, self.options = found, options
-        return self
-
-    def refine(self, candidates: Candidates, evidence: Evidence, seed: int = 0) -> Candidates:
-        """The lists in a new order, best first."""
-        evidence.check(candidates)
-        return reordered(candidates, *METHODS[self.name].score(candidates, evidence, **self.options))
-
-
-def _cosines(queries: np.ndarray, candidates: Candidates, evidence: Evidence) -> np.ndarray:
-    return np.take_along_axis(queries @ evidence.reference.T, candidates.indices, 1)
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(min=1e-12)
+def _cosines(queries: np.ndarray, candidates: Candidates, context: RefinementContext) -> np.ndarray:
+    return np.take_along_axis(queries @ context.reference.T, candidates.tile, 1)
 
 
 def _nearest_only(cosine: np.ndarray, k: int, own: bool) -> np.ndarray:
@@ -316,9 +273,7 @@ class Neighbourhood:
         Of every such pair, a tile and itself included: how far the second lies from the first, in tile widths.
     """
 
-    def __init__(self, positions: np.ndarray | None, tile_m: float) -> None:
-        if positions is None:
-            raise ValueError("this set has no coordinates: candidates have no neighbours on a map")
+    def __init__(self, positions: np.ndarray, tile_m: float) -> None:
         self.count = len(positions)
         tree = cKDTree(positions / tile_m)
         pairs = tree.query_pairs(1.5 * (1 - 1e-9), p=np.inf, output_type="ndarray")
@@ -331,6 +286,6 @@ class Neighbourhood:
         """Values of the pairs `(P,)` as `(N, N)`."""
         return csr_matrix((values, (self.first, self.second)), shape=(self.count, self.count))
 
-    def shares(self, shift: np.ndarray) -> csr_matrix:
-        """Share that each tile holds of a patch that lies `shift` tile widths from the centre of each `(N, N)`."""
+    def overlaps(self, shift: np.ndarray) -> csr_matrix:
+        """Fraction that each tile holds of a patch that lies `shift` tile widths from the centre of each `(N, N)`."""
         return self.matrix(np.clip(1 - np.abs(self.apart - shift), 0, None).prod(1))

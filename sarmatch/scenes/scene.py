@@ -332,6 +332,8 @@ class Scene:
         `((a, b, c), (d, e, f))`: local metres `(x, y)` to the CRS, `X = a x + b y + c`, `Y = d x + e y + f`.
     credit
         Where the data come from, shown beside results.
+    unplaced
+        SAR strips whose place nobody knows yet, on pixel grids of their own of the same pixel size, north up.
     """
 
     name: str
@@ -344,10 +346,14 @@ class Scene:
     crs: str | None = None
     crs_transform: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
     credit: str = ""
+    unplaced: tuple[Raster, ...] = ()
 
     def __post_init__(self) -> None:
         for name in (*self.test_areas, *self.val_areas):
             self.area(name)
+        names = [s.name for s in self.unplaced]
+        if len(set(names)) != len(names):
+            raise ValueError(f"scene {self.name!r}: strips without a place must have names that differ, got {names}")
 
     @cached_property
     def _areas(self) -> dict[str, Area]:
@@ -360,7 +366,13 @@ class Scene:
     def select(self, bands: Sequence[str]) -> "Scene":
         """The same scene with some of the SAR bands of its strips, in the order asked for."""
         areas = tuple(replace(a, strips=tuple(s.select(bands) for s in a.strips)) for a in self.areas)
-        return replace(self, areas=areas)
+        return replace(self, areas=areas, unplaced=tuple(s.select(bands) for s in self.unplaced))
+
+    def strip(self, area: str, name: str) -> Raster:
+        """The strip of that name in an area; with an empty area, the one whose place is not known."""
+        if area:
+            return self.area(area).strip(name)
+        return _get({s.name: s for s in self.unplaced}, name, f"strip without a place in scene {self.name!r}")
 
     @property
     def label(self) -> str:

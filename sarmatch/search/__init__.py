@@ -1,5 +1,19 @@
-"""The index of a map and the candidate lists that a search in it gives."""
+"""Search: galleries of a map, candidates for a query's place, and what finds them."""
 
-from sarmatch.search.vector import Candidates, MapIndex
+from sarmatch.search.candidates import Candidates
+from sarmatch.search.gallery import Gallery, build_gallery, galleries_dir
+from sarmatch.search.searches import SEARCHES, Search, create_search, list_searches, register_search
+from sarmatch.search.vector import VectorSearch
 
-__all__ = ["Candidates", "MapIndex"]
+__all__ = [
+    "SEARCHES",
+    "Candidates",
+    "Gallery",
+    "Search",
+    "VectorSearch",
+    "build_gallery",
+    "create_search",
+    "galleries_dir",
+    "list_searches",
+    "register_search",
+]

@@ -13,18 +13,28 @@ from torch import nn
 from sarmatch.atomic_io import write, write_json
 from sarmatch.datasets import load_scene
 from sarmatch.encoders import create_encoder, embed
-from sarmatch.evaluation import block_ids, bootstrap_mean, localization_errors, ranks, retrieval_report
-from sarmatch.patches import PatchImages, positions, protocols_of, queries, search_task
+from sarmatch.evaluation import (
+    block_ids,
+    bootstrap_mean,
+    candidate_report,
+    list_ranks,
+    localization_errors,
+    ranks,
+    retrieval_report,
+    tiles_of_places,
+)
+from sarmatch.patches import PatchImages, ScenePixels, positions, protocols_of, queries, search_task
 from sarmatch.paths import runs_dir
-from sarmatch.refinement import LearnedRefiner
+from sarmatch.refinement import LabelledLists, LearnedRefiner, RefinementContext, label_lists
 from sarmatch.scenes import Scene
-from sarmatch.search import MapIndex
+from sarmatch.search import Candidates, Gallery, VectorSearch, build_gallery, galleries_dir
 from sarmatch.training.checkpoints import describe_environment
 from sarmatch.training.config import Config
 from sarmatch.training.loop import REFINER, WEIGHTS, Report, load_weights, print_epoch, train, training_ground
 
 MEASURES = ("recall@1", "recall@5", "recall@10", "recall@1%", "hit_rate", "median_m")
 TOP = 10  # candidates kept per query in a run's results
+LIST_LENGTH = 30  # candidates that a refiner is given
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,34 @@ class Run:
         """Embeddings `float32 (Q, D)` of queries and `(N, D)` of tiles, L2-normalised, in table order."""
         return embed_tables(self.encoder, scene, asked, tiles, self.config)
 
+    def gallery(self, scene: Scene, tiles: pd.DataFrame) -> Gallery:
+        """What the map has become under the encoder; made once and kept among the caches."""
+        return build_gallery(
+            self.encoder, scene, tiles, self.config.image_size, self.config.batch_size, galleries_dir()
+        )
+
+    def context(self, scene: Scene, asked: pd.DataFrame, tiles: pd.DataFrame) -> RefinementContext:
+        """All a refiner may look at: the gallery, embeddings of the queries, and pixels where it requires them."""
+        query = embed(self.encoder, images_of(scene, asked, self.config), "query")
+        pixels = ScenePixels(scene, asked, int(tiles["size"].iloc[0]))
+        return RefinementContext(self.gallery(scene, tiles), query, self.query_mean, pixels)
+
+    def lists(
+        self,
+        protocol: str,
+        kind: str,
+        split: str = "test",
+        k: int = LIST_LENGTH,
+        count: int | None = None,
+        seed: int | None = None,
+        scene: Scene | None = None,
+    ) -> tuple[LabelledLists, pd.DataFrame, pd.DataFrame]:
+        """Labelled candidate lists of a split, with the tables of their queries and tiles."""
+        scene = scene or self.scene()
+        asked, tiles = task(self.config, scene, protocol, kind, split, count, seed)
+        context = self.context(scene, asked, tiles)
+        return label_lists(search(context, k), context, positions(asked)), asked, tiles
+
     def untrained(self) -> nn.Module:
         """The same encoder before its first step: its own normalisation of the input, and weights from the seed."""
         torch.manual_seed(self.config.seed)
@@ -190,8 +228,31 @@ def run(config: Config, folder: Path | None = None, report: Report = print_epoch
                         folder / f"results_{protocol}_{kind}.json",
                         lambda p, r=results: r.to_json(p, orient="records", double_precision=6),
                     )
-    write_json(finished, rows)
+    write_json(finished, rows + refined_rows(Run(folder, config), scene))
     return load_run(folder)
+
+
+def refined_rows(run: Run, scene: Scene) -> list[dict[str, float | str]]:
+    """What the refiner trained along makes of the first candidates of its encoder; nothing where there is none.
+
+    A row per protocol and kind: `method` is `ENCODER + REFINER`, the numbers are those of `candidate_report`, with
+    95 % intervals of recall over spatial blocks.
+    """
+    if run.config.refiner == "none":
+        return []
+    rows = []
+    for protocol in run.config.protocols:
+        for kind in run.config.kinds:
+            lists, asked, tiles = run.lists(protocol, kind, scene=scene)
+            refined = run.refiner.refine(lists.candidates, lists.context)
+            positive, side = asked["positive"].to_numpy(), lists.context.tile_m
+            report = candidate_report(refined, positive, tiles, side, positions(asked))
+            rank = list_ranks(tiles_of_places(refined, tiles, side), refined.scores, positive, len(tiles))
+            names = {"method": f"{run.config.encoder} + {run.config.refiner}", "data": scene.label}
+            rows.append(
+                {"protocol": protocol, "kind": kind, **names, **report, **intervals(rank, blocks(scene, asked))}
+            )
+    return rows
 
 
 def floor(config: Config) -> pd.DataFrame:
@@ -218,10 +279,21 @@ def scene_of(config: Config) -> Scene:
     return scene if config.bands else scene.select(scene.areas[0].strips[0].bands[:1])
 
 
+def search(context: RefinementContext, k: int) -> Candidates:
+    """The first `k` tiles of every query, all of them where the gallery holds less."""
+    return VectorSearch(context.gallery).search(context.query, min(k, len(context.gallery)))
+
+
 def task(
-    config: Config, scene: Scene, protocol: str, kind: str, split: str = "test"
+    config: Config,
+    scene: Scene,
+    protocol: str,
+    kind: str,
+    split: str = "test",
+    count: int | None = None,
+    seed: int | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Queries of a split as the config draws them, and the tiles they are searched among."""
+    """Queries of a split as the config draws them, or another `count` or `seed`, and the tiles they are among."""
     return search_task(
         scene,
         kind,
@@ -229,8 +301,8 @@ def task(
         split,
         protocol=protocol,
         stride=config.stride,
-        count=config.test_queries,
-        seed=config.seed + 2,
+        count=count or config.test_queries,
+        seed=config.seed + 2 if seed is None else seed,
     )
 
 
@@ -262,14 +334,14 @@ def evaluate(
     report = retrieval_report(scores, asked["positive"].to_numpy(), list(asked["semi"]), **metres)
     found = ranks(scores, asked["positive"].to_numpy())
     report |= intervals(found, blocks(scene, asked))
-    candidates = MapIndex(reference, tile_xy).search(query, min(TOP, len(tiles)))
+    candidates = VectorSearch(Gallery(tiles, reference)).search(query, min(TOP, len(tiles)))
     results = asked.assign(
         rank=found,
-        found=candidates.indices.tolist(),
+        found=candidates.tile.tolist(),
         score=candidates.scores.tolist(),
     )
     if scene.has_coordinates:
-        results["error_m"] = localization_errors(tile_xy[candidates.indices[:, 0]], query_xy)
+        results["error_m"] = localization_errors(candidates.xy[:, 0], query_xy)
     return report, results
 
 
@@ -303,7 +375,7 @@ def embed_tables(
 def images_of(scene: Scene, table: pd.DataFrame, config: Config) -> torch.utils.data.DataLoader:
     """The images of a patch table in batches, as the encoder of a config takes them.
 
-    A table of queries gives SAR. Without its column `strip` it gives the optical map at the same places.
+    A table of queries gives SAR. With its column `modality` set to `optical` it gives the map at the same places.
     """
     return torch.utils.data.DataLoader(
         PatchImages(scene, table, config.image_size), config.batch_size, num_workers=config.workers

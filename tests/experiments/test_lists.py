@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from sarmatch.datasets import registry
+from sarmatch.evaluation import list_ranks, tiles_of_places
 from sarmatch.experiments import studies
-from sarmatch.experiments.lists import cross_fitted, fold_config, list_ranks, lists
+from sarmatch.experiments.lists import cross_fitted, fold_config
+from sarmatch.experiments.provenance import code_version, digest_of, identity_of
 from sarmatch.patches import fold_of, guard_band, training_regions
 from sarmatch.refinement import LearnedRefiner, create_refiner, expanded
-from sarmatch.search import Candidates
-from sarmatch.training.loop import RefinerLoss, training_ground
+from sarmatch.training.joint import RefinerLoss
+from sarmatch.training.loop import training_ground
 from sarmatch.training.runs import evaluate, run
 from tests.training.test_training import config
 
@@ -69,33 +71,30 @@ def test_the_key_of_runs_made_before_folds_stands():
 
 def test_lists_agree_with_the_evaluation(finished):
     whole, _ = finished
-    found, queries, _ = lists(whole, "cross_area", "arbitrary", k=10**6)
+    found, queries, tiles = whole.lists("cross_area", "arbitrary", k=10**6)
     _, results = evaluate(whole.encoder, whole.scene(), whole.config, "cross_area", "arbitrary")
-    np.testing.assert_array_equal(list_ranks(found.candidates, queries["positive"].to_numpy()), results["rank"])
-    truth = found.candidates.indices[np.arange(len(queries)), found.share.argmax(1)]
-    best = np.sort(found.share, axis=1)
+    positive = queries["positive"].to_numpy()
+    tile = tiles_of_places(found.candidates, tiles, found.context.tile_m)
+    np.testing.assert_array_equal(list_ranks(tile, found.candidates.scores, positive, len(tiles)), results["rank"])
+    truth = found.candidates.tile[np.arange(len(queries)), found.overlap.argmax(1)]
+    best = np.sort(found.overlap, axis=1)
     certain = best[:, -1] - best[:, -2] > 1e-6  # two equally good tiles are one truth or the other
-    np.testing.assert_array_equal(truth[certain], queries["positive"].to_numpy()[certain])
-    np.testing.assert_allclose(found.share.max(1), queries["overlap"], atol=1e-5)
-
-
-def test_ranks_in_lists_count_ties_against_us_and_absence_as_last():
-    positions = np.zeros((9, 2))
-    scores = np.array([[0.9, 0.5, 0.5, 0.1]] * 3, np.float32)
-    candidates = Candidates(np.array([[1, 2, 3, 4]] * 3), scores, positions)
-    np.testing.assert_array_equal(list_ranks(candidates, np.array([1, 2, 7])), [0, 2, 9])
+    np.testing.assert_array_equal(truth[certain], positive[certain])
+    np.testing.assert_allclose(found.overlap.max(1), queries["overlap"], atol=1e-5)
 
 
 def test_cross_fitted_lists_keep_to_the_gallery_of_their_fold(finished):
     whole, folds = finished
-    for part in cross_fitted(whole, folds, "arbitrary", k=10, count=120):
-        evidence, indices = part.evidence, part.candidates.indices
-        first = len(evidence.parts[0].query)
-        assert 0 < first < len(evidence.query) == len(part.share)
-        for row in (0, -1):
-            own = evidence.reference[indices[row]] @ evidence.query[row]
-            np.testing.assert_allclose(part.candidates.scores[row], own, atol=1e-5)
-        assert indices[:first].max() < len(evidence.parts[0].reference) <= indices[first:].min()
+    for parts in cross_fitted(whole, folds, "arbitrary", k=10, count=120):
+        assert len(parts) == len(folds)
+        for part in parts:
+            context, tile = part.context, part.candidates.tile
+            assert len(context.query) == len(part.overlap) == len(part.candidates) > 0
+            assert len(context.gallery.areas) == 1  # the fold is one of the two towns
+            for row in (0, -1):
+                own = context.reference[tile[row]] @ context.query[row]
+                np.testing.assert_allclose(part.candidates.scores[row], own, atol=1e-5)
+        assert parts[0].context.gallery.areas != parts[1].context.gallery.areas
     with pytest.raises(ValueError, match="leaves out no fold"):
         cross_fitted(whole, [whole], "arbitrary", k=10, count=20)
 
@@ -103,44 +102,56 @@ def test_cross_fitted_lists_keep_to_the_gallery_of_their_fold(finished):
 def test_lists_to_choose_by_are_searched_in_the_same_gallery_and_share_no_ground(finished):
     whole, folds = finished
     learn, check = cross_fitted(whole, folds, "arbitrary", k=10**6, count=400)
-    assert 0.15 < len(check.share) / len(learn.share) < 0.5
-    for one, other in zip(learn.evidence.parts, check.evidence.parts, strict=True):
-        np.testing.assert_allclose(one.reference, other.reference, atol=1e-5)
-    tile = learn.evidence.tile_m
-    for number in range(2):  # towns have coordinates of their own
-        apart = np.abs(_where(learn, number)[:, None] - _where(check, number)).max(-1)
-        assert apart.min() >= 2 * tile * (1 - 1e-6)  # centres: windows with a tile's width between them
+    assert 0.15 < sum(len(p.overlap) for p in check) / sum(len(p.overlap) for p in learn) < 0.5
+    for one, other in zip(learn, check, strict=True):  # towns have coordinates of their own
+        np.testing.assert_allclose(one.context.reference, other.context.reference, atol=1e-5)
+        apart = np.abs(_where(one)[:, None] - _where(other)).max(-1)
+        assert apart.min() >= 2 * one.context.tile_m * (1 - 1e-6)  # centres: windows with a tile's width between them
 
 
-def _where(part, number):
+def _where(part):
     """Where the queries of a fold lie, from their best candidate and its shift."""
-    sizes = [len(p.query) for p in part.evidence.parts]
-    rows = slice(sum(sizes[:number]), sum(sizes[: number + 1]))
-    return part.candidates.xy[rows, 0] + part.evidence.tile_m * part.shift[rows, 0]
+    return part.candidates.xy[:, 0] + part.context.tile_m * part.shift[:, 0]
 
 
 def test_cross_fitted_lists_are_no_cleaner_than_those_of_ground_nobody_knows(finished):
     """Where the truth stands in them is no better than on test ground, by more than chance."""
     whole, folds = finished
-    train, _ = cross_fitted(whole, folds, "arbitrary", k=20, count=300)
-    test, _, _ = lists(whole, "cross_area", "arbitrary", k=20)
-    shares = [x.share.sum(1).mean() for x in (train, test)]
-    assert shares[0] < shares[1] + 0.15
+    learn, _ = cross_fitted(whole, folds, "arbitrary", k=20, count=300)
+    test, _, _ = whole.lists("cross_area", "arbitrary", k=20)
+    overlaps = [np.concatenate([part.overlap for part in parts]).sum(1).mean() for parts in (learn, [test])]
+    assert overlaps[0] < overlaps[1] + 0.15
 
 
 def test_a_refiner_trained_along_is_kept_and_refines(tiny_scene, tmp_path):
     options = {"refiner": "gnn", "refiner_options": {"width": 16}, "sampler": "cluster", "epochs": 2}
     joint = run(config(**options), tmp_path, report=lambda history: None)
-    found, _, _ = lists(joint, "cross_area", "arbitrary", k=8)
-    refined = joint.refiner.refine(expanded(found.candidates, found.evidence, extra=4), found.evidence)
-    assert refined.indices.shape[1] == 12
+    found, asked, tiles = joint.lists("cross_area", "arbitrary", k=8)
+    refined = joint.refiner.refine(expanded(found.candidates, found.context, extra=4), found.context)
+    assert refined.tile.shape[1] == 12
     with pytest.raises(ValueError, match="does not learn"):
         run(config(refiner="coarse"), tmp_path / "wrong")
+
+    # its numbers stand beside those of its encoder, and are those of its own lists
+    rows = joint.metrics.set_index(["method", "kind"])
+    assert set(joint.metrics["method"]) == {"plain", "hog", "plain + gnn"}
+    row = rows.loc[("plain + gnn", "arbitrary")]
+    lists, asked, tiles = joint.lists("cross_area", "arbitrary")
+    after = joint.refiner.refine(lists.candidates, lists.context)
+    positive = asked["positive"].to_numpy()
+    rank = list_ranks(tiles_of_places(after, tiles, lists.context.tile_m), after.scores, positive, len(tiles))
+    assert row["recall@1"] == pytest.approx((rank < 1).mean(), abs=0.01)
+    assert (
+        row["recall@10"] <= row["oracle"] == pytest.approx((lists.candidates.tile == positive[:, None]).any(1).mean())
+    )
+    assert row["recall@1_low"] <= row["recall@1"] <= row["recall@1_high"]
+    assert (row["queries"], row["gallery"], row["k"]) == (len(asked), len(tiles), 30)
+    assert "plain + gnn" in joint.summary
 
 
 def test_a_refiner_does_not_drown_the_loss_of_an_encoder_that_knows_nothing_yet():
     torch.manual_seed(0)
-    loss = RefinerLoss(config(refiner="gnn"), 16, 40)
+    loss = RefinerLoss(LearnedRefiner("gnn"), 16, 40, memory=12)
     for weight in loss.network.parameters():
         torch.nn.init.normal_(weight, std=0.3)  # as after some steps: a new network passes nothing on
     place = torch.tensor([[40 * i, 20 * i, 40 * i, 20 * i, 0] for i in range(12)])
@@ -177,7 +188,8 @@ def test_the_comparison_gives_all_rows_and_paired_differences(finished, tmp_path
     assert not ((gaps["control"] == "G0") & (gaps["arm"] == "coarse")).any()
 
     # cut off after some of it, the same call gives the same table without learning anew what is there
-    (tmp_path / "arbitrary-G1-1.json").unlink()
+    (kept,) = tmp_path.glob("arbitrary-G1-1-*.json")
+    kept.unlink()
     fits = []
     fit = LearnedRefiner.fit
     monkeypatch.setattr(LearnedRefiner, "fit", lambda self, *a, **o: fits.append(self.name) or fit(self, *a, **o))
@@ -215,9 +227,93 @@ def test_area_under_the_metre_curve_is_its_closed_form(finished):
 
 def test_edges_shuffled_at_test_are_those_of_the_trained_network(finished):
     whole, folds = finished
-    train, _ = cross_fitted(whole, folds, "arbitrary", k=8, count=60)
-    refiner = create_refiner("gnn", width=16).fit(train, epochs=1)
+    learn, _ = cross_fitted(whole, folds, "arbitrary", k=8, count=60)
+    refiner = create_refiner("gnn", width=16).fit(learn, epochs=1)
     before = {k: v.clone() for k, v in refiner.network.state_dict().items()}
     shuffled = studies.shuffled_at_test(refiner)
     assert shuffled.network.edges == "shuffled"
+    assert refiner.network.edges == "metres"
     assert all((before[k] == v).all() for k, v in shuffled.network.state_dict().items())
+
+
+def test_what_shapes_a_result_gives_it_another_key_and_nothing_old_is_reused(finished, tmp_path, monkeypatch):
+    whole, folds = finished
+    usual = {"k": 8, "count": 60, "epochs": 1}
+
+    def keys(weights=None, code=None, **changes):
+        """Keys of the rows, and what was learned anew for them."""
+        fits, fit = [], LearnedRefiner.fit
+        with monkeypatch.context() as patch:
+            patch.setattr(LearnedRefiner, "fit", lambda self, *a, **o: fits.append(self.name) or fit(self, *a, **o))
+            if weights:
+                patch.setattr(studies, "identity_of", lambda run: identity_of(run) | {"model.safetensors": weights})
+            if code:
+                patch.setattr(studies, "code_version", lambda rooms: code)
+            table, _ = studies.compare_refiners(
+                whole, folds, ("arbitrary",), ("coarse", "M1"), (0,), folder=tmp_path, **usual | changes
+            )
+        assert table[["commit", "machine", "torch", "key"]].notna().all(axis=None)
+        return table["key"].tolist(), fits
+
+    first, fits = keys()
+    assert fits == ["mlp_without_xy"]
+    assert keys() == (first, [])
+    seen = set(first)
+    changes = ({"k": 6}, {"count": 80}, {"epochs": 2}, {"learning_rate": 2e-3}, {"weights": "ab"}, {"code": "cd"})
+    for change in changes:
+        other, fits = keys(**change)
+        assert fits == ["mlp_without_xy"], change
+        assert not set(other) & seen, change
+        seen |= set(other)
+    assert keys() == (first, [])
+    assert len(seen) == 2 * (1 + len(changes))
+
+
+def test_the_identity_of_a_run_is_its_config_and_its_weights(finished):
+    whole, folds = finished
+    first = identity_of(whole)
+    assert set(first) == {"config", "model.safetensors"}
+    assert len({str(identity_of(r)) for r in (whole, *folds)}) == 3
+    path = whole.path / "model.safetensors"
+    kept = path.read_bytes()
+    try:
+        path.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+        changed = identity_of(whole)
+    finally:
+        path.write_bytes(kept)
+    assert changed["config"] == first["config"]
+    assert changed["model.safetensors"] != first["model.safetensors"]
+
+
+def test_digests_do_not_depend_on_the_order_of_names():
+    assert digest_of({"a": 1, "b": [2, 3]}) == digest_of({"b": [2, 3], "a": 1}) != digest_of({"a": 1, "b": [3, 2]})
+
+
+CODE = '''"""A module."""
+def f(x):
+    """What it does."""
+    return x + 1
+'''
+
+
+@pytest.mark.parametrize(
+    ("changed", "same"),
+    [
+        (CODE.replace("What it does.", "Something else."), True),
+        (CODE.replace('    """What it does."""\n', ""), True),
+        (CODE.replace('"""A module."""\n', "# a comment\n\n"), True),
+        (CODE.replace("x + 1", "(x\n        + 1)  # one more"), True),
+        (CODE.replace("x + 1", "x + 2"), False),
+        (CODE.replace("f(x)", "f(x, y=0)"), False),
+        (CODE + 'NAME = "text"\n', False),
+    ],
+)
+def test_comments_and_docstrings_are_no_code(tmp_path, changed, same):
+    versions = []
+    for name, text in (("before", CODE), ("after", changed)):
+        room = tmp_path / name / "sarmatch" / "room"
+        room.mkdir(parents=True)
+        (room / "module.py").write_text(text)
+        (room.parent / "single.py").write_text(CODE)
+        versions.append(code_version(("room", "single"), tmp_path / name))
+    assert (versions[0] == versions[1]) is same

@@ -1,5 +1,7 @@
 """Pixels of patches, pairs for training, and transforms that keep pairs together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,9 +9,10 @@ import torch
 
 from sarmatch.patches import (
     PatchImages,
+    ScenePixels,
     TrainingPairs,
+    grey_map,
     grey_queries,
-    ground_windows,
     overlap,
     pair_overlap,
     queries,
@@ -120,7 +123,7 @@ def test_a_patch_with_holes_is_reported_by_its_place():
         ("train",),
     )
     scene = Scene("holes", (area,), 1.0, 32)
-    patch = pd.DataFrame({"area": ["hole"], "strip": ["s"], "row": [0], "col": [0], "size": [32]})
+    patch = pd.DataFrame({"modality": ["sar"], "area": ["hole"], "strip": ["s"], "row": [0], "col": [0], "size": [32]})
     with pytest.raises(ValueError, match=r"'hole'.*row 0, column 0 has 1 values"):
         read_patch(scene, next(patch.itertuples(index=False)))
 
@@ -142,23 +145,70 @@ def test_no_query_is_cut_where_there_is_no_data():
     assert ((drawn.row < 12) & (drawn.col > 16)).any()  # the rest of the strip is still used
 
 
-def test_ground_windows_are_twice_as_wide_and_share_the_tile_middle(tiny_scene):
-    """The middle of a window is the tile itself; beyond the map's edge stands the mean of what is known."""
-    tiles = references(tiny_scene)
-    tiles = tiles[tiles["area"] == tiles["area"].iloc[0]].reset_index(drop=True)
-    size = int(tiles["size"].iloc[0])
-    windows = ground_windows(tiny_scene, tiles, size)
-    assert windows.shape == (len(tiles), 2 * size, 2 * size)
-    raster = tiny_scene.areas[0].map
-    inner = int(np.flatnonzero((tiles["row"] == size) & (tiles["col"] == size))[0])
-    for index in (0, inner):
-        row, col = tiles.loc[index, ["row", "col"]]
-        middle = windows[index, size // 2 : size // 2 + size, size // 2 : size // 2 + size]
-        np.testing.assert_allclose(middle, raster.read(row, col, size, size).mean(0), atol=1e-6)
-    around = raster.read(size // 2, size // 2, 2 * size, 2 * size).mean(0)
-    np.testing.assert_allclose(windows[inner], around, atol=1e-6)
-    known = raster.read(0, 0, 2 * size - size // 2, 2 * size - size // 2).mean(0)
-    np.testing.assert_allclose(windows[0, 0, 0], known.mean(), rtol=1e-4)
+def chart(pixels: np.ndarray) -> Scene:
+    area = Area("a", Raster.from_array("map", pixels, "reflectance", row=64, col=-32), (), (), (700.0, 900.0))
+    return Scene("chart", (area,), 0.5, 32)
+
+
+@pytest.mark.parametrize("resolution", [8, 16, 32])
+def test_a_grey_map_is_the_average_of_its_pixels(resolution):
+    pixels = np.random.default_rng(0).random((3, 96, 128)).astype(np.float32)
+    grey = grey_map(chart(pixels), "a", resolution, 32)
+    step = 32 // resolution
+    expected = pixels.mean(0).reshape(96 // step, step, 128 // step, step).mean((1, 3))
+    np.testing.assert_allclose(grey.image, expected, atol=1e-6)
+    assert grey.valid is None
+    assert grey.metres == 0.5 * step
+    assert grey.corner == (700 - 32 * 0.5, 900 - 64 * 0.5)
+    # its pixels lie where the scene says
+    for row, column in ((0, 0), (3.5, 7.25)):
+        xy = chart(pixels).metres("a", np.array([64 + row * step]), np.array([-32 + column * step]))
+        np.testing.assert_allclose(grey.pixel_of(xy), [[row, column]], atol=1e-9)
+
+
+def test_a_grey_map_says_where_it_has_no_data():
+    """Beyond a map that is no whole number of tiles, and in its holes, stands the mean of what is known."""
+    pixels = np.random.default_rng(0).random((3, 80, 96)).astype(np.float32)
+    pixels[1, 10:20, 30:40] = np.nan  # one band is enough
+    grey = grey_map(chart(pixels), "a", 16, 32)
+    known = np.zeros((48, 48), bool)
+    known[:40] = True
+    known[5:10, 15:20] = False
+    np.testing.assert_array_equal(grey.valid, known)
+    plain = pixels.mean(0).reshape(40, 2, 48, 2).mean((1, 3))
+    np.testing.assert_allclose(grey.image[:40][known[:40]], plain[known[:40]], atol=1e-6)
+    np.testing.assert_allclose(grey.image[~known], plain[known[:40]].mean(), rtol=1e-5)
+    assert grey.image.dtype == np.float32
+
+
+def test_pixels_of_a_scene_are_read_when_asked_for_and_kept(tiny_scene):
+    asked = queries(tiny_scene, "arbitrary", count=3)
+    pixels = ScenePixels(tiny_scene, asked, 32)
+    torch.testing.assert_close(pixels.queries(16), grey_queries(tiny_scene, asked, 16))
+    np.testing.assert_array_equal(pixels.map("two", 16).image, grey_map(tiny_scene, "two", 16, 32).image)
+    assert pixels.map("two", 16) is pixels.map("two", 16)
+    assert pixels.queries(16) is pixels.queries(16)
+
+
+def test_the_modality_says_what_is_read_not_the_columns(tiny_scene):
+    asked = queries(tiny_scene, "arbitrary", count=4)
+    below = asked.assign(modality="optical")  # the map at the queries' places, columns and all
+    for sar, optical in zip(asked.itertuples(), below.itertuples(), strict=True):
+        area = tiny_scene.area(sar.area)
+        window = (sar.row, sar.col, 32, 32)
+        np.testing.assert_array_equal(read_patch(tiny_scene, sar), area.strip(sar.strip).read(*window))
+        np.testing.assert_array_equal(read_patch(tiny_scene, optical), area.map.read(*window))
+    tile = next(references(tiny_scene).assign(strip="of no meaning").itertuples())
+    assert read_patch(tiny_scene, tile).shape == (3, 32, 32)
+
+
+def test_windows_without_a_place_are_read_from_their_own_strip(tiny_scene):
+    strip = Raster.from_array("lost", np.random.default_rng(0).random((1, 70, 40)).astype(np.float32), "intensity")
+    scene = replace(tiny_scene, unplaced=(strip,))
+    asked = queries(scene, "unplaced")
+    for patch in asked.itertuples():
+        np.testing.assert_array_equal(read_patch(scene, patch), strip.read(patch.row, patch.col, 32, 32))
+    assert PatchImages(scene, asked, 16)[0].shape == (1, 16, 16)
 
 
 def test_grey_queries_are_the_mean_of_bands_in_decibels(tiny_scene):

@@ -79,7 +79,7 @@ def test_several_protocols_train_on_what_all_allow(tiny_scene):
     for protocol in ("same_area", "cross_area"):
         alone = training_regions(tiny_scene, (protocol,), 64)
         windows = both.rename(columns={"row0": "row", "col0": "col"})
-        assert inside(windows[["area", "strip", "row", "col"]], alone, SIZE).all()
+        assert inside(windows.assign(modality="sar"), alone, SIZE).all()
     assert "unseen" not in set(both.area)
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from sarmatch.refinement import Evidence, Lists, lists_of
-from sarmatch.search import MapIndex
+from sarmatch.refinement import LabelledLists, RefinementContext, label_lists
+from sarmatch.search import Candidates, Gallery, VectorSearch
 
 TILE = 100.0
 
@@ -17,9 +17,22 @@ def grid(side: int, origin: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
     return np.stack(np.meshgrid(line, line), -1).reshape(-1, 2) + np.array(origin)
 
 
+def context_of(query: np.ndarray, reference: np.ndarray, positions: np.ndarray, **more) -> RefinementContext:
+    """Queries and a gallery of one area with tiles of `TILE` metres."""
+    return RefinementContext(Gallery.of_vectors(reference, positions, TILE), query, **more)
+
+
+def whole_gallery(context: RefinementContext) -> Candidates:
+    """The queries of a context with all tiles in their lists, in gallery order."""
+    gallery = context.gallery
+    cosine = (context.query @ context.reference.T).astype(np.float32)
+    every = np.tile(np.arange(len(gallery)), (len(cosine), 1))
+    return Candidates(cosine, gallery.xy[every], gallery.area[every], gallery.areas, tile=every)
+
+
 def world(
     side: int = 8, count: int = 40, k: int = 12, noise: float = 0.3, seed: int = 0, origin=(0.0, 0.0), dim: int = 16
-) -> tuple[Lists, np.ndarray]:
+) -> tuple[LabelledLists, np.ndarray]:
     """Lists over a grid, and where the queries lie; a query's embedding is the overlap-weighted mean of its tiles'."""
     rng = np.random.default_rng(seed)
     positions = grid(side, origin)
@@ -28,5 +41,5 @@ def world(
     apart = np.abs(place[:, None] - positions[None]) / TILE
     share = np.clip(1 - apart, 0, None).prod(-1)
     query = unit(unit(share @ reference) + noise * rng.normal(size=(count, dim)) / np.sqrt(dim))
-    evidence = Evidence(query, reference, TILE)
-    return lists_of(MapIndex(reference, positions).search(query, k), evidence, place), place
+    context = context_of(query, reference, positions)
+    return label_lists(VectorSearch(context.gallery).search(query, k), context, place), place

@@ -1,4 +1,4 @@
-"""The map index against brute force, and the contract of a candidate list."""
+"""Exact search of vectors against brute force, with vectors and with images."""
 
 import multiprocessing
 import os
@@ -10,7 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sarmatch.search import Candidates, MapIndex
+import sarmatch as sm
+from sarmatch.encoders import create_encoder, embed
+from sarmatch.scenes import NoCoordinatesError
+from sarmatch.search import SEARCHES, Candidates, Gallery, VectorSearch, create_search, list_searches, register_search
 
 
 def unit(count: int, dim: int = 16, seed: int = 0) -> np.ndarray:
@@ -18,14 +21,18 @@ def unit(count: int, dim: int = 16, seed: int = 0) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+def search_of(vectors, xy=None) -> VectorSearch:
+    return VectorSearch(Gallery.of_vectors(vectors, xy))
+
+
 @pytest.mark.parametrize("k", [1, 7, 300])
 def test_search_is_the_top_k_of_all_products(k):
     gallery, queries = unit(300), unit(20, seed=1)
-    found = MapIndex(gallery).search(queries, k)
+    found = search_of(gallery).search(queries, k)
     scores, indices = torch.topk(torch.from_numpy(queries) @ torch.from_numpy(gallery).T, k)
-    assert found.indices.dtype == np.int64
+    assert found.tile.dtype == np.int64
     assert found.scores.dtype == np.float32
-    np.testing.assert_array_equal(found.indices, indices.numpy())
+    np.testing.assert_array_equal(found.tile, indices.numpy())
     np.testing.assert_allclose(found.scores, scores.numpy(), atol=1e-6)
 
 
@@ -34,11 +41,11 @@ def test_search_is_the_top_k_of_all_products(k):
 def test_search_gives_the_best_in_order(count, asked, dim, seed, data):
     gallery, queries = unit(count, dim, seed), unit(asked, dim, seed + 1)
     k = data.draw(st.integers(1, count))
-    found = MapIndex(gallery).search(queries, k)
+    found = search_of(gallery).search(queries, k)
     products = queries @ gallery.T
     assert (np.diff(found.scores, axis=1) <= 0).all()
-    np.testing.assert_allclose(found.scores, np.take_along_axis(products, found.indices, axis=1), atol=1e-5)
-    for row, indices in zip(products, found.indices, strict=True):
+    np.testing.assert_allclose(found.scores, np.take_along_axis(products, found.tile, axis=1), atol=1e-5)
+    for row, indices in zip(products, found.tile, strict=True):
         assert len(set(indices)) == k
         left_out = np.delete(row, indices)
         assert left_out.size == 0 or left_out.max() <= row[indices].min() + 1e-5
@@ -46,29 +53,31 @@ def test_search_gives_the_best_in_order(count, asked, dim, seed, data):
 
 def test_each_reference_finds_itself_with_its_position():
     positions = np.random.default_rng(2).uniform(0, 1000, (50, 2))
-    index = MapIndex(torch.from_numpy(unit(50)), positions)
-    found = index.search(torch.from_numpy(unit(50)), 3)
-    assert len(index) == 50
-    np.testing.assert_array_equal(found.indices[:, 0], np.arange(50))
+    search = search_of(torch.from_numpy(unit(50)), positions)
+    found = search.search(torch.from_numpy(unit(50)), 3)
+    assert len(search.gallery) == 50
+    np.testing.assert_array_equal(found.tile[:, 0], np.arange(50))
     np.testing.assert_allclose(found.scores[:, 0], 1, atol=1e-5)
-    np.testing.assert_array_equal(found.positions, positions)
+    np.testing.assert_array_equal(search.gallery.xy, positions)
     assert found.xy.shape == (50, 3, 2)
     np.testing.assert_array_equal(found.xy[:, 0], positions)
 
 
 def test_tensors_of_half_precision_that_carry_a_gradient_are_taken():
     rows = torch.from_numpy(unit(20)).half().requires_grad_()
-    np.testing.assert_array_equal(MapIndex(rows).search(rows, 1).indices[:, 0], np.arange(20))
+    np.testing.assert_array_equal(search_of(rows).search(rows, 1).tile[:, 0], np.arange(20))
 
 
 def test_no_queries_give_an_empty_list():
-    found = MapIndex(unit(5), np.zeros((5, 2))).search(unit(5)[:0], 2)
-    assert found.indices.shape == found.scores.shape == (0, 2)
+    found = search_of(unit(5), np.zeros((5, 2))).search(unit(5)[:0], 2)
+    assert found.tile.shape == found.scores.shape == (0, 2)
 
 
 def test_a_set_without_coordinates_has_no_metres():
-    with pytest.raises(ValueError, match="no coordinates"):
-        _ = MapIndex(unit(5)).search(unit(2), 1).xy
+    found = search_of(unit(5)).search(unit(2), 1)
+    assert found.places is None
+    with pytest.raises(NoCoordinatesError, match="no coordinates"):
+        _ = found.xy
 
 
 def test_gpus_are_asked_for_and_long_lists_stay_off_them(monkeypatch):
@@ -82,13 +91,13 @@ def test_gpus_are_asked_for_and_long_lists_stay_off_them(monkeypatch):
     gpu = Gpu()
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
     monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", lambda index: gpu, raising=False)
-    index = MapIndex(unit(2100))
-    index.search(unit(1), 2048)
+    search = search_of(unit(2100))
+    search.search(unit(1), 2048)
     assert gpu.asked == 2048
-    assert len(set(index.search(unit(1), 2049).indices[0])) == 2049
+    assert len(set(search.search(unit(1), 2049).tile[0])) == 2049
     assert gpu.asked == 2048
     monkeypatch.delattr(faiss, "get_num_gpus")  # a build that does not know the word
-    np.testing.assert_array_equal(MapIndex(unit(3)).search(unit(3), 1).indices[:, 0], np.arange(3))
+    np.testing.assert_array_equal(search_of(unit(3)).search(unit(3), 1).tile[:, 0], np.arange(3))
 
 
 @pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="this system does not fork")
@@ -97,9 +106,9 @@ def test_a_forked_worker_can_search():
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(2)
     try:
-        index = MapIndex(unit(3000))
-        index.search(unit(200), 3)  # starts the threads that the worker will miss
-        worker = multiprocessing.get_context("fork").Process(target=index.search, args=(unit(200), 3), daemon=True)
+        search = search_of(unit(3000))
+        search.search(unit(200), 3)  # starts the threads that the worker will miss
+        worker = multiprocessing.get_context("fork").Process(target=search.search, args=(unit(200), 3), daemon=True)
         worker.start()
         worker.join(60)
         assert worker.exitcode == 0  # None: it hangs
@@ -125,12 +134,12 @@ def with_value(rows: np.ndarray, value: float) -> np.ndarray:
         (0 * unit(5), None, "L2-normalised.*norm 0"),
         (unit(5), np.zeros((4, 2)), r"\(5, 2\).*\(4, 2\)"),
         (unit(5), np.zeros((5, 3)), r"\(5, 2\).*\(5, 3\)"),
-        (unit(5), with_value(np.zeros((5, 2)), np.nan), "finite, row 3"),
+        (unit(5), with_value(np.zeros((5, 2)), np.nan), "positions must be finite, tile 3"),
     ],
 )
 def test_a_bad_gallery_is_refused(embeddings, positions, message):
     with pytest.raises(ValueError, match=message):
-        MapIndex(embeddings, positions)
+        Gallery.of_vectors(embeddings, positions)
 
 
 @pytest.mark.parametrize(
@@ -146,39 +155,67 @@ def test_a_bad_gallery_is_refused(embeddings, positions, message):
 )
 def test_a_bad_search_is_refused(queries, k, message):
     with pytest.raises(ValueError, match=message):
-        MapIndex(unit(5)).search(queries, k)
+        search_of(unit(5)).search(queries, k)
 
 
 def test_rounding_within_the_tolerance_is_taken():
-    assert len(MapIndex(1.0009 * unit(5))) == 5
+    assert len(Gallery.of_vectors(1.0009 * unit(5))) == 5
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"indices": np.zeros((2, 3), np.int32)}, "indices must be a int64.*int32"),
-        ({"indices": np.zeros(3, np.int64)}, r"\(Q, K\).*\(3,\)"),
-        ({"indices": [[0, 1, 2]]}, "indices.*list"),
-        ({"indices": np.full((2, 3), -1)}, ">= 0, got -1"),
-        ({"indices": np.full((2, 3), 4)}, "index 4 lies outside a gallery of 4"),
-        ({"scores": np.zeros((2, 3))}, "scores must be a float32.*float64"),
-        ({"scores": np.zeros((2, 4), np.float32)}, r"\(2, 3\).*\(2, 4\)"),
-        ({"positions": np.zeros((4, 3))}, r"\(N, 2\).*\(4, 3\)"),
-        ({"positions": np.zeros((4, 2), np.float32)}, "positions must be a float64.*float32"),
-    ],
-)
-def test_candidates_hold_their_contract(change, message):
-    good = {
-        "indices": np.zeros((2, 3), np.int64),
-        "scores": np.zeros((2, 3), np.float32),
-        "positions": np.zeros((4, 2)),
-    }
-    Candidates(**good)
-    with pytest.raises(ValueError, match=message):
-        Candidates(**(good | change))
+def test_places_and_areas_are_those_of_the_tiles(tiny_scene):
+    tiles = sm.references(tiny_scene)
+    gallery = Gallery(tiles, unit(len(tiles)), 16.0)
+    found = VectorSearch(gallery).search(unit(7, seed=3), 20)
+    assert found.areas == ("one", "two", "unseen")
+    for row in range(7):
+        for tile, xy, area in zip(found.tile[row], found.xy[row], found.area[row], strict=True):
+            assert xy.tolist() == tiles.loc[tile, ["x", "y"]].tolist()
+            assert found.areas[area] == tiles.loc[tile, "area"]
 
 
-def test_candidates_do_not_change():
-    found = MapIndex(unit(5)).search(unit(2), 1)
-    with pytest.raises(AttributeError):
-        found.scores = found.scores
+def test_a_search_asked_with_images_equals_one_asked_with_vectors():
+    encoder = create_encoder("plain", image_size=32, feature_dim=16, widths=(8, 8, 16, 16, 16))
+    images = torch.randn(10, 1, 32, 32).split(4)
+    search = create_search("vector", Gallery.of_vectors(unit(30)), encoder)
+    vectors = embed(encoder, images, "query")
+    np.testing.assert_array_equal(search.encode(images), vectors)
+    by_images, by_vectors = search.search(images, 5), search.search(vectors, 5)
+    np.testing.assert_array_equal(by_images.tile, by_vectors.tile)
+    np.testing.assert_array_equal(by_images.scores, by_vectors.scores)
+    with pytest.raises(ValueError, match="no encoder"):
+        search_of(unit(30)).search(images, 5)
+
+
+def test_searches_are_made_by_name_and_a_user_adds_one_in_a_cell_that_runs_twice(monkeypatch):
+    monkeypatch.setattr(SEARCHES, "_things", dict(SEARCHES._things))
+    monkeypatch.setattr(SEARCHES, "_origins", dict(SEARCHES._origins))
+
+    def cell():
+        @register_search("everything")
+        class Everything:
+            """All tiles for every query, in gallery order."""
+
+            def __init__(self, gallery, encoder=None, score=0.0):
+                self.gallery, self.score = gallery, score
+
+            def encode(self, images):
+                return np.zeros((sum(map(len, images)), 1))
+
+            def search(self, queries, k):
+                tile = np.tile(np.arange(k), (len(queries), 1))
+                return Candidates(np.full(tile.shape, self.score, np.float32), tile=tile)
+
+        return Everything
+
+    cell()
+    second = cell()
+    assert {"everything", "vector"} <= set(list_searches())
+    gallery = Gallery.of_vectors(unit(5))
+    assert isinstance(create_search("vector", gallery), VectorSearch)
+    own = create_search("everything", gallery, score=0.5)
+    assert type(own) is second
+    assert (own.search(own.encode([torch.zeros(2, 1)]), 3).scores == 0.5).all()
+    with pytest.raises(ValueError, match="'vektor'.*vector"):
+        create_search("vektor", gallery)
+    with pytest.raises(ValueError, match="already called 'vector'"):
+        register_search("vector")(second)

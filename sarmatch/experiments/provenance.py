@@ -1,0 +1,52 @@
+"""What a number was made with: the code, the weights, the commit."""
+
+import ast
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sarmatch.paths import ROOT
+from sarmatch.training.checkpoints import describe_environment
+from sarmatch.training.runs import Run
+
+
+def digest_of(what: Any) -> str:
+    """Twelve letters that stand for anything JSON can hold."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@cache
+def code_version(rooms: tuple[str, ...], root: Path = ROOT) -> str:
+    """Twelve letters that stand for what the code of some rooms does: comments, docstrings and layout do not count."""
+    digest = hashlib.sha256()
+    for room in rooms:
+        place = root / "sarmatch" / room
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]:
+            digest.update(ast.dump(_without_docstrings(ast.parse(path.read_text()))).encode())
+    return digest.hexdigest()[:12]
+
+
+def _without_docstrings(tree: ast.AST) -> ast.AST:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:]
+    return tree
+
+
+def identity_of(run: Run) -> dict[str, str]:
+    """The config and the weights of a run."""
+    files = sorted(run.path.glob("*.safetensors"))
+    weights = {
+        p.name: hashlib.sha256(p.read_bytes()).hexdigest()[:12] for p in files if p.name != "training.safetensors"
+    }
+    return {"config": digest_of(run.config.model_dump(mode="json", exclude={"scene"})), **weights}
+
+
+def made_with() -> dict[str, str]:
+    """The commit and the machine, for a row of a table."""
+    environment = describe_environment()
+    return {name: environment[name] for name in ("commit", "machine", "torch")}
