@@ -13,7 +13,7 @@ from PIL import Image
 import sarmatch as sm
 from sarmatch import figures
 from sarmatch.evaluation import Discrepancy, error_summary
-from sarmatch.evaluation.trust import reliability, risk_coverage
+from sarmatch.evaluation.calibration import reliability, risk_coverage
 from sarmatch.experiments.report import write_report
 from sarmatch.figures.style import GREEN, METHODS, PLACES, RED
 from sarmatch.patches import regions
