@@ -99,8 +99,8 @@ def conformal_threshold(probability: np.ndarray, overlap: np.ndarray, coverage: 
     probability : (Q, K)
         Of every candidate, of calibration queries.
     overlap : (Q, K)
-        Fraction of the query that each candidate covers; the largest is the true one. Where a row is 0, the truth is not
-        in the list, and no threshold includes it.
+        Fraction of the query that each candidate covers; the largest is the true one. Where a row is 0, the truth is
+        not in the list, and no threshold includes it.
     coverage
         In (0, 1).
 

@@ -125,7 +125,7 @@ def maximum_mean_discrepancy(x: Features, y: Features) -> float:
 
 
 def bures(x: Features, y: Features) -> float:
-    """Wasserstein-2 distance of the Gaussians with the samples' means and covariances: the root of the Fréchet distance.
+    """Wasserstein-2 distance of the Gaussians of equal means and covariances: the root of the Fréchet distance.
 
     Never above `wasserstein(x, y, 2)` (Gelbrich, 1990).
     """

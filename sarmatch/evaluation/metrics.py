@@ -337,8 +337,8 @@ def retrieval_report(
 
         and, with positions, the keys of `error_summary` three times:
 
-        - ``median_m``, ``p90_m``, ``within_10m``, ``within_0.1_tile``, ...: the answer is the centre of the best reference; of
-          several tied for best, the farthest
+        - ``median_m``, ``p90_m``, ``within_10m``, ``within_0.1_tile``, ...: the answer is the centre of the best
+          reference; of several tied for best, the farthest
         - ``ceiling_...``: the answer is the centre of the positive, what perfect retrieval would reach
         - ``chance_...``: the answer is a random reference, see `chance_errors`
 
