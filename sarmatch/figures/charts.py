@@ -216,9 +216,12 @@ def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = 
     best = history.loc[history[select].idxmax()]
     right.axvline(best["epoch"], color=ORANGE, lw=4, alpha=0.5, label=f"kept: epoch {best['epoch']:.0f}")
     right.set(
-        xlabel="epoch (count)", ylabel="fraction of queries (0 to 1)", title="recall on validation area", ylim=(0, None)
+        xlabel="epoch (count)",
+        ylabel="fraction of queries (0 to 1)",
+        title="recall on validation area",
+        ylim=(0, 1.4 * right.get_ylim()[1]),  # the legend lies above the lines
     )
-    right.legend(frameon=False, loc="upper left")
+    right.legend(frameon=False, loc="upper left", ncols=2)
     if apart:
         names = {"wasserstein_1": "exact $W_1$, validation", "estimate": "the critic's estimate, training"}
         for name, style in zip(apart, ("-o", "--s"), strict=False):

@@ -89,7 +89,7 @@ def layers(table: pd.DataFrame, measures: Mapping[str, str], data: str) -> Figur
     data
         `simulated` or `real`.
     """
-    figure, axes = new_figure(4.6 * len(measures), 3.9, 1, len(measures))
+    figure, axes = new_figure(4.6 * len(measures), 5.0, 1, len(measures))
     names = list(dict.fromkeys(table["layer"]))
     for ax, (column, label) in zip(axes[0], measures.items(), strict=True):
         for encoder, rows in table.groupby("encoder", sort=False):
@@ -102,7 +102,8 @@ def layers(table: pd.DataFrame, measures: Mapping[str, str], data: str) -> Figur
         ax.set(xlabel="layer (count)", ylabel=label)
         ax.set_xticks(range(len(names)), [name.removeprefix("layer ").replace("embedding", "out") for name in names])
         ax.grid(axis="y", alpha=0.4)
-    axes[0, 0].legend(frameon=False)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3))
     figure.suptitle(f"How far SAR and optical features are apart, layer by layer ({data})")
     return figure
 
@@ -232,9 +233,9 @@ def robustness(table: pd.DataFrame, data: str, measure: str = "recall@10") -> Fi
             ax.plot(at, by_value.mean(), lw=2, label=method_words(arm), **method_line(arm))
         ax.axhline(rows[f"{measure}_chance"].iloc[0], color=GREY, linestyle=":", label="chance")
         ax.set_xticks(range(len(values)), [str(v) for v in values])
-        ax.set(xlabel=change, ylim=(0, None))
+        ax.set(xlabel=change, xlim=(-0.4, len(values) - 0.6))
         ax.grid(axis="y", alpha=0.4)
-    axes[0, 0].set_ylabel(f"{measure} (fraction of queries)")
+    axes[0, 0].set(ylabel=f"{measure} (fraction of queries)", ylim=(0, 1.1 * table[measure].max()))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     figure.suptitle(f"Means over seeds, bands from the worst to the best ({data})")

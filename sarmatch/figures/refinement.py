@@ -59,18 +59,7 @@ def list_on_map(
         map_frame.draw(ax, fade=0.45)
         ax.add_collection(LineCollection(place[np.asarray(edges)], colors=BLACK, linewidths=0.9, alpha=0.8, zorder=2))
         found = np.asarray(found)
-        ax.scatter(*place[found[first:]].T, s=28, color=GREY, edgecolor="white", linewidth=0.6, zorder=3)
-        ax.scatter(*place[found[:first]].T, s=95, color=ORANGE, edgecolor="black", linewidth=0.8, zorder=4)
-        for rank, tile in enumerate(found[:first], start=1):
-            ax.annotate(
-                str(rank),
-                place[tile],
-                (6, 5),
-                textcoords="offset points",
-                fontweight="bold",
-                path_effects=WHITE_EDGE,
-                zorder=6,
-            )
+        _numbered(ax, place[found], first)
         ax.plot(*true, "o", ms=22, mfc="none", mec=GREEN, mew=3, zorder=5)
         at = np.flatnonzero(found == row.positive)
         where = f"the true tile is number {at[0] + 1}" if len(at) else "the true tile is not in the list"
@@ -86,6 +75,15 @@ def list_on_map(
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     figure.suptitle(f"One query and its candidates on the map ({scene.label})")
     return figure
+
+
+def _numbered(ax: Axes, places: np.ndarray, first: int) -> None:
+    """Candidates `(K, 2)` in their order, the first of them large and with their numbers."""
+    ax.scatter(*places[first:].T, s=28, color=GREY, edgecolor="white", linewidth=0.6, zorder=3)
+    ax.scatter(*places[:first].T, s=95, color=ORANGE, edgecolor="black", linewidth=0.8, zorder=4)
+    style = {"textcoords": "offset points", "fontweight": "bold", "path_effects": WHITE_EDGE, "zorder": 6}
+    for rank, place in enumerate(places[:first], start=1):
+        ax.annotate(str(rank), place, (6, 5), **style)
 
 
 def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, data: str) -> Figure:
@@ -121,7 +119,7 @@ def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, d
         title=f"Oracle of a list of K out of {gallery} tiles ({data})",
     )
     ax.grid(alpha=0.4)
-    ax.legend(frameon=False, loc="lower right")
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
     return figure
 
 
@@ -184,7 +182,7 @@ def similarity_by_overlap(overlap: np.ndarray, similarity: np.ndarray, data: str
         title=f"Similarity rises with overlap ({data})",
     )
     ax.grid(alpha=0.4)
-    ax.legend(frameon=False, loc="lower right")
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
     return figure
 
 
