@@ -1,11 +1,11 @@
 """Alignments by a distance between the clouds that can be written down and differentiated: no opponent."""
 
-import numpy as np
 import ot
 import torch
 from torch import Tensor
 
 from sarmatch.alignment.base import Alignment
+from sarmatch.evaluation.discrepancy import sinkhorn_divergence
 
 
 class SlicedWasserstein(Alignment):
@@ -55,27 +55,7 @@ class SinkhornDivergence(Alignment):
         self.blur, self.iterations = blur, iterations
 
     def loss(self, query: Tensor, reference: Tensor) -> Tensor:
-        return (
-            self._transport(query, reference)
-            - self._transport(query, query) / 2
-            - self._transport(reference, reference) / 2
-        )
-
-    def _transport(self, x: Tensor, y: Tensor) -> Tensor:
-        cost = ot.dist(x, y)
-        a, b = (torch.full((len(z),), 1 / len(z)).to(z) for z in (x, y))
-        with torch.no_grad():
-            plan = ot.bregman.sinkhorn_log(a, b, cost, self.blur**2, numItermax=self.iterations, stopThr=0, warn=False)
-            weights = a[:, None] * b[None]
-            # the entropy belongs to the value: without it the divergence could be below zero
-            entropy = (plan * (plan.clamp(min=1e-30) / weights).log()).sum()
-        return (plan * cost).sum() + self.blur**2 * entropy
-
-
-def sinkhorn_divergence(x: np.ndarray, y: np.ndarray, blur: float, iterations: int) -> float:
-    """`SinkhornDivergence` between arrays `(N, D)` and `(M, D)`, in double precision."""
-    divergence = SinkhornDivergence(x.shape[1], blur, iterations)
-    return float(divergence.loss(*(torch.from_numpy(np.asarray(z, np.float64)) for z in (x, y))))
+        return sinkhorn_divergence(query, reference, self.blur, self.iterations)
 
 
 class MaximumMeanDiscrepancy(Alignment):

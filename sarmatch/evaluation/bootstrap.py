@@ -50,7 +50,7 @@ def bootstrap_mean(
     seed : int
         Of the draws; the same seed gives the same interval.
     level : float in (0, 1)
-        Share of the draws that the interval holds.
+        Fraction of the draws that the interval holds.
 
     Returns
     -------

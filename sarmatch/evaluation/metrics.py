@@ -13,7 +13,8 @@ from scipy.optimize import brentq
 from scipy.spatial import cKDTree
 
 TOLERANCE = 1e-6  # two cosines this close are one: above the float32 noise of a collapsed encoder
-THRESHOLDS = (10, 25, 50, 100)
+THRESHOLDS = (10, 25, 50, 100)  # metres
+TILE_THRESHOLDS = (0.1, 0.25, 0.5, 1)  # widths of a tile
 
 
 def ranks(scores: np.ndarray, positive: np.ndarray, tolerance: float = TOLERANCE) -> np.ndarray:
@@ -43,7 +44,7 @@ def ranks(scores: np.ndarray, positive: np.ndarray, tolerance: float = TOLERANCE
 
 
 def recall_at_k(ranks: np.ndarray, k: int) -> float:
-    """R@k: share of queries whose positive is among the first ``k``. Print the gallery size beside it.
+    """R@k: fraction of queries whose positive is among the first ``k``. Print the gallery size beside it.
 
     Parameters
     ----------
@@ -115,7 +116,7 @@ def hit_rate(
     semi_positives: Sequence[np.ndarray] | np.ndarray | None,
     tolerance: float = TOLERANCE,
 ) -> float:
-    """VIGOR's hit rate: share of queries for which no outsider scores at or above the positive.
+    """VIGOR's hit rate: fraction of queries for which no outsider scores at or above the positive.
 
     An outsider is a reference that is neither the positive nor one of the query's semi-positives. Where
     there are no semi-positives this is R@1.
@@ -175,8 +176,10 @@ def localization_errors(found_xy: np.ndarray, true_xy: np.ndarray) -> np.ndarray
     return np.hypot(*(found_xy - true_xy).T)
 
 
-def error_summary(errors: np.ndarray, thresholds: Sequence[float] = THRESHOLDS) -> dict[str, float]:
-    """Median, 90th percentile and share within each threshold. No mean: a few outliers would own it.
+def error_summary(
+    errors: np.ndarray, thresholds: Sequence[float] = THRESHOLDS, tile_m: float | None = None
+) -> dict[str, float]:
+    """Median, 90th percentile and fraction within each threshold. No mean: a few outliers would own it.
 
     Parameters
     ----------
@@ -184,12 +187,14 @@ def error_summary(errors: np.ndarray, thresholds: Sequence[float] = THRESHOLDS) 
         Metres, finite.
     thresholds : sequence of float
         Metres.
+    tile_m : float, optional
+        Width of a tile in metres, for thresholds relative to it as well: 0.1, 0.25, 0.5 and 1 tile.
 
     Returns
     -------
     dict
-        ``median_m`` and ``p90_m`` in metres; ``within_10m`` and so on, the share of errors up to the
-        threshold.
+        ``median_m`` and ``p90_m`` in metres; ``within_10m`` and so on, the fraction of errors up to
+        the threshold; with ``tile_m``, ``within_0.1_tile`` and so on.
 
     Raises
     ------
@@ -200,13 +205,15 @@ def error_summary(errors: np.ndarray, thresholds: Sequence[float] = THRESHOLDS) 
     if not np.isfinite(errors).all():
         raise ValueError(f"errors must be finite, got {errors[~np.isfinite(errors)][0]}")
     median, p90 = np.quantile(errors, (0.5, 0.9))
-    return _summary(median, p90, {t: (errors <= t).mean() for t in thresholds})
+    return _summary(median, p90, {name: (errors <= t).mean() for name, t in _columns(thresholds, tile_m).items()})
 
 
-def grid_ceiling(stride_m: float, thresholds: Sequence[float] = THRESHOLDS) -> dict[str, float]:
+def grid_ceiling(
+    stride_m: float, thresholds: Sequence[float] = THRESHOLDS, tile_m: float | None = None
+) -> dict[str, float]:
     """What a *perfect* retriever reaches on a square grid when its answer is the centre of the right cell.
 
-    The query lies anywhere in a cell of side ``s`` with equal probability. The share within ``t`` of the
+    The query lies anywhere in a cell of side ``s`` with equal probability. The fraction within ``t`` of the
     centre is the part of the cell that a disc of radius ``t`` covers: ``pi t^2 / s^2`` up to ``t = s / 2``,
     from there on less the four circle segments ``t^2 acos(h / t) - h sqrt(t^2 - h^2)``, ``h = s / 2``, that
     stick out of the cell, and 1 from ``t = s / sqrt(2)``. The median is ``s / sqrt(2 pi)``.
@@ -215,8 +222,8 @@ def grid_ceiling(stride_m: float, thresholds: Sequence[float] = THRESHOLDS) -> d
     ----------
     stride_m : float
         Distance between cell centres, metres.
-    thresholds : sequence of float
-        Metres.
+    thresholds, tile_m
+        As in `error_summary`.
 
     Returns
     -------
@@ -235,13 +242,16 @@ def grid_ceiling(stride_m: float, thresholds: Sequence[float] = THRESHOLDS) -> d
     """
     if not 0 < stride_m < math.inf:
         raise ValueError(f"stride_m must be a positive number of metres, got {stride_m}")
-    p90 = brentq(lambda t: _covered_share(t) - 0.9, 0.5, math.sqrt(0.5), xtol=1e-12)
-    within = {t: _covered_share(t / stride_m) for t in thresholds}
+    p90 = brentq(lambda t: _covered_fraction(t) - 0.9, 0.5, math.sqrt(0.5), xtol=1e-12)
+    within = {name: _covered_fraction(t / stride_m) for name, t in _columns(thresholds, tile_m).items()}
     return _summary(stride_m / math.sqrt(2 * math.pi), stride_m * p90, within)
 
 
 def chance_errors(
-    true_xy: np.ndarray, reference_xy: np.ndarray, thresholds: Sequence[float] = THRESHOLDS
+    true_xy: np.ndarray,
+    reference_xy: np.ndarray,
+    thresholds: Sequence[float] = THRESHOLDS,
+    tile_m: float | None = None,
 ) -> dict[str, float]:
     """What answering every query with a uniformly random reference would reach.
 
@@ -253,13 +263,13 @@ def chance_errors(
         Where the queries are, metres.
     reference_xy : array (N, 2)
         Where the references are, metres.
-    thresholds : sequence of float
-        Metres.
+    thresholds, tile_m
+        As in `error_summary`.
 
     Returns
     -------
     dict
-        The keys of `error_summary`; both quantiles are the smallest distance that reaches their share, to
+        The keys of `error_summary`; both quantiles are the smallest distance that reaches their fraction, to
         1e-6 m.
 
     Raises
@@ -272,17 +282,18 @@ def chance_errors(
     span = np.vstack([true_xy, reference_xy])
     farthest = math.dist(span.min(axis=0), span.max(axis=0)) + 1e-6
 
-    def share_within(radius: float) -> float:
+    def fraction_within(radius: float) -> float:
         return queries.count_neighbors(references, radius) / (len(true_xy) * len(reference_xy))
 
-    def quantile(share: float) -> float:
+    def quantile(fraction: float) -> float:
         low, high = 0.0, farthest
         while high - low > 1e-6:
             middle = (low + high) / 2
-            low, high = (low, middle) if share_within(middle) >= share else (middle, high)
+            low, high = (low, middle) if fraction_within(middle) >= fraction else (middle, high)
         return high
 
-    return _summary(quantile(0.5), quantile(0.9), {t: share_within(t) for t in thresholds})
+    within = _columns(thresholds, tile_m)
+    return _summary(quantile(0.5), quantile(0.9), {name: fraction_within(t) for name, t in within.items()})
 
 
 def retrieval_report(
@@ -293,6 +304,7 @@ def retrieval_report(
     reference_xy: np.ndarray | None = None,
     ks: Sequence[int] = (1, 5, 10),
     thresholds: Sequence[float] = THRESHOLDS,
+    tile_m: float | None = None,
 ) -> dict[str, float]:
     """All numbers of one retrieval, each with the chance value it has to beat.
 
@@ -308,8 +320,9 @@ def retrieval_report(
         Metres; give both or neither.
     ks : sequence of int
         For R@k.
-    thresholds : sequence of float
-        Metres.
+    thresholds, tile_m
+        As in `error_summary`; give ``tile_m``, the width of a tile, wherever there are positions, so that scenes can be
+        compared.
 
     Returns
     -------
@@ -317,15 +330,15 @@ def retrieval_report(
         Flat, without NaN:
 
         - ``queries``, ``gallery``: Q and N
-        - ``recall@1``, ...: R@k as shares; ``recall@1_chance``, ...: ``k / N``
+        - ``recall@1``, ...: R@k as fractions; ``recall@1_chance``, ...: ``k / N``
         - ``recall@1%``, ``recall@1%_k``, ``recall@1%_chance``: see `one_percent`
         - ``mrr``, ``mrr_chance``: mean reciprocal rank; chance is the mean of ``1 / rank``
         - ``hit_rate``, ``hit_rate_chance``: see `hit_rate`; chance is the mean of ``1 / (outsiders + 1)``
 
         and, with positions, the keys of `error_summary` three times:
 
-        - ``median_m``, ``p90_m``, ``within_10m``, ...: the answer is the centre of the best reference; of
-          several tied for best, the farthest
+        - ``median_m``, ``p90_m``, ``within_10m``, ``within_0.1_tile``, ...: the answer is the centre of the best
+          reference; of several tied for best, the farthest
         - ``ceiling_...``: the answer is the centre of the positive, what perfect retrieval would reach
         - ``chance_...``: the answer is a random reference, see `chance_errors`
 
@@ -334,6 +347,34 @@ def retrieval_report(
     ValueError
         On shapes that do not fit, a row outside the gallery, or only one of the two sets of positions.
     """
+    report = _recall_numbers(scores, positive, semi_positives, ks)
+    if query_xy is None and reference_xy is None:
+        return report
+    count, gallery = np.shape(scores)
+    query_xy, reference_xy = _xy("query_xy", query_xy), _xy("reference_xy", reference_xy)
+    if (len(query_xy), len(reference_xy)) != (count, gallery):
+        raise ValueError(
+            f"scores {(count, gallery)} need as many positions, got {len(query_xy)} queries "
+            f"and {len(reference_xy)} references"
+        )
+    best = _worst_best(scores, query_xy, reference_xy)
+    ceiling = localization_errors(reference_xy[positive], query_xy)
+    report |= error_summary(localization_errors(reference_xy[best], query_xy), thresholds, tile_m)
+    for prefix, numbers in (
+        ("ceiling", error_summary(ceiling, thresholds, tile_m)),
+        ("chance", chance_errors(query_xy, reference_xy, thresholds, tile_m)),
+    ):
+        report |= {f"{prefix}_{key}": value for key, value in numbers.items()}
+    return report
+
+
+def _recall_numbers(
+    scores: np.ndarray,
+    positive: np.ndarray,
+    semi_positives: Sequence[np.ndarray] | np.ndarray | None,
+    ks: Sequence[int],
+) -> dict[str, float]:
+    """The part of `retrieval_report` that needs no positions."""
     rank = ranks(scores, positive)
     count, gallery = np.shape(scores)
     report: dict[str, float] = {"queries": count, "gallery": gallery}
@@ -347,20 +388,6 @@ def retrieval_report(
     semi = _semi_positive_mask(semi_positives, (count, gallery))
     semi[np.arange(count), positive] = False
     report["hit_rate_chance"] = float((1 / (gallery - semi.sum(axis=1))).mean())
-    if query_xy is None and reference_xy is None:
-        return report
-
-    query_xy, reference_xy = _xy("query_xy", query_xy), _xy("reference_xy", reference_xy)
-    if (len(query_xy), len(reference_xy)) != (count, gallery):
-        raise ValueError(
-            f"scores {(count, gallery)} need as many positions, got {len(query_xy)} queries "
-            f"and {len(reference_xy)} references"
-        )
-    best = _worst_best(scores, query_xy, reference_xy)
-    ceiling = localization_errors(reference_xy[positive], query_xy)
-    report |= error_summary(localization_errors(reference_xy[best], query_xy), thresholds)
-    report |= {f"ceiling_{key}": value for key, value in error_summary(ceiling, thresholds).items()}
-    report |= {f"chance_{key}": value for key, value in chance_errors(query_xy, reference_xy, thresholds).items()}
     return report
 
 
@@ -407,8 +434,8 @@ def _worst_best(scores: np.ndarray, query_xy: np.ndarray, reference_xy: np.ndarr
     return best
 
 
-def _covered_share(radius: float) -> float:
-    """Share of a unit square that a disc of this radius at its centre covers."""
+def _covered_fraction(radius: float) -> float:
+    """Fraction of a unit square that a disc of this radius at its centre covers."""
     if radius >= math.sqrt(0.5):
         return 1.0
     disc = math.pi * radius**2
@@ -417,9 +444,18 @@ def _covered_share(radius: float) -> float:
     return disc - 4 * (radius**2 * math.acos(0.5 / radius) - 0.5 * math.sqrt(radius**2 - 0.25))
 
 
-def _summary(median: float, p90: float, within: dict[float, float]) -> dict[str, float]:
-    shares = {f"within_{threshold:g}m": float(share) for threshold, share in within.items()}
-    return {"median_m": float(median), "p90_m": float(p90), **shares}
+def _columns(thresholds: Sequence[float], tile_m: float | None) -> dict[str, float]:
+    """Thresholds in metres by the name of their column, which never depends on the scene."""
+    columns = {f"within_{t:g}m": t for t in thresholds}
+    if tile_m is None:
+        return columns
+    if not 0 < tile_m < math.inf:
+        raise ValueError(f"tile_m must be a positive number of metres, got {tile_m}")
+    return columns | {f"within_{t:g}_tile": t * tile_m for t in TILE_THRESHOLDS}
+
+
+def _summary(median: float, p90: float, within: dict[str, float]) -> dict[str, float]:
+    return {"median_m": float(median), "p90_m": float(p90), **{name: float(value) for name, value in within.items()}}
 
 
 def _filled(name: str, values: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Run the notebooks: for the committed outputs, and for the tests, which never write back.
 
-A notebook ends with `record(...)`: it prints its key numbers as JSON, so that the next run can be compared with the
-committed one.
+A notebook ends with `record_metrics(...)`: it prints its key numbers as JSON, so that the next run can be compared
+with the committed one.
 """
 
 import json
@@ -25,7 +25,7 @@ TIMEOUT = 600  # seconds a cell may take
 VOLATILE = ("widgets", "papermill", "execution", "language_info")
 
 
-def record(name: str, **metrics: float) -> None:
+def record_metrics(name: str, **metrics: float) -> None:
     """Print a notebook's key numbers as JSON, with the profile, machine and commit that made them.
 
     Parameters
@@ -51,7 +51,7 @@ def record(name: str, **metrics: float) -> None:
 
 
 def recorded(notebook: NotebookNode) -> dict:
-    """What `record` printed in the last code cell of an executed notebook.
+    """What `record_metrics` printed in the last code cell of an executed notebook.
 
     Raises
     ------

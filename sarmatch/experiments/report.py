@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,15 +13,21 @@ from matplotlib.figure import Figure
 
 from sarmatch.atomic_io import write
 from sarmatch.evaluation import localization_errors
-from sarmatch.figures.charts import error_cdf, recall_curves, shares_within, training_curve
-from sarmatch.figures.maps import map_of_outcomes, map_with_places
-from sarmatch.figures.panels import retrieval_rows
-from sarmatch.figures.style import use_style
+from sarmatch.figures import (
+    error_cdf,
+    fractions_within,
+    map_of_outcomes,
+    map_with_places,
+    method_words,
+    recall_curves,
+    retrieval_rows,
+    training_curve,
+    use_style,
+)
+from sarmatch.figures.style import task_words
 from sarmatch.patches import positions
 from sarmatch.scenes import Scene
-
-if TYPE_CHECKING:  # a figure imports no model, and a run knows how to make one
-    from sarmatch.training import Run
+from sarmatch.training import Run
 
 SHOWN = 3  # queries found and queries missed in the gallery
 FIRST = 5  # tiles shown for each
@@ -38,7 +43,7 @@ p.read { color: #444 } pre { background: #f6f6f6; padding: .8em; overflow-x: aut
 """
 
 
-def write_report(run: "Run") -> Path:
+def write_report(run: Run) -> Path:
     """Write `report.html` into the run folder.
 
     Parameters
@@ -62,9 +67,9 @@ def write_report(run: "Run") -> Path:
     return run.report
 
 
-def _page(run: "Run", scene: Scene) -> Iterator[str]:
+def _page(run: Run, scene: Scene) -> Iterator[str]:
     config, metrics = run.config, run.metrics
-    # the hardest question asked: unseen ground where it was, at arbitrary offsets where it was
+    # the hardest question asked: an unseen area where it was, at arbitrary offsets where it was
     protocol, kind = min(
         metrics[["protocol", "kind"]].itertuples(index=False, name=None),
         key=lambda task: (task[0], task[1] != "arbitrary"),
@@ -80,10 +85,10 @@ def _page(run: "Run", scene: Scene) -> Iterator[str]:
     yield "<h2>Numbers</h2>"
     for task, table in run.summary.groupby(level=["protocol", "kind", "gallery"], sort=False):
         count = metrics.query("protocol == @task[0] and kind == @task[1]")["queries"].iloc[0]
-        caption = f"{task[0]}, {task[1]}: {count} test queries, gallery of {task[2]} tiles ({scene.label})"
+        caption = f"{task_words(*task[:2])}: {count} test queries, gallery of {task[2]} tiles ({scene.label})"
         yield _table(table.droplevel(["protocol", "kind", "gallery"]), caption, config.encoder)
     yield (
-        '<p class="read">Recall as shares of the queries, errors in metres. <em>hit_rate</em>: no tile off '
+        '<p class="read">Recall as fractions of the queries, errors in metres. <em>hit_rate</em>: no tile off '
         "the ground of the query scores above the true one (VIGOR). <em>chance</em>: a random tile. "
         "<em>ceiling</em>: the centre of the right tile, which is what a perfect search answers. "
         "Ties count against the method.</p>"
@@ -94,10 +99,11 @@ def _page(run: "Run", scene: Scene) -> Iterator[str]:
         yield _image(_errors(run, scene, protocol, kind, tiles))
 
     yield "<h2>Training</h2>"
-    yield f"<p>The epoch was chosen by {escape(config.select)} on validation ground of {config.protocols[0]}.</p>"
+    yield f"<p>The epoch was chosen by {escape(config.select)} on the validation area.</p>"
     yield _image(training_curve(run.history, config.select, scene.label))
 
-    yield f"<h2>Queries found and missed ({protocol}, {kind})</h2>"
+    test = task_words(protocol, kind)
+    yield f"<h2>Queries found and missed ({test})</h2>"
     right = (results["rank"] == 0).to_numpy()
     yield (
         f"<p>The true tile came first for {right.sum()} of {len(right)} queries. Shown are the first {SHOWN} found "
@@ -114,7 +120,9 @@ def _page(run: "Run", scene: Scene) -> Iterator[str]:
         yield "<h2>On the map</h2>"
         for area in results["area"].unique():
             here = (results["area"] == area).to_numpy()
-            yield _image(map_of_outcomes(scene, results[here], right[here], f"Test queries, {protocol}, {kind}"))
+            yield _image(
+                map_of_outcomes(scene, results[here], right[here], f"Test queries, {task_words(protocol, kind)}")
+            )
         example = results.iloc[[int(np.argmax(right))]]
         yield _image(map_with_places(scene, example, tiles, example["found"].iloc[0][:FIRST], "One of these queries"))
 
@@ -123,25 +131,26 @@ def _page(run: "Run", scene: Scene) -> Iterator[str]:
     yield f"<pre>{escape(json.dumps(config.model_dump(mode='json'), indent=2))}</pre>"
 
 
-def _headline(run: "Run", scene: Scene, protocol: str, kind: str) -> str:
+def _headline(run: Run, scene: Scene, protocol: str, kind: str) -> str:
     table = run.summary.xs((protocol, kind), level=["protocol", "kind"]).reset_index("gallery")
     ours, floor, row = run.config.encoder, run.config.floor, table.loc["recall@1"]
     text = (
-        f"{protocol}, {kind} queries: the true tile comes first for <strong>{row[ours]:.1%}</strong> of them, out of "
-        f"{row['gallery']:.0f} tiles (chance {row['chance']:.2%}, {floor} {row[floor]:.1%})."
+        f"{task_words(protocol, kind)} queries: the true tile comes first for "
+        f"<strong>{row[ours]:.1%}</strong> of them, out of "
+        f"{row['gallery']:.0f} tiles (chance {row['chance']:.2%}, {method_words(floor)} {row[floor]:.1%})."
     )
     if scene.has_coordinates:
         row = table.loc["median_m"]
         text += (
             f" Half of them are placed within <strong>{row[ours]:,.0f} m</strong> (a perfect search on this grid "
-            f"{row['ceiling']:,.0f} m, chance {row['chance']:,.0f} m, {floor} {row[floor]:,.0f} m)."
+            f"{row['ceiling']:,.0f} m, chance {row['chance']:,.0f} m, {method_words(floor)} {row[floor]:,.0f} m)."
         )
     return f"<p>{text}</p>"
 
 
 def _table(table: pd.DataFrame, caption: str, ours: str) -> str:
-    """Rows of measures, a column per method; shares with four digits, metres with one."""
-    head = "".join(f"<th>{escape(str(c))}</th>" for c in ["", *table.columns])
+    """Rows of measures, a column per method; fractions with four digits, metres with one."""
+    head = "".join(f"<th>{escape(method_words(c))}</th>" for c in ["", *table.columns])
     lines = []
     for measure, row in table.iterrows():
         digits = "{:,.1f}" if measure.endswith("_m") else "{:.4f}"
@@ -153,15 +162,18 @@ def _table(table: pd.DataFrame, caption: str, ours: str) -> str:
     return f"<table><caption>{escape(caption)}</caption><tr>{head}</tr>{''.join(lines)}</table>"
 
 
-def _errors(run: "Run", scene: Scene, protocol: str, kind: str, tiles: pd.DataFrame) -> Figure:
+def _errors(run: Run, scene: Scene, protocol: str, kind: str, tiles: pd.DataFrame) -> Figure:
     results, xy = run.results(protocol, kind), positions(tiles)
     perfect = localization_errors(xy[results["positive"]], positions(results))
     task = run.metrics.query("protocol == @protocol and kind == @kind").set_index("method")
 
     return error_cdf(
         {run.config.encoder: results["error_m"].to_numpy(), "ceiling": perfect},
-        {run.config.floor: shares_within(task.loc[run.config.floor]), "chance": shares_within(task.iloc[0], "chance_")},
-        f"{protocol}, {kind}: {len(results)} queries, {len(tiles)} tiles",
+        {
+            run.config.floor: fractions_within(task.loc[run.config.floor]),
+            "chance": fractions_within(task.iloc[0], "chance_"),
+        },
+        f"{task_words(protocol, kind)}: {len(results)} queries, {len(tiles)} tiles",
         scene.label,
     )
 

@@ -3,14 +3,14 @@
 from sarmatch.figures.charts import (
     STAGES,
     error_cdf,
+    fractions_within,
     material_statistics,
     overlap_by_stride,
     pipeline,
     recall_curves,
-    shares_within,
     training_curve,
 )
-from sarmatch.figures.clouds import (
+from sarmatch.figures.distributions import (
     CLASSES,
     apart_and_found,
     estimates,
@@ -24,19 +24,19 @@ from sarmatch.figures.clouds import (
 )
 from sarmatch.figures.maps import map_of_outcomes, map_with_places, overview, split_map
 from sarmatch.figures.panels import annotated_pair, image_grid, pair, place_of, retrieval_rows, tiling
-from sarmatch.figures.refining import (
+from sarmatch.figures.refinement import (
+    calibration,
     length_of_lists,
     lengths,
     list_on_map,
     metre_curves,
     similarity_by_overlap,
     strides,
-    trust,
 )
-from sarmatch.figures.style import PLACES, SPLIT_COLOURS, decibels, method_line, to_display, use_style
+from sarmatch.figures.style import PLACES, SPLIT_COLOURS, decibels, method_line, method_words, to_display, use_style
 
 __all__ = [
-    "trust",
+    "calibration",
     "strides",
     "similarity_by_overlap",
     "metre_curves",
@@ -70,7 +70,8 @@ __all__ = [
     "retrieval_rows",
     "robustness",
     "scatter_map",
-    "shares_within",
+    "fractions_within",
+    "method_words",
     "split_map",
     "tiling",
     "to_display",

@@ -1,5 +1,6 @@
 """Charts of numbers: recall, metres, training, overlaps; and the picture of the pipeline."""
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,7 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from sarmatch.figures.style import BLACK, BLUE, GREY, ORANGE, SKY, method_line, new_figure
+from sarmatch.figures.style import BLACK, BLUE, GREY, ORANGE, SKY, method_line, method_words, new_figure, task_words
 from sarmatch.patches.overlap import best_overlap, iou
 
 #: Stages of the pipeline, in their order, with what each hands on.
@@ -16,7 +17,7 @@ STAGES = {
     "scenes": "map, strips",
     "patches": "tiles, queries",
     "encoders": "embeddings",
-    "retrieval": "top-K list",
+    "search": "top-K list",
     "refinement": "new order",
     "location": "x, y, error",
 }
@@ -58,7 +59,7 @@ def overlap_by_stride(overlaps: Mapping[int, np.ndarray], size: int, data: str) 
     Parameters
     ----------
     overlaps
-        By stride in pixels, the share of each query on its best tile `(Q,)`.
+        By stride in pixels, the overlap of each query with its best tile `(Q,)`.
     size
         Side of a patch in pixels.
     data
@@ -83,7 +84,7 @@ def overlap_by_stride(overlaps: Mapping[int, np.ndarray], size: int, data: str) 
             ax.plot(least, 0, "v", color=colour, mec="black", ms=9, clip_on=False, zorder=3)
         ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=f"{name} with the best tile (0 to 1)")
         ax.legend(frameon=False, loc="upper left")
-    axes[0, 0].set_ylabel("share of queries (0 to 1)")
+    axes[0, 0].set_ylabel("fraction of queries (0 to 1)")
     figure.suptitle(f"Tiles of {size} px at different strides; triangles are the bounds in closed form ({data})")
     return figure
 
@@ -109,7 +110,7 @@ def recall_curves(metrics: pd.DataFrame, ks: tuple[int, ...] = (1, 5, 10)) -> Fi
                 range(len(ks)),
                 [row[f"recall@{k}"] for k in ks],
                 lw=2,
-                label=row["method"],
+                label=method_words(row["method"]),
                 **method_line(row["method"]),
             )
         row = table.iloc[0]
@@ -121,12 +122,12 @@ def recall_curves(metrics: pd.DataFrame, ks: tuple[int, ...] = (1, 5, 10)) -> Fi
             ylim=(-0.02, 1.02),
             xlabel="k (tiles looked at)",
         )
-        ax.set_title(f"{protocol}, {kind}\n{row.queries} queries, {row.gallery} tiles", fontsize="medium")
+        ax.set_title(f"{task_words(protocol, kind)}\n{row.queries} queries, {row.gallery} tiles", fontsize="medium")
         ax.grid(axis="y", alpha=0.4)
-    axes[0, 0].set_ylabel("R@k (share of queries)")
+    axes[0, 0].set_ylabel("R@k (fraction of queries)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    bands = "; bands: 95 % interval over blocks of ground" if "recall@1_low" in metrics else ""
+    bands = "; bands: 95 % interval over spatial blocks" if "recall@1_low" in metrics else ""
     figure.suptitle(f"How often the right tile is among the first k ({metrics['data'].iloc[0]}{bands})")
     return figure
 
@@ -134,14 +135,14 @@ def recall_curves(metrics: pd.DataFrame, ks: tuple[int, ...] = (1, 5, 10)) -> Fi
 def error_cdf(
     errors: Mapping[str, np.ndarray], points: Mapping[str, Mapping[float, float]], title: str, data: str
 ) -> Figure:
-    """Share of queries placed within a distance.
+    """Fraction of queries placed within a distance.
 
     Parameters
     ----------
     errors
         Metres `(Q,)` by method; `ceiling` is what a perfect search would leave.
     points
-        Where only shares at thresholds in metres are known: `{method: {metres: share}}`, e.g. of `chance` and `hog`.
+        Where only fractions at thresholds in metres are known: `{method: {metres: fraction}}`, e.g. of `chance`.
     title
         Of the figure.
     data
@@ -152,16 +153,18 @@ def error_cdf(
     for name, values in errors.items():
         style = method_line(name)
         # a query on the grid has an error of 0 m, which a logarithmic axis shows at its left edge
-        ax.ecdf(np.maximum(values, 1), lw=2, label=name, color=style["color"], linestyle=style["linestyle"])
-    for name, shares in points.items():
+        ax.ecdf(
+            np.maximum(values, 1), lw=2, label=method_words(name), color=style["color"], linestyle=style["linestyle"]
+        )
+    for name, known in points.items():
         style = method_line(name) | {"linestyle": "none"}  # nothing is known between the points
-        ax.plot(shares.keys(), shares.values(), label=name, mec="black", mew=0.5, **style)
+        ax.plot(known.keys(), known.values(), label=method_words(name), mec="black", mew=0.5, **style)
     ax.set(
         xscale="log",
         xlim=(1, None),
         ylim=(-0.02, 1.02),
         xlabel="distance between found and true place (m)",
-        ylabel="share of queries (0 to 1)",
+        ylabel="fraction of queries (0 to 1)",
         title=f"{title} ({data})",
     )
     ax.grid(alpha=0.4)
@@ -169,8 +172,10 @@ def error_cdf(
     return figure
 
 
-def shares_within(numbers: Mapping[str, float], prefix: str = "") -> dict[float, float]:
-    """Points of an error distribution, `{metres: share}`, from the keys that `sarmatch.evaluation.error_summary` gives.
+def fractions_within(numbers: Mapping[str, float], prefix: str = "") -> dict[float, float]:
+    """Points of an error distribution, `{metres: fraction}`, from the keys of `sarmatch.evaluation.error_summary`.
+
+    Thresholds relative to a tile (`within_0.5_tile`) are not in metres, and are left out.
 
     Parameters
     ----------
@@ -179,8 +184,11 @@ def shares_within(numbers: Mapping[str, float], prefix: str = "") -> dict[float,
     prefix
         `chance_` or `ceiling_` for those instead.
     """
-    start = f"{prefix}within_"
-    points = {float(k[len(start) : -1]): v for k, v in dict(numbers).items() if k.startswith(start) and v == v}
+    points = {}
+    for name, value in dict(numbers).items():
+        threshold = re.fullmatch(rf"{prefix}within_([0-9.]+)m", name)
+        if threshold and value == value:
+            points[float(threshold[1])] = value
     points |= {numbers[f"{prefix}median_m"]: 0.5, numbers[f"{prefix}p90_m"]: 0.9}
     return dict(sorted(points.items()))
 
@@ -191,7 +199,7 @@ def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = 
     Parameters
     ----------
     history
-        A run's `history`: `epoch`, `loss`, `recall@k`, and `wasserstein_1` and the opponent's `estimate` where it has
+        A run's `history`: `epoch`, `loss`, `recall@k`, and `wasserstein_1` and the critic's `estimate` where it has
         them.
     select
         The column that chose the epoch.
@@ -208,11 +216,14 @@ def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = 
     best = history.loc[history[select].idxmax()]
     right.axvline(best["epoch"], color=ORANGE, lw=4, alpha=0.5, label=f"kept: epoch {best['epoch']:.0f}")
     right.set(
-        xlabel="epoch (count)", ylabel="share of queries (0 to 1)", title="recall on validation ground", ylim=(0, None)
+        xlabel="epoch (count)",
+        ylabel="fraction of queries (0 to 1)",
+        title="recall on validation area",
+        ylim=(0, 1.4 * right.get_ylim()[1]),  # the legend lies above the lines
     )
-    right.legend(frameon=False, loc="upper left")
+    right.legend(frameon=False, loc="upper left", ncols=2)
     if apart:
-        names = {"wasserstein_1": "exact $W_1$, validation", "estimate": "the opponent's estimate, training"}
+        names = {"wasserstein_1": "exact $W_1$, validation", "estimate": "the critic's estimate, training"}
         for name, style in zip(apart, ("-o", "--s"), strict=False):
             axes[0, 2].plot(history["epoch"], history[name], style, color=BLUE, label=names[name])
         axes[0, 2].set(xlabel="epoch (count)", ylabel="distance (0 to 2)", title="SAR from optical features")

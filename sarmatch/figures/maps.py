@@ -1,4 +1,4 @@
-"""Maps of whole areas: where things lie, what was found, and which ground is for what."""
+"""Maps of whole areas: where things lie, what was found, and which part is for what."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,6 +15,7 @@ from sarmatch.figures.style import (
     DARK_EDGE,
     GREEN,
     PLACES,
+    PROTOCOL_WORDS,
     SPLIT_COLOURS,
     WHITE_EDGE,
     YELLOW,
@@ -114,15 +115,7 @@ def map_with_places(
     figure, axes = new_figure(8.6, 6.2)
     ax = axes[0, 0]
     map_frame.draw(ax, fade=0.25)
-    handles = []
-    if len(area.strips) <= 6:
-        for strip in area.strips:
-            map_frame.box(ax, strip.bounds, color=BLACK, linewidth=1, linestyle=(0, (1, 2)))
-        handles.append(Line2D([], [], color=BLACK, linewidth=1, linestyle=(0, (1, 2)), label="edge of a SAR strip"))
-    map_frame.fill(ax, area.strip(row.strip).bounds, facecolor=YELLOW, alpha=0.15, lw=0)
-    map_frame.box(ax, area.strip(row.strip).bounds, color=YELLOW, linewidth=3)
-    handles.append(Line2D([], [], color=YELLOW, linewidth=3, label=f"strip of the query ({row.strip})"))
-
+    handles = _draw_strips(ax, map_frame, row.strip)
     states = []
     for k, tile in enumerate(found):
         if tiles["area"].iloc[tile] != area.name:
@@ -154,6 +147,19 @@ def map_with_places(
     _legend(ax, handles)
     ax.set_title(f"{title}: {area.name} ({scene.label})\nnumbers: order in the list of results", fontsize="medium")
     return figure
+
+
+def _draw_strips(ax: Axes, map_frame: Frame, own: str) -> list[Line2D]:
+    """The strip a query was cut from, the others too where they are few; gives what the legend says of them."""
+    area, handles = map_frame.area, []
+    if len(area.strips) <= 6:
+        edge = {"color": BLACK, "linewidth": 1, "linestyle": (0, (1, 2))}
+        for strip in area.strips:
+            map_frame.box(ax, strip.bounds, **edge)
+        handles.append(Line2D([], [], label="edge of a SAR strip", **edge))
+    map_frame.fill(ax, area.strip(own).bounds, facecolor=YELLOW, alpha=0.15, lw=0)
+    map_frame.box(ax, area.strip(own).bounds, color=YELLOW, linewidth=3)
+    return [*handles, Line2D([], [], color=YELLOW, linewidth=3, label=f"strip of the query ({own})")]
 
 
 def map_of_outcomes(scene: Scene, queries: pd.DataFrame, found: np.ndarray, title: str = "Test queries") -> Figure:
@@ -188,7 +194,7 @@ def map_of_outcomes(scene: Scene, queries: pd.DataFrame, found: np.ndarray, titl
 
 
 def split_map(scene: Scene, tables: dict[str, pd.DataFrame]) -> Figure:
-    """Which ground and which strips each protocol gives to training, validation and test.
+    """Which part of the areas and which strips each protocol gives to training, validation and test.
 
     Parameters
     ----------
@@ -208,15 +214,18 @@ def split_map(scene: Scene, tables: dict[str, pd.DataFrame]) -> Figure:
                 box = (above, area.map.bounds[1], below, area.map.bounds[3])
                 map_frame.fill(ax, box, facecolor="none", edgecolor=SPLIT_COLOURS["guard"], hatch="xxx", lw=0)
             _draw_pieces(ax, map_frame, pieces)
-            ax.set_title(f"{protocol}: {area.name}" + ("" if len(pieces) else " (not used)"), fontsize="medium")
+            ax.set_title(
+                f"{PROTOCOL_WORDS.get(protocol, protocol)}: {area.name}" + ("" if len(pieces) else " (not used)"),
+                fontsize="medium",
+            )
     for ax in axes[:, 1:].flat:
         ax.set_ylabel("")
     handles = [
         Patch(facecolor=SPLIT_COLOURS[s], alpha=0.6, edgecolor="black", label=s) for s in ("train", "val", "test")
     ]
-    handles.append(Patch(facecolor="none", edgecolor=SPLIT_COLOURS["guard"], hatch="xx", label="guard band, nobody's"))
+    handles.append(Patch(facecolor="none", edgecolor=SPLIT_COLOURS["guard"], hatch="xx", label="guard band, not used"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
-    figure.suptitle(f"Two ways to hold ground out ({scene.label})")
+    figure.suptitle(f"Two ways to hold areas out ({scene.label})")
     return figure
 
 

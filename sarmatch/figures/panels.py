@@ -235,7 +235,7 @@ def retrieval_rows(
 
 
 def tiling(scene: Scene, tiles: pd.DataFrame, aligned: object, arbitrary: object) -> Figure:
-    """An aligned and an arbitrary query on the reference grid, with the share of the query that lies on each tile.
+    """An aligned and an arbitrary query on the reference grid, with the overlap of the query with each tile.
 
     Parameters
     ----------
@@ -248,7 +248,7 @@ def tiling(scene: Scene, tiles: pd.DataFrame, aligned: object, arbitrary: object
     """
     figure, axes = new_figure(10, 5.4, 1, 2)
     for ax, query, kind in zip(axes[0], (aligned, arbitrary), ("aligned", "arbitrary"), strict=True):
-        own = tiles.iloc[[query.positive, *query.semi]].assign(share=[query.overlap, *query.semi_overlap])
+        own = tiles.iloc[[query.positive, *query.semi]].assign(overlap=[query.overlap, *query.semi_overlap])
         size, raster = int(query.size), scene.area(query.area).map
         top, left, bottom, right = raster.bounds
         row0, col0 = max(top, own.row.min() - size // 2), max(left, own.col.min() - size // 2)
@@ -262,7 +262,7 @@ def tiling(scene: Scene, tiles: pd.DataFrame, aligned: object, arbitrary: object
             away = np.where(corner + [col0, row0] <= [query.col, query.row], 0.14, 0.86)  # from the query's own centre
             ax.text(
                 *(corner + away * size),
-                f"{tile.share:.0%}",
+                f"{tile.overlap:.0%}",
                 ha="center",
                 va="center",
                 color="white",

@@ -1,5 +1,7 @@
 """One look for every figure: colours with a fixed meaning, display scaling, axes in metres."""
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import seaborn as sns
 from IPython import get_ipython
@@ -23,34 +25,87 @@ PLACES = {
 }
 SPLIT_COLOURS = {"train": BLUE, "val": PURPLE, "test": YELLOW, "guard": GREY}
 
-#: Line of a method, the same in every figure. Names that are not here share the colours of `_OTHERS`.
-METHODS: dict[str, dict] = {
-    "plain": {"color": BLUE, "linestyle": "-", "marker": "o"},
-    "hog": {"color": ORANGE, "linestyle": "-.", "marker": "s"},
-    "infonce": {"color": BLUE, "linestyle": "-", "marker": "p"},
-    "triplet": {"color": SKY, "linestyle": "--", "marker": "h"},
-    "wasserstein": {"color": RED, "linestyle": "-", "marker": "D"},
-    "clipped": {"color": RED, "linestyle": ":", "marker": "d"},
-    "class_adversary": {"color": PURPLE, "linestyle": "--", "marker": "<"},
-    "sliced": {"color": GREEN, "linestyle": ":", "marker": "P"},
-    "sinkhorn": {"color": YELLOW, "linestyle": "-.", "marker": "X"},
-    "cmpc": {"color": BLACK, "linestyle": "-.", "marker": ">"},
-    "weight_0": {"color": BLUE, "linestyle": "-", "marker": "$0$"},
-    "weight_0.1": {"color": BLACK, "linestyle": "-", "marker": "$0.1$"},
-    "weight_1": {"color": PURPLE, "linestyle": "-", "marker": "$1$"},
-    "weight_10": {"color": RED, "linestyle": "-", "marker": "$10$"},
-    "coarse": {"color": GREY, "linestyle": "-", "marker": "8"},
-    "geographic_vote": {"color": SKY, "linestyle": "--", "marker": "H"},
-    "matched_filter": {"color": SKY, "linestyle": "-.", "marker": "1"},
-    "interpolated_map": {"color": GREEN, "linestyle": "-", "marker": (4, 1, 0)},
-    "correlation": {"color": ORANGE, "linestyle": "-", "marker": (6, 1, 0)},
-    "surface": {"color": YELLOW, "linestyle": "-", "marker": (5, 0, 36)},
-    "G0": {"color": PURPLE, "linestyle": "--", "marker": (3, 1, 0)},
-    "G1": {"color": RED, "linestyle": "-", "marker": (8, 1, 0)},
-    "untrained": {"color": GREY, "linestyle": "--", "marker": "*"},
-    "chance": {"color": GREY, "linestyle": ":", "marker": "v"},
-    "ceiling": {"color": BLACK, "linestyle": "--", "marker": "^"},
+PROTOCOL_WORDS = {"same_area": "same area", "cross_area": "unseen area"}
+
+
+class Method(NamedTuple):
+    """How a method is called in figures and tables, and its line where it has one of its own."""
+
+    words: str
+    line: dict[str, Any] | None = None
+
+
+def _method(words: str, color: str, linestyle: str, marker: object) -> Method:
+    return Method(words, {"color": color, "linestyle": linestyle, "marker": marker})
+
+
+#: Words and line of a method, the same in every figure and table. Names that are not here are shown as they are.
+METHOD_STYLES: dict[str, Method] = {
+    "plain": _method("trained encoder", BLUE, "-", "o"),
+    "hog": _method("HOG, training-free", ORANGE, "-.", "s"),
+    "untrained": _method("before training", GREY, "--", "*"),
+    "chance": _method("chance", GREY, ":", "v"),
+    "ceiling": _method("ceiling of the grid", BLACK, "--", "^"),
+    # losses and alignments
+    "infonce": _method("InfoNCE alone", BLUE, "-", "p"),
+    "triplet": _method("triplet loss alone", SKY, "--", "h"),
+    "wasserstein": _method("InfoNCE + Wasserstein critic", RED, "-", "D"),
+    "clipped": _method("InfoNCE + clipped critic", RED, ":", "d"),
+    "class_adversary": _method("InfoNCE + class adversary", PURPLE, "--", "<"),
+    "sliced": _method("InfoNCE + sliced Wasserstein", GREEN, ":", "P"),
+    "sinkhorn": _method("InfoNCE + Sinkhorn divergence", YELLOW, "-.", "X"),
+    "cmpc": _method("CMPC as published", BLACK, "-.", ">"),
+    "weight_0": _method("critic of weight 0", BLUE, "-", "$0$"),
+    "weight_0.1": _method("critic of weight 0.1", BLACK, "-", "$0.1$"),
+    "weight_1": _method("critic of weight 1", PURPLE, "-", "$1$"),
+    "weight_10": _method("critic of weight 10", RED, "-", "$10$"),
+    "neighbours_as_negatives": Method("neighbours as negatives"),
+    "semi_positive": Method("semi-positives by IoU"),
+    "two_branches": Method("two branches, nothing shared"),
+    "large_batches": Method("batches of 128"),
+    "three_polarisations": Method("three polarisations"),
+    "quarter_of_the_ground": Method("a quarter of the training area"),
+    "quarter_with_wasserstein": Method("a quarter, with Wasserstein critic"),
+    # refinement without training
+    "coarse": _method("search alone", GREY, "-", "8"),
+    "query_expansion": Method("query expansion"),
+    "k_reciprocal": Method("k-reciprocal re-ranking"),
+    "super_global": Method("SuperGlobal re-ranking"),
+    "diffusion": Method("diffusion"),
+    "graph_reranking": Method("graph re-ranking by features"),
+    "geographic_vote": _method("vote of neighbours on the map", SKY, "--", "H"),
+    "matched_filter": _method("matched filter over overlaps", SKY, "-.", "1"),
+    "interpolated_map": _method("embeddings interpolated between tiles", GREEN, "-", (4, 1, 0)),
+    "correlation": _method("correlation of pixels", ORANGE, "-", (6, 1, 0)),
+    # refinement that learns: arms of the comparison, and refiners by their own names
+    "surface": _method("small CNN on correlation of pixels", YELLOW, "-", (5, 0, 36)),
+    "M1": Method("MLP without coordinates"),
+    "M2": Method("MLP with coordinates"),
+    "M3": Method("MLP with mean and maximum of the list"),
+    "G0": _method("graph network, self-loops only", PURPLE, "--", (3, 1, 0)),
+    "G1": _method("graph network, edges in metres", RED, "-", (8, 1, 0)),
+    "G1e": Method("graph network, edges in metres, no coordinates"),
+    "G2": Method("graph network, edges by features"),
+    "G3": Method("graph network, all edges"),
+    "G1s": Method("graph network, edges shuffled"),
+    "G1t": Method("graph network, edges shuffled at test only"),
+    "G1x": Method("graph network, coordinates permuted"),
+    "angle": Method("graph network, edges by angle"),
 }
+_ARMS = {
+    "mlp_without_xy": "M1",
+    "mlp": "M2",
+    "deepsets": "M3",
+    "gnn_self_loops": "G0",
+    "gnn": "G1",
+    "gnn_without_xy": "G1e",
+    "gnn_features": "G2",
+    "attention": "G3",
+    "gnn_shuffled": "G1s",
+    "gnn_permuted": "G1x",
+    "gnn_angle": "angle",
+}
+METHOD_STYLES |= {name: METHOD_STYLES[arm] for name, arm in _ARMS.items()}
 _OTHERS = (PURPLE, SKY, GREEN, RED)
 
 WHITE_EDGE = [patheffects.withStroke(linewidth=2.5, foreground="white")]
@@ -66,9 +121,22 @@ def use_style() -> None:
         set_matplotlib_formats("jpeg", pil_kwargs={"quality": 72}, dpi=100)
 
 
-def method_line(name: str) -> dict:
+def method_line(name: str) -> dict[str, Any]:
     """Colour, line style and marker of a method; the same name always gives the same ones."""
-    return METHODS.get(name, {"color": _OTHERS[sum(map(ord, name)) % len(_OTHERS)], "linestyle": "-", "marker": "D"})
+    style = METHOD_STYLES.get(name)
+    if style is not None and style.line is not None:
+        return style.line
+    return {"color": _OTHERS[sum(map(ord, name)) % len(_OTHERS)], "linestyle": "-", "marker": "D"}
+
+
+def method_words(name: str) -> str:
+    """What a method is called where people read it; a name that is not known is shown as it is."""
+    return METHOD_STYLES[name].words if name in METHOD_STYLES else name
+
+
+def task_words(protocol: str, kind: str) -> str:
+    """A test in words: "unseen area, arbitrary"."""
+    return f"{PROTOCOL_WORDS.get(protocol, protocol)}, {kind}"
 
 
 def decibels(pixels: np.ndarray, scale: str) -> np.ndarray:
@@ -140,13 +208,13 @@ def scale_bar(axes: Axes, unit: str = "m") -> None:
     power = 10.0 ** np.floor(np.log10(wish))
     length = max(n * power for n in (1, 2, 5) if n * power <= wish)
     x, y = 0.95, 0.06
-    share = length / (right - left)
+    width = length / (right - left)
     axes.add_patch(
-        Rectangle((x - share, y), share, 0.018, transform=axes.transAxes, facecolor="white", edgecolor="black", lw=0.8)
+        Rectangle((x - width, y), width, 0.018, transform=axes.transAxes, facecolor="white", edgecolor="black", lw=0.8)
     )
     text = f"{length / 1000:g} km" if unit == "m" and length >= 1000 else f"{length:g} {unit}"
     axes.text(
-        x - share / 2,
+        x - width / 2,
         y + 0.03,
         text,
         transform=axes.transAxes,

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sarmatch.atomic_io import write
-from sarmatch.evaluation.trust import fit_temperature
+from sarmatch.evaluation.calibration import fit_temperature
 from sarmatch.progress import progress
 from sarmatch.refinement.context import RefinementContext
 from sarmatch.refinement.correlation import surfaces

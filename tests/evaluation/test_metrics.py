@@ -157,6 +157,33 @@ def test_error_summary_by_hand():
     }
 
 
+def test_thresholds_relative_to_a_tile_have_names_that_no_scene_changes():
+    errors = np.array([3.0, 12.0, 30.0, 90.0])
+    small, large = (ev.error_summary(scale * errors, tile_m=scale * 100) for scale in (1, 10))
+    assert small.keys() == large.keys()
+    tiles = [name for name in small if name.endswith("_tile")]
+    assert tiles == ["within_0.1_tile", "within_0.25_tile", "within_0.5_tile", "within_1_tile"]
+    assert [small[name] for name in tiles] == [0.25, 0.5, 0.75, 1.0] == [large[name] for name in tiles]
+    assert [small[f"within_{t}m"] for t in (10, 25, 50, 100)] == [0.25, 0.5, 0.75, 1.0]
+    assert large["within_100m"] == 0.25
+    with pytest.raises(ValueError, match="tile_m must be a positive number of metres, got 0"):
+        ev.error_summary(errors, tile_m=0)
+
+
+def test_a_report_has_both_families_of_thresholds_beside_ceiling_and_chance():
+    xy = np.stack([np.arange(6) * 80.0, np.zeros(6)], axis=1)
+    scores = np.eye(6)[:, [1, 0, 2, 3, 4, 5]]
+    report = ev.retrieval_report(scores, np.arange(6), None, xy, xy, tile_m=80.0)
+    for prefix in ("", "ceiling_", "chance_"):
+        assert {f"{prefix}within_{t}" for t in ("10m", "25m", "50m", "100m", "0.1_tile", "1_tile")} <= report.keys()
+    assert report["within_1_tile"] == report["ceiling_within_1_tile"] == 1  # the two wrong ones are one tile off
+    assert report["within_0.5_tile"] == pytest.approx(4 / 6)
+    assert report["chance_within_1_tile"] == pytest.approx((6 + 2 * 5) / 36)
+    assert not [name for name in ev.retrieval_report(scores, np.arange(6), None, xy, xy) if name.endswith("_tile")]
+    assert ev.grid_ceiling(80, tile_m=80)["within_1_tile"] == 1
+    assert ev.grid_ceiling(80, tile_m=80)["within_0.5_tile"] == pytest.approx(math.pi / 4)
+
+
 @pytest.mark.parametrize("stride", [25.0, 50.0, 100.0])
 def test_grid_ceiling_is_what_a_perfect_retriever_reaches(stride):
     rng = np.random.default_rng(0)

@@ -1,6 +1,7 @@
 """What README and the shipped checkpoint claim is what the code gives."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,8 @@ import torch
 from rasterio import Affine
 
 import sarmatch as sm
-from sarmatch.experiments.records import RECORDS, lengths_table, readme_with_results, record, sweep_table
+from sarmatch.experiments.pages import PAGES, edges_table, lengths_table, results_table, sweep_table, with_tables
+from sarmatch.experiments.records import RECORDS, Comparison, commits_of, keep_run, load_comparison
 from sarmatch.paths import ROOT
 from sarmatch.training import evaluate
 from tests.fake_data import save_image
@@ -19,14 +21,84 @@ GRID = Affine(0.5, 0, WEST, 0, -0.5, NORTH)
 README = (ROOT / "README.md").read_text()
 
 
-def test_readme_states_the_recorded_numbers():
-    assert readme_with_results(README) == README
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_states_the_recorded_numbers(page):
+    text = (ROOT / page).read_text()
+    assert with_tables(text) == text
 
 
-def test_a_changed_number_would_show():
-    first = re.search(r"\*\*(\d+\.\d)\*\*", README)
-    changed = README.replace(first.group(0), "**99.9**", 1)
-    assert readme_with_results(changed) != changed
+@pytest.mark.parametrize("page", PAGES)
+def test_a_changed_number_would_show(page):
+    text = (ROOT / page).read_text()
+    table = text.index("| commit |")
+    number = re.compile(r"\d\.\d").search(text, table).group(0)
+    changed = text[:table] + text[table:].replace(number, "-1.5", 1)
+    assert with_tables(changed) == text
+
+
+def test_readme_is_short_and_has_one_table_of_results():
+    assert len(README.splitlines()) <= 150
+    (table,) = re.findall(r"<!-- results:.*?<!-- end of results -->", README, flags=re.DOTALL)
+    assert README.count("written by `sarmatch readme`") == 1
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert 1 <= len(rows) <= 8
+    assert all("**simulated**" in row or "**real**" in row for row in rows)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_call_methods_by_words(page):
+    codes = re.compile(r"\b[GM]\d[a-z]?\b|`(?!easy|standard|hard|sentinel)\w+`|\b[a-z]+_[a-z_]+\b|\bcoarse\b")
+    tables = re.findall(r"by `sarmatch readme` -->(.*?)<!-- end", (ROOT / page).read_text(), flags=re.DOTALL)
+    assert tables
+    assert not [code for table in tables for code in codes.findall(table)]
+
+
+@pytest.mark.parametrize("page", ["data/README.md", "data/results/README.md", *PAGES])
+def test_links_of_a_page_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#\s]+?)(?:#[^)]*)?\)", (ROOT / page).read_text()):
+        known = link == "CONTRIBUTING.md" or link.startswith("https://")
+        assert known or (ROOT / page).parent.joinpath(link).exists(), link
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / "data/results/README.md").read_text()
+    assert all(f"({Path(page).name})" in index for page in PAGES if page != "README.md")
+
+
+def test_a_table_that_nobody_makes_is_named():
+    with pytest.raises(ValueError, match="no table is called 'nothing'; there are .*'alignment'"):
+        with_tables("<!-- nothing: written by `sarmatch readme` -->\n<!-- end of nothing -->")
+
+
+class TestProvenance:
+    def test_rows_that_say_their_commit_are_believed_and_others_take_that_of_the_table(self):
+        rows = pd.DataFrame({"commit": ["bbb", "aaa-dirty", None, "bbb"]})
+        assert commits_of(rows, "ccc, ddd") == ["aaa-dirty", "bbb", "ccc", "ddd"]
+        assert commits_of(pd.DataFrame({"arm": ["x"]}), "ccc") == ["ccc"]
+        assert commits_of(pd.DataFrame(), "") == ["unknown"]
+
+    def table(self, **commits: str) -> str:
+        same = {"protocol": "cross_area", "kind": "arbitrary", "k": 10, "recall@1": 0.1, "oracle": 0.5}
+        table = pd.DataFrame([{"arm": arm, "commit": commit, **same} for arm, commit in commits.items()])
+        gap = {"control": "coarse", "measure": "recall@1", "difference": 0.1, "low": 0, "high": 0.2}
+        gaps = pd.DataFrame([{"arm": arm, **same, **gap} for arm in commits])
+        return lengths_table({"easy": Comparison(table, gaps, "unused")})
+
+    def test_a_clean_row_has_its_commit_and_no_mark(self):
+        text = self.table(coarse="aaa", correlation="bbb")
+        assert text.splitlines()[4].endswith("| bbb |")
+        assert "†" not in text
+
+    def test_a_dirty_or_unknown_row_is_marked_and_the_mark_explained(self):
+        text = self.table(coarse="aaa", correlation="bbb-dirty", G1="unknown")
+        lines = text.splitlines()
+        assert [line.rpartition("| ")[2] for line in lines[3:6]] == ["aaa |", "bbb† |", "unknown† |"]
+        assert lines[-1].startswith("† made from a tree with uncommitted changes")
+
+    def test_many_commits_stand_below_the_table(self):
+        text = self.table(coarse="aaa", correlation="a, b, c, d-dirty")
+        assert "| (a)† |" in text
+        assert "(a) a, b, c, d†" in text
 
 
 @pytest.mark.parametrize("path", RECORDS)
@@ -46,9 +118,10 @@ def test_a_shipped_checkpoint_gives_the_recorded_recall(folder):
     assert report["recall@1"] == pytest.approx(recorded.loc[run.config.encoder, "recall@1"], abs=0.01)
 
 
-def readme_code(word: str) -> str:
-    """The one Python block of README that holds a word."""
-    (block,) = (b for b in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if word in b)
+def readme_code(word: str, page: str = "README.md") -> str:
+    """The one Python block of a page that holds a word."""
+    text = (ROOT / page).read_text()
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if word in b)
     return block
 
 
@@ -61,7 +134,7 @@ def test_the_python_of_readme_runs(monkeypatch):
 
 def test_the_pair_reader_that_readme_writes_reads(tmp_path):
     space: dict[str, object] = {}
-    exec(readme_code("paired_folders("), space)
+    exec(readme_code("paired_folders(", "data/README.md"), space)
     for scene, n in ((1, 1), (1, 2), (2, 1)):
         write_tiff(tmp_path / f"radar/{scene}_{n}.tif", sar(GRID, (64, 64)), GRID, crs=None)
         save_image(tmp_path / f"rgb/{scene}_{n}.jpg", np.moveaxis(optical(GRID, (64, 64)), 0, -1))
@@ -74,7 +147,7 @@ def test_the_pair_reader_that_readme_writes_reads(tmp_path):
 
 def test_the_mosaic_reader_that_readme_writes_reads(tmp_path):
     space: dict[str, object] = {}
-    exec(readme_code("mosaic_scene("), space)
+    exec(readme_code("mosaic_scene(", "data/README.md"), space)
     write_tiff(tmp_path / "town/map.tif", optical(GRID, (400, 400)), GRID)
     write_tiff(tmp_path / "town/flight_1.tif", sar(GRID, (400, 400), bands=2), GRID)
     reader = space["MINE"]
@@ -88,7 +161,7 @@ def test_the_mosaic_reader_that_readme_writes_reads(tmp_path):
 def test_a_record_keeps_no_path_and_loads_again(tmp_path):
     run = sm.load_run(ROOT / "data" / "demo")
     moved = sm.Run(run.path, run.config.model_copy(update={"scene": str(tmp_path / "towns")}))
-    record(moved, tmp_path / "kept", weights=True)
+    keep_run(moved, tmp_path / "kept", weights=True)
     again = sm.load_run(tmp_path / "kept")
     assert again.config.scene == "towns"
     assert again.metrics.equals(run.metrics)
@@ -97,7 +170,7 @@ def test_a_record_keeps_no_path_and_loads_again(tmp_path):
 
 def test_kept_weights_are_half_as_large_and_rank_alike(tmp_path):
     run = sm.load_run(ROOT / "data" / "demo")
-    record(run, tmp_path / "kept", weights=True)
+    keep_run(run, tmp_path / "kept", weights=True)
     size = (tmp_path / "kept" / "model.safetensors").stat().st_size
     assert size <= 8 * 2**20
     distinct = {v.data_ptr(): v.numel() for v in run.encoder.state_dict().values()}  # what is shared counts once
@@ -119,11 +192,11 @@ def test_the_table_of_a_comparison_states_means_spread_and_intervals():
     ]
     gap = {"arm": "sliced", "control": "infonce", "protocol": "cross_area", "kind": "arbitrary", "measure": "recall@10"}
     gaps = pd.DataFrame([gap | {"difference": 0.1, "low": -0.02, "high": 0.2}])
-    lines = sweep_table(pd.DataFrame(rows), gaps).splitlines()
-    assert lines[2].startswith("| `infonce` | **12.0** (10.0 to 15.0) / **12.0** (10.0 to 15.0) |")
-    assert lines[2].endswith("|  |")
-    assert lines[3].endswith("| +10.0 (-2.0 to +20.0) |")
-    assert all(line.count("|") == 7 for line in lines[:4])
+    lines = sweep_table(Comparison(pd.DataFrame(rows), gaps, "aaa")).splitlines()
+    assert lines[2].startswith("| InfoNCE alone | **12.0** (10.0 to 15.0) / **12.0** (10.0 to 15.0) |")
+    assert lines[2].endswith("|  | aaa |")
+    assert lines[3].endswith("| +10.0 (-2.0 to +20.0) | aaa |")
+    assert all(line.count("|") == 8 for line in lines[:4])
     assert lines[-1] == "**simulated**, 3 seeds, gallery 400, chance 0.25 / 2.5."
 
 
@@ -139,9 +212,27 @@ def test_the_table_of_lengths_has_a_column_per_scene_and_length():
     )
     gap = {"arm": "G1", "control": "coarse", "measure": "recall@1", "difference": 0.1, **same}
     gaps = pd.DataFrame([gap | {"k": 10, "low": -0.02, "high": 0.2}, gap | {"k": 30, "low": 0.02, "high": 0.2}])
-    lines = lengths_table({"easy": (table, gaps), "hard": (table, gaps)}).splitlines()
-    assert lines[0] == "| | refiner | `easy`, K = 10 | `easy`, K = 30 | `hard`, K = 10 | `hard`, K = 30 |"
-    assert lines[2] == "| | the oracle of the list | 10.0 | 30.0 | 10.0 | 30.0 |"
-    assert lines[3].endswith("| 12.0 | 12.0 | 12.0 | 12.0 |")
-    both = "22.0, +10.0 (-2.0 to +20.0) | 22.0, **+10.0 (+2.0 to +20.0)**"
-    assert lines[4] == f"| G1 | `gnn`: graph network, edges in metres | {both} | {both} |"
+    both = Comparison(table, gaps, "aaa")
+    lines = lengths_table({"easy": both, "hard": both}).splitlines()
+    assert lines[0] == "| method | `easy`, K = 10 | `easy`, K = 30 | `hard`, K = 10 | `hard`, K = 30 | commit |"
+    assert lines[2] == "| the oracle of the list | 10.0 | 30.0 | 10.0 | 30.0 | aaa |"
+    assert lines[3].endswith("| 12.0 | 12.0 | 12.0 | 12.0 | aaa |")
+    cells = "22.0, +10.0 (-2.0 to +20.0) | 22.0, **+10.0 (+2.0 to +20.0)**"
+    assert lines[4] == f"| graph network, edges in metres | {cells} | {cells} | aaa |"
+
+
+def test_the_table_of_edges_compares_with_the_network_without():
+    comparison = load_comparison("refinement_easy")
+    lines = edges_table({"easy": comparison}).splitlines()
+    row = next(line for line in lines if line.startswith("| graph network, edges in metres |"))
+    gap = comparison.gaps.query("arm == 'G1' and control == 'G0' and protocol == 'cross_area' and kind == 'arbitrary'")
+    expected = 100 * gap.set_index("measure").loc["recall@1", "difference"]
+    assert row.split("|")[2].strip().startswith(f"**{expected:+.1f} ")
+
+
+def test_refined_lists_stand_beside_the_baseline_of_the_same_queries():
+    run = sm.load_run(ROOT / "data/demo")
+    (row,) = results_table([], [(run, load_comparison("refinement_easy"))]).splitlines()[2:]
+    hog = run.metrics.query("protocol == 'cross_area' and kind == 'arbitrary' and method == 'hog'").iloc[0]
+    assert "search, then correlation of pixels in its first 30" in row
+    assert f"| {100 * hog['recall@1']:.3g} / {100 * hog['recall@10']:.3g} |" in row

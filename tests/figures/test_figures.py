@@ -13,10 +13,11 @@ from PIL import Image
 import sarmatch as sm
 from sarmatch import figures
 from sarmatch.evaluation import Discrepancy, error_summary
-from sarmatch.evaluation.trust import reliability, risk_coverage
+from sarmatch.evaluation.calibration import reliability, risk_coverage
 from sarmatch.experiments.report import write_report
-from sarmatch.figures.style import GREEN, METHODS, PLACES, RED
+from sarmatch.figures.style import GREEN, METHOD_STYLES, PLACES, RED
 from sarmatch.patches import regions
+from sarmatch.paths import ROOT
 from sarmatch.scenes import Area, Raster, Scene, Tile
 from sarmatch.scenes.scene import default_bands
 
@@ -36,9 +37,10 @@ SHARED = {
     "transport",
 }
 UNITS = (
-    "m|km|px|dB|-1 to 1|count|count of times|nats|0 to [12]|points of %|unit of the features|no unit|tiles looked at"
+    "m|km|px|dB|-1 to 1|count|count of times|nats|0 to [12]|percentage points|"
+    "unit of the features|no unit|tiles looked at"
 )
-UNIT = re.compile(rf"\(({UNITS}|share of queries)\)")
+UNIT = re.compile(rf"\(({UNITS}|fraction of queries)\)")
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +175,7 @@ FIGURES = {
     "metre_curves": lambda scene, queries, tiles, metrics: figures.metre_curves(
         {"coarse": np.array([10.0, 90, 300]), "ceiling": np.array([5.0, 20, 60])}, scene.label
     ),
-    "trust": lambda scene, queries, tiles, metrics: figures.trust(
+    "calibration": lambda scene, queries, tiles, metrics: figures.calibration(
         {"a": reliability(np.linspace(0, 1, 30), np.arange(30) % 2)},
         {"G1": risk_coverage(np.linspace(0, 1, 30), np.arange(30) % 2)},
         scene.label,
@@ -236,7 +238,16 @@ def test_a_figure_draws_and_names_its_units_and_its_data(name, tiny_scene, task,
 
 
 def test_all_public_figures_are_drawn_here():
-    others = {"to_display", "decibels", "method_line", "overview", "place_of", "shares_within", "use_style"}
+    others = {
+        "to_display",
+        "decibels",
+        "method_line",
+        "overview",
+        "place_of",
+        "fractions_within",
+        "method_words",
+        "use_style",
+    }
     makers = {name for name in figures.__all__ if name.islower()} - others
     assert makers == set(FIGURES) | {"pipeline", "retrieval_rows"}
 
@@ -321,7 +332,10 @@ class TestPlaces:
         assert "simulated" in figure.get_suptitle()
 
     def test_places_and_methods_never_differ_in_colour_alone(self):
-        for looks in (PLACES, METHODS):
+        for looks in (
+            PLACES,
+            {n: m.line for n, m in METHOD_STYLES.items() if m.line and n not in {"gnn", "gnn_self_loops"}},
+        ):
             values = list(looks.values())
             assert len({v["linestyle"] for v in values}) == len(values) or len({v["marker"] for v in values}) == len(
                 values
@@ -329,7 +343,7 @@ class TestPlaces:
 
     def test_a_method_looks_the_same_everywhere(self):
         assert figures.method_line("resnet18") == figures.method_line("resnet18")
-        assert figures.method_line("hog") == METHODS["hog"]
+        assert figures.method_line("hog") == METHOD_STYLES["hog"].line
 
     def test_a_map_shows_one_area(self, tiny_scene):
         queries = sm.queries(tiny_scene, "aligned")
@@ -367,7 +381,7 @@ class TestCharts:
 
     def test_recall_curves_plot_the_table(self, metrics):
         lines = {line.get_label(): line.get_ydata() for line in figures.recall_curves(metrics).axes[0].lines}
-        np.testing.assert_allclose(lines["plain"], [0.05, 0.25, 0.5])
+        np.testing.assert_allclose(lines["trained encoder"], [0.05, 0.25, 0.5])
         np.testing.assert_allclose(lines["chance"], [0.01, 0.05, 0.1])
 
     def test_an_error_of_zero_shows_on_the_logarithmic_axis(self):
@@ -378,11 +392,44 @@ class TestCharts:
     def test_points_of_a_distribution_come_from_a_summary(self):
         summary = error_summary(np.arange(1, 101), (10, 50))
         row = {f"chance_{k}": v for k, v in summary.items()} | {"chance_within_99m": float("nan")}
-        points = figures.shares_within(row, "chance_")
+        points = figures.fractions_within(row, "chance_")
         assert points[10] == 0.1
         assert points[summary["median_m"]] == 0.5
         assert list(points) == sorted(points)
         assert 99 not in points
+
+    def test_thresholds_relative_to_a_tile_are_no_metres(self):
+        points = figures.fractions_within(error_summary(np.arange(1, 101), (10,), tile_m=40.0))
+        assert list(points) == pytest.approx([10, 50.5, 90.1])
+
+    def test_old_columns_of_one_scene_are_still_read(self):
+        assert figures.fractions_within({"within_27m": 0.3, "median_m": 40.0, "p90_m": 90.0})[27] == 0.3
+
+
+class TestWords:
+    def test_a_known_method_is_told_in_words_and_an_unknown_one_as_it_is(self):
+        assert figures.method_words("G1") == figures.method_words("gnn") == "graph network, edges in metres"
+        assert figures.method_words("mine") == "mine"
+
+    def test_methods_of_the_recorded_comparisons_are_all_told_in_words(self):
+        for table in (ROOT / "data/results").glob("*/table.csv"):
+            arms = set(pd.read_csv(table)["arm"])
+            assert not arms - set(METHOD_STYLES), table
+
+    def test_no_two_methods_of_one_comparison_have_the_same_words(self):
+        for table in (ROOT / "data/results").glob("*/table.csv"):
+            arms = list(dict.fromkeys(pd.read_csv(table)["arm"]))
+            assert len({figures.method_words(arm) for arm in arms}) == len(arms), table
+
+    def test_a_figure_says_words_and_no_codes(self):
+        arms = ["G0", "G1", "M2", "coarse"]
+        gaps = pd.DataFrame({"arm": arms, "control": "coarse", "protocol": "cross_area", "kind": "aligned"})
+        figure = figures.forest(
+            gaps.assign(measure="recall@1", difference=0.1, low=0.0, high=0.2), "recall@1", "simulated"
+        )
+        texts = [t.get_text() for ax in figure.axes for t in (*ax.get_yticklabels(), ax.title)]
+        texts.append(figure.get_suptitle())
+        assert not [t for t in texts if re.search(r"\b[GM]\d\b|coarse|cross_area", t)]
 
 
 SMALL = {
@@ -417,7 +464,7 @@ class TestReport:
         assert not re.search(r'(src|href)="(?!data:)', page), "the page needs something beside it"
         assert "<h2>Metres</h2>" in page
         assert "On the map" in page
-        for text in ("chance", "ceiling", "hog", "gallery of 100 tiles", "20 test queries", "median_m"):
+        for text in ("chance", "ceiling", "HOG, training-free", "gallery of 100 tiles", "20 test queries", "median_m"):
             assert text in page
         assert 'alt=""' not in page
         assert all(min(picture.size) > 150 for picture in self.pictures(page))
@@ -426,7 +473,7 @@ class TestReport:
         page = self.page(tiny_scene, tmp_path, monkeypatch)
         run = sm.load_run(tmp_path)
         value = run.summary.xs(("cross_area", "arbitrary", "recall@10"), level=["protocol", "kind", "measure"])["plain"]
-        rows = re.search(r"cross_area, arbitrary: .*?</table>", page).group(0)
+        rows = re.search(r"unseen area, arbitrary: .*?</table>", page).group(0)
         assert f"<td>recall@10</td><td class=ours>{value.iloc[0]:.4f}</td>" in rows
 
     def test_a_set_without_coordinates_has_no_metres(self, pairs_folder, tmp_path):

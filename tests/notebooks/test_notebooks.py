@@ -17,7 +17,7 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
-from sarmatch.experiments.notebooks import execute, execute_all, list_notebooks, record, recorded
+from sarmatch.experiments.notebooks import execute, execute_all, list_notebooks, record_metrics, recorded
 from sarmatch.paths import ROOT
 
 NOTEBOOKS = list_notebooks()
@@ -211,7 +211,7 @@ def check_metrics(metrics: dict[str, float]) -> None:
     """Finite, in range, and better than chance where there is one."""
     for name, value in metrics.items():
         assert math.isfinite(value), name
-        if re.search(r"recall|hit_rate|share|overlap", name):
+        if re.search(r"recall|hit_rate|share|fraction|overlap", name):
             assert 0 <= value <= 1, name
         if name.endswith("_m"):
             assert value >= 0, name
@@ -269,7 +269,7 @@ class TestExecute:
         path = small_notebook(
             tmp_path,
             "import os; print(os.environ['SARMATCH_PROFILE'], os.getcwd())",
-            "from sarmatch.experiments.notebooks import record\nrecord('07_small', recall=0.5, seed=1)",
+            "from sarmatch.experiments.notebooks import record_metrics\nrecord_metrics('07_small', recall=0.5, seed=1)",
         )
         source = path.read_bytes()
         notebook = execute(path, tmp_path / "out.ipynb", profile="full")
@@ -299,10 +299,10 @@ class TestExecute:
         assert recorded(nbformat.read(path, as_version=4)) == records["07_small"]
 
 
-class TestRecord:
+class TestRecordMetrics:
     def test_goes_to_the_named_folder_too(self, tmp_path, monkeypatch, capsys):
         monkeypatch.setenv("SARMATCH_RECORD", str(tmp_path))
-        record("99_name", **{"recall@1": 0.123456789})
+        record_metrics("99_name", **{"recall@1": 0.123456789})
         assert '"recall@1": 0.123457' in capsys.readouterr().out
         assert '"recall@1": 0.123457' in (tmp_path / "99_name.json").read_text()
 

@@ -1,6 +1,7 @@
-"""Pictures of feature clouds: how far two modalities are apart, what that is worth, and what they look like."""
+"""Pictures of feature distributions: how far two modalities are apart, what that is worth, and what they look like."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -8,8 +9,36 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sarmatch.evaluation import Discrepancy
-from sarmatch.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, YELLOW, method_line, new_figure
+from sarmatch.figures.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    YELLOW,
+    method_line,
+    method_words,
+    new_figure,
+    task_words,
+)
+
+if TYPE_CHECKING:
+    from sarmatch.evaluation import Discrepancy
+
+#: Discrepancies in words.
+DISCREPANCY_WORDS = {
+    "wasserstein_1": "Wasserstein-1, exact",
+    "wasserstein_2": "Wasserstein-2, exact",
+    "sliced": "sliced Wasserstein-2",
+    "sinkhorn": "Sinkhorn divergence",
+    "mmd": "maximum mean discrepancy",
+    "bures": "Fréchet distance (Gaussian)",
+    "centroid": "distance of the means",
+    "probe": "linear classifier",
+}
 
 #: The modalities, the same in every figure.
 MODALITIES = {
@@ -19,22 +48,22 @@ MODALITIES = {
 
 
 def transport(x: np.ndarray, y: np.ndarray, plans: Mapping[str, np.ndarray], data: str) -> Figure:
-    """Two clouds in the plane and what is moved where, a panel per plan.
+    """Two samples in the plane and what is moved where, a panel per plan.
 
     Parameters
     ----------
     x, y
         `(N, 2)` and `(M, 2)`.
     plans
-        Mass `(N, M)` by title; lines are as strong as the share of a point that goes along them.
+        Mass `(N, M)` by title; lines are as strong as the fraction of a point that goes along them.
     data
         What the points are, part of the title.
     """
     figure, axes = new_figure(3.6 * len(plans), 3.8, 1, len(plans), sharex=True, sharey=True)
     for ax, (name, plan) in zip(axes[0], plans.items(), strict=True):
-        shares = plan * max(plan.shape) / plan.sum()  # of the mass of one point
-        rows, columns = np.nonzero(shares > 0.01)
-        strength = np.minimum(shares[rows, columns], 1)
+        fractions = plan * max(plan.shape) / plan.sum()  # of the mass of one point
+        rows, columns = np.nonzero(fractions > 0.01)
+        strength = np.minimum(fractions[rows, columns], 1)
         segments = np.stack([x[rows], y[columns]], axis=1)
         colours = np.zeros((len(rows), 4))
         colours[:, 3] = 0.75 * strength
@@ -60,12 +89,12 @@ def layers(table: pd.DataFrame, measures: Mapping[str, str], data: str) -> Figur
     data
         `simulated` or `real`.
     """
-    figure, axes = new_figure(4.6 * len(measures), 3.9, 1, len(measures))
+    figure, axes = new_figure(4.6 * len(measures), 5.0, 1, len(measures))
     names = list(dict.fromkeys(table["layer"]))
     for ax, (column, label) in zip(axes[0], measures.items(), strict=True):
         for encoder, rows in table.groupby("encoder", sort=False):
             at = [names.index(name) for name in rows["layer"]]
-            ax.plot(at, rows[column], lw=2, label=encoder, **method_line(encoder))
+            ax.plot(at, rows[column], lw=2, label=method_words(encoder), **method_line(encoder))
             if f"{column}_null" in rows:
                 ax.plot(at, rows[f"{column}_null"], lw=1, color=method_line(encoder)["color"], linestyle=":")
         if column == "probe":
@@ -73,12 +102,13 @@ def layers(table: pd.DataFrame, measures: Mapping[str, str], data: str) -> Figur
         ax.set(xlabel="layer (count)", ylabel=label)
         ax.set_xticks(range(len(names)), [name.removeprefix("layer ").replace("embedding", "out") for name in names])
         ax.grid(axis="y", alpha=0.4)
-    axes[0, 0].legend(frameon=False)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3))
     figure.suptitle(f"How far SAR and optical features are apart, layer by layer ({data})")
     return figure
 
 
-def nulls(found: Sequence[Discrepancy], data: str) -> Figure:
+def nulls(found: "Sequence[Discrepancy]", data: str) -> Figure:
     """Values beside what they would be without a difference between the modalities, each over the mean of its null."""
     figure, axes = new_figure(9.5, 0.55 * len(found) + 1.6)
     ax = axes[0, 0]
@@ -87,11 +117,11 @@ def nulls(found: Sequence[Discrepancy], data: str) -> Figure:
         ax.plot(result.null / scale, np.full(len(result.null), row), "|", color=GREY, ms=12)
         ax.plot(result.value / scale, row, "D", color=RED, ms=8)
         ax.annotate(f"p = {result.p_value:.3f}", (result.value / scale, row), (10, -3), textcoords="offset points")
-    ax.set_yticks(range(len(found)), [result.metric for result in found])
+    ax.set_yticks(range(len(found)), [DISCREPANCY_WORDS.get(result.metric, result.metric) for result in found])
     ax.set(
         xlabel="discrepancy over the mean of its null (count of times)",
         ylim=(len(found) - 0.5, -0.5),
-        title=f"SAR against optical (diamond) and the points dealt out anew (ticks) ({data})",
+        title=f"SAR against optical (diamond) and the points randomly permuted (ticks) ({data})",
     )
     ax.margins(x=0.15)
     ax.grid(axis="x", alpha=0.4)
@@ -114,7 +144,7 @@ def estimates(table: pd.DataFrame, data: str) -> Figure:
     ax.set(
         xscale="log",
         ylim=(0, None),
-        xlabel="points in each cloud (count)",
+        xlabel="points in each sample (count)",
         ylabel="distance (unit of the features)",
         title=f"One pair of distributions, several estimates ({data})",
     )
@@ -126,7 +156,7 @@ def estimates(table: pd.DataFrame, data: str) -> Figure:
 
 
 def apart_and_found(table: pd.DataFrame, data: str, measure: str = "recall@10") -> Figure:
-    """Discrepancy against recall over runs: is what brings the clouds together also what finds the place?
+    """Discrepancy against recall over runs: is what brings the distributions together also what finds the place?
 
     Parameters
     ----------
@@ -139,19 +169,24 @@ def apart_and_found(table: pd.DataFrame, data: str, measure: str = "recall@10") 
         for arm, points in rows.groupby("arm", sort=False):
             style = method_line(arm)
             ax.scatter(
-                points["wasserstein_1"], points[measure], label=arm, s=70, color=style["color"], marker=style["marker"]
+                points["wasserstein_1"],
+                points[measure],
+                label=method_words(arm),
+                s=70,
+                color=style["color"],
+                marker=style["marker"],
             )
-        ax.set(xlabel="exact $W_1$ on validation ground (0 to 2)", title=f"{protocol}, {kind}")
+        ax.set(xlabel="exact $W_1$ on validation area (0 to 2)", title=task_words(protocol, kind))
         ax.grid(alpha=0.4)
-    axes[0, 0].set_ylabel(f"{measure} (share of queries)")
+    axes[0, 0].set_ylabel(f"{measure} (fraction of queries)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 7))
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
     figure.suptitle(f"A point is a run ({data})")
     return figure
 
 
 def forest(gaps: pd.DataFrame, measure: str, data: str) -> Figure:
-    """Each arm against the control with its interval, a panel per protocol and kind.
+    """Each method against the control with its interval, a panel per protocol and kind.
 
     Parameters
     ----------
@@ -168,16 +203,18 @@ def forest(gaps: pd.DataFrame, measure: str, data: str) -> Figure:
             ax.plot([100 * row.low, 100 * row.high], [at, at], color=style["color"], lw=2.5)
             ax.plot(100 * row.difference, at, marker=style["marker"], color=style["color"], mec="black", ms=8)
         ax.axvline(0, color=BLACK, lw=1)
-        ax.set(title=f"{protocol}, {kind}", xlabel=f"{measure} (points of %)")
+        ax.set(title=task_words(protocol, kind), xlabel=f"{measure} (percentage points)")
         ax.grid(axis="x", alpha=0.4)
-    axes[0, 0].set_yticks(range(len(arms)), arms)
+    axes[0, 0].set_yticks(range(len(arms)), [method_words(arm) for arm in arms])
     axes[0, 0].set_ylim(len(arms) - 0.5, -0.5)
-    figure.suptitle(f"Difference to {rows['control'].iloc[0]} with its 95 % interval over blocks of ground ({data})")
+    figure.suptitle(
+        f"Difference to {method_words(rows['control'].iloc[0])} with its 95 % interval over spatial blocks ({data})"
+    )
     return figure
 
 
 def robustness(table: pd.DataFrame, data: str, measure: str = "recall@10") -> Figure:
-    """Recall as the flight departs from what training saw, a panel per change.
+    """Recall as the acquisition departs from what training saw, a panel per change.
 
     Parameters
     ----------
@@ -193,12 +230,12 @@ def robustness(table: pd.DataFrame, data: str, measure: str = "recall@10") -> Fi
             at = [values.index(v) for v in by_value.mean().index]
             spread = (by_value.min(), by_value.max())
             ax.fill_between(at, *spread, color=method_line(arm)["color"], alpha=0.15, lw=0)
-            ax.plot(at, by_value.mean(), lw=2, label=arm, **method_line(arm))
+            ax.plot(at, by_value.mean(), lw=2, label=method_words(arm), **method_line(arm))
         ax.axhline(rows[f"{measure}_chance"].iloc[0], color=GREY, linestyle=":", label="chance")
         ax.set_xticks(range(len(values)), [str(v) for v in values])
-        ax.set(xlabel=change, ylim=(0, None))
+        ax.set(xlabel=change, xlim=(-0.4, len(values) - 0.6))
         ax.grid(axis="y", alpha=0.4)
-    axes[0, 0].set_ylabel(f"{measure} (share of queries)")
+    axes[0, 0].set(ylabel=f"{measure} (fraction of queries)", ylim=(0, 1.1 * table[measure].max()))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     figure.suptitle(f"Means over seeds, bands from the worst to the best ({data})")
@@ -206,14 +243,14 @@ def robustness(table: pd.DataFrame, data: str, measure: str = "recall@10") -> Fi
 
 
 def groups(table: pd.DataFrame, measure: str, title: str, data: str) -> Figure:
-    """A share in each of several groups of queries with its interval; how many there are stands beside it.
+    """A fraction in each of several groups of queries with its interval; how many there are stands beside it.
 
     Parameters
     ----------
     table
         Index: the groups; `mean`, `low`, `high`, `queries`.
     measure
-        What the share is of.
+        What the fraction is of.
     """
     figure, axes = new_figure(8.0, 0.45 * len(table) + 1.5)
     ax = axes[0, 0]
@@ -223,7 +260,7 @@ def groups(table: pd.DataFrame, measure: str, title: str, data: str) -> Figure:
         count = f"{row.queries:,.0f} queries"
         ax.annotate(count, (row.high, at), (8, -3), textcoords="offset points", fontsize="small")
     ax.set_yticks(range(len(table)), list(table.index))
-    ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=f"{measure} (share of queries)", title=f"{title} ({data})")
+    ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=f"{measure} (fraction of queries)", title=f"{title} ({data})")
     ax.set_xlim(0, 1.25 * table["high"].max())
     ax.grid(axis="x", alpha=0.4)
     return figure

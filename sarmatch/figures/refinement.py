@@ -1,4 +1,4 @@
-"""Figures of refinement: lists on the map, what their length allows, similarity and overlap, trust."""
+"""Figures of refinement: lists on the map, what their length allows, similarity and overlap, calibration."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,6 +19,7 @@ from sarmatch.figures.style import (
     SKY,
     WHITE_EDGE,
     method_line,
+    method_words,
     new_figure,
 )
 from sarmatch.scenes.scene import Scene
@@ -45,7 +46,7 @@ def list_on_map(
     lists
         Rows of `tiles`, best first, by name of the list; a panel each.
     edges
-        Pairs of rows of `tiles` that hear each other `(E, 2)`.
+        Pairs of rows of `tiles` that exchange messages `(E, 2)`.
     first
         How many of each list are numbered.
     """
@@ -58,18 +59,7 @@ def list_on_map(
         map_frame.draw(ax, fade=0.45)
         ax.add_collection(LineCollection(place[np.asarray(edges)], colors=BLACK, linewidths=0.9, alpha=0.8, zorder=2))
         found = np.asarray(found)
-        ax.scatter(*place[found[first:]].T, s=28, color=GREY, edgecolor="white", linewidth=0.6, zorder=3)
-        ax.scatter(*place[found[:first]].T, s=95, color=ORANGE, edgecolor="black", linewidth=0.8, zorder=4)
-        for rank, tile in enumerate(found[:first], start=1):
-            ax.annotate(
-                str(rank),
-                place[tile],
-                (6, 5),
-                textcoords="offset points",
-                fontweight="bold",
-                path_effects=WHITE_EDGE,
-                zorder=6,
-            )
+        _numbered(ax, place[found], first)
         ax.plot(*true, "o", ms=22, mfc="none", mec=GREEN, mew=3, zorder=5)
         at = np.flatnonzero(found == row.positive)
         where = f"the true tile is number {at[0] + 1}" if len(at) else "the true tile is not in the list"
@@ -85,6 +75,15 @@ def list_on_map(
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     figure.suptitle(f"One query and its candidates on the map ({scene.label})")
     return figure
+
+
+def _numbered(ax: Axes, places: np.ndarray, first: int) -> None:
+    """Candidates `(K, 2)` in their order, the first of them large and with their numbers."""
+    ax.scatter(*places[first:].T, s=28, color=GREY, edgecolor="white", linewidth=0.6, zorder=3)
+    ax.scatter(*places[:first].T, s=95, color=ORANGE, edgecolor="black", linewidth=0.8, zorder=4)
+    style = {"textcoords": "offset points", "fontweight": "bold", "path_effects": WHITE_EDGE, "zorder": 6}
+    for rank, place in enumerate(places[:first], start=1):
+        ax.annotate(str(rank), place, (6, 5), **style)
 
 
 def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, data: str) -> Figure:
@@ -105,9 +104,9 @@ def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, d
     ax = axes[0, 0]
     ks = np.unique(np.round(np.geomspace(1, gallery, 60)).astype(int))
     for (kind, ranks), colour, line in zip(rank.items(), (BLUE, ORANGE, GREEN), ("-", "--", "-."), strict=False):
-        share = [(np.asarray(ranks) < k).mean() for k in ks]
+        fraction = [(np.asarray(ranks) < k).mean() for k in ks]
         at = (np.asarray(ranks) < chosen).mean()
-        ax.plot(ks, share, line, color=colour, lw=2, label=f"{kind}: {at:.1%} at K = {chosen}")
+        ax.plot(ks, fraction, line, color=colour, lw=2, label=f"{kind}: {at:.1%} at K = {chosen}")
         ax.plot(chosen, at, "o", color=colour, mec="black", ms=8)
     ax.plot(ks, ks / gallery, color=GREY, linestyle=":", label="chance")
     ax.axvline(chosen, color=BLACK, lw=1)
@@ -116,11 +115,11 @@ def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, d
         xlim=(1, gallery),
         ylim=(0, 1.02),
         xlabel="K, length of the list (tiles looked at)",
-        ylabel="truth in the list (share of queries)",
+        ylabel="truth in the list (fraction of queries)",
         title=f"Oracle of a list of K out of {gallery} tiles ({data})",
     )
     ax.grid(alpha=0.4)
-    ax.legend(frameon=False, loc="lower right")
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
     return figure
 
 
@@ -140,12 +139,12 @@ def lengths(tables: Mapping[str, pd.DataFrame], data: str) -> Figure:
         ax.plot(oracle.index, oracle, lw=2, label="oracle of the list", **method_line("ceiling"))
         for arm, rows in table.groupby("arm", sort=False):
             mean = rows.groupby("k")["recall@1"].mean()
-            ax.plot(mean.index, mean, lw=2, label=arm, **method_line(arm))
+            ax.plot(mean.index, mean, lw=2, label=method_words(arm), **method_line(arm))
         ax.set(xscale="log", ylim=(0, 1.02), xlabel="K, length of the list (tiles looked at)", title=name)
         ax.set_xticks(oracle.index, [str(k) for k in oracle.index])
         ax.minorticks_off()
         ax.grid(alpha=0.4)
-    axes[0, 0].set_ylabel("recall@1 (share of queries)")
+    axes[0, 0].set_ylabel("recall@1 (fraction of queries)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
     figure.suptitle(f"Does a longer list help? ({data})")
@@ -153,12 +152,12 @@ def lengths(tables: Mapping[str, pd.DataFrame], data: str) -> Figure:
 
 
 def similarity_by_overlap(overlap: np.ndarray, similarity: np.ndarray, data: str, bins: int = 10) -> Figure:
-    """How similarity rises with shared ground, which is what neighbours on the map have to tell.
+    """How similarity rises with overlap, which is what neighbours on the map have to tell.
 
     Parameters
     ----------
     overlap, similarity
-        Of pairs of query and tile `(N,)`: share of ground 0 to 1, and cosine.
+        Of pairs of query and tile `(N,)`: overlap 0 to 1, and cosine.
     data
         `simulated` or `real`.
     bins
@@ -178,17 +177,17 @@ def similarity_by_overlap(overlap: np.ndarray, similarity: np.ndarray, data: str
     ax.fill_between(at, low, high, color=SKY, alpha=0.35, lw=0, label="eight pairs in ten")
     ax.plot(at, middle, "-o", color=BLUE, lw=2, label="median")
     ax.set(
-        xlabel="ground that query and tile share (0 to 1)",
+        xlabel="overlap of query and tile (0 to 1)",
         ylabel="cosine of their embeddings (-1 to 1)",
         title=f"Similarity rises with overlap ({data})",
     )
     ax.grid(alpha=0.4)
-    ax.legend(frameon=False, loc="lower right")
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
     return figure
 
 
 def metre_curves(errors: Mapping[str, np.ndarray], data: str, longest: float = 200.0) -> Figure:
-    """Share of queries placed within a distance, up to `longest` metres.
+    """Fraction of queries placed within a distance, up to `longest` metres.
 
     Parameters
     ----------
@@ -201,12 +200,12 @@ def metre_curves(errors: Mapping[str, np.ndarray], data: str, longest: float = 2
     ax = axes[0, 0]
     for name, values in errors.items():
         style = method_line(name)
-        ax.ecdf(np.asarray(values), color=style["color"], linestyle=style["linestyle"], lw=2, label=name)
+        ax.ecdf(np.asarray(values), color=style["color"], linestyle=style["linestyle"], lw=2, label=method_words(name))
     ax.set(
         xlim=(0, longest),
         ylim=(0, 1.02),
         xlabel="distance between found and true place (m)",
-        ylabel="share of queries (0 to 1)",
+        ylabel="fraction of queries (0 to 1)",
         title=f"How near the first answer lies ({data})",
     )
     ax.grid(alpha=0.4)
@@ -214,7 +213,7 @@ def metre_curves(errors: Mapping[str, np.ndarray], data: str, longest: float = 2
     return figure
 
 
-def trust(
+def calibration(
     bins: Mapping[str, Mapping[str, np.ndarray | float]],
     curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]],
     data: str,
@@ -240,19 +239,24 @@ def trust(
         left.scatter(
             *where, s=60 * count / count.max(), color=colour, marker=marker, label=f"{name}: ECE {found['ece']:.3f}"
         )
-    left.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability it gives (0 to 1)", ylabel="share that is right (0 to 1)")
+    left.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability it gives (0 to 1)", ylabel="fraction that is right (0 to 1)")
     left.set_title("reliability; a mark's size is its number of queries")
     for name, (coverage, risk, area) in curves.items():
         style = method_line(name)
         right.plot(
-            coverage, risk, color=style["color"], linestyle=style["linestyle"], lw=2, label=f"{name}: area {area:.3f}"
+            coverage,
+            risk,
+            color=style["color"],
+            linestyle=style["linestyle"],
+            lw=2,
+            label=f"{method_words(name)}: area {area:.3f}",
         )
     right.set(xlim=(0, 1), ylim=(0, 1), xlabel="queries answered (0 to 1)", ylabel="answers that are wrong (0 to 1)")
     right.set_title("risk and coverage")
     for ax in (left, right):
         ax.grid(alpha=0.4)
         ax.legend(frameon=False, fontsize="small")
-    figure.suptitle(f"Can an answer be trusted? ({data})")
+    figure.suptitle(f"How often is an answer right? ({data})")
     return figure
 
 
@@ -269,14 +273,14 @@ def strides(table: pd.DataFrame, data: str) -> Figure:
     figure, axes = new_figure(10.5, 3.9, 1, 2)
     for ax, column, label in (
         (axes[0, 0], "median_m", "median error (m)"),
-        (axes[0, 1], "within_25m", "within 25 m (share of queries)"),
+        (axes[0, 1], "within_25m", "within 25 m (fraction of queries)"),
     ):
         for name, rows in table.groupby("method", sort=False):
-            ax.plot(rows["gallery"], rows[column], lw=2, label=name, **method_line(name))
+            ax.plot(rows["gallery"], rows[column], lw=2, label=method_words(name), **method_line(name))
         _gallery_axis(ax, table)
         ax.set_ylabel(label)
     ceiling = table.drop_duplicates("gallery")
-    axes[0, 0].plot(ceiling["gallery"], ceiling["ceiling_m"], label="ceiling", **method_line("ceiling"))
+    axes[0, 0].plot(ceiling["gallery"], ceiling["ceiling_m"], label=method_words("ceiling"), **method_line("ceiling"))
     axes[0, 0].set_yscale("log")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sarmatch.evaluation.trust import (
+from sarmatch.evaluation.calibration import (
     conformal_threshold,
     fit_isotonic,
     fit_temperature,

@@ -1,4 +1,4 @@
-"""How far an answer can be trusted: calibration, risk and coverage, search areas. Plain arrays, no model."""
+"""Calibration and uncertainty: how often an answer is right as it says, risk and coverage, search areas. No model."""
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -23,7 +23,7 @@ def fit_temperature(logits: np.ndarray, target: np.ndarray) -> float:
 
 
 def fit_isotonic(confidence: np.ndarray, correct: np.ndarray) -> IsotonicRegression:
-    """A rising step function from confidence `(Q,)` to the share that is correct; `.predict` applies it.
+    """Isotonic (monotone) regression from confidence `(Q,)` to the fraction that is correct; `.predict` applies it.
 
     Zadrozny and Elkan, KDD 2002. Fit it on validation ground.
     """
@@ -72,7 +72,7 @@ def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarr
     Returns
     -------
     coverage, risk : (M,)
-        Share of queries answered, rising to 1, and share of those answers that are wrong.
+        Fraction of queries answered, rising to 1, and fraction of those answers that are wrong.
     area : float
         Under the curve, `AURC` (Geifman and El-Yaniv, NeurIPS 2017): the mean risk over all queries as the threshold
         falls past them. Without any information it is the overall risk.
@@ -87,7 +87,7 @@ def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarr
     return answered / len(order), risk, float((weight * risk).sum())
 
 
-def conformal_threshold(probability: np.ndarray, share: np.ndarray, coverage: float = 0.9) -> float:
+def conformal_threshold(probability: np.ndarray, overlap: np.ndarray, coverage: float = 0.9) -> float:
     """Smallest probability a candidate must have to belong to the search area, by split conformal prediction.
 
     Vovk et al., 2005, as in Angelopoulos and Bates, 2021: of n calibration queries, so many may lose their true
@@ -98,9 +98,9 @@ def conformal_threshold(probability: np.ndarray, share: np.ndarray, coverage: fl
     ----------
     probability : (Q, K)
         Of every candidate, of calibration queries.
-    share : (Q, K)
-        Of the query's ground that each candidate holds; the largest is the true one. Where a row is 0, the truth is not
-        in the list, and no threshold includes it.
+    overlap : (Q, K)
+        Fraction of the query that each candidate covers; the largest is the true one. Where a row is 0, the truth is
+        not in the list, and no threshold includes it.
     coverage
         In (0, 1).
 
@@ -108,12 +108,12 @@ def conformal_threshold(probability: np.ndarray, share: np.ndarray, coverage: fl
     -------
     The threshold; 0, which takes the whole list in, where the calibration queries allow no less.
     """
-    probability, share = np.asarray(probability, np.float64), np.asarray(share, np.float64)
-    if probability.shape != share.shape or probability.ndim != 2 or not len(share):
-        raise ValueError(f"probability and share must be (Q, K) alike, got {probability.shape} and {share.shape}")
+    probability, overlap = np.asarray(probability, np.float64), np.asarray(overlap, np.float64)
+    if probability.shape != overlap.shape or probability.ndim != 2 or not len(overlap):
+        raise ValueError(f"probability and overlap must be (Q, K) alike, got {probability.shape} and {overlap.shape}")
     if not 0 < coverage < 1:
         raise ValueError(f"coverage must lie in (0, 1), got {coverage}")
-    given = np.where(share.max(1) > 0, probability[np.arange(len(share)), share.argmax(1)], -1.0)
+    given = np.where(overlap.max(1) > 0, probability[np.arange(len(overlap)), overlap.argmax(1)], -1.0)
     allowed = int(np.floor((len(given) + 1) * (1 - coverage)))
     return float(max(np.sort(given)[allowed - 1], 0.0)) if allowed else 0.0
 

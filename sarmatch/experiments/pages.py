@@ -1,0 +1,287 @@
+"""Tables of README and of the pages under `data/results`, in Markdown, from the records of runs.
+
+A page is written by hand but for its tables. Each stands between two comments that name it, and `sarmatch readme`
+makes all of them anew. A method stands in words, and every row says at which commits it was made.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from sarmatch.experiments.records import Comparison, commits_of, load_baselines, load_comparison, run_commit
+from sarmatch.figures.style import PROTOCOL_WORDS, method_words, task_words
+from sarmatch.paths import ROOT
+from sarmatch.simulation.simulate import PRESETS
+from sarmatch.training.runs import Run, load_run
+
+#: Files whose tables are written from the records.
+PAGES = ("README.md", *(f"data/results/{name}.md" for name in ("scenes", "alignment", "questions", "refinement")))
+PAGES += ("data/results/lengths.md", "data/results/sentinel.md")
+#: Rows of the table of edges, each against the same network with self-loops only.
+EDGE_ARMS = ("G1", "G1e", "G1s", "G1t", "G1x", "angle", "G2", "G3")
+CONTROL_WORDS = {"none": "", "shuffled_pairs": ", trained with shuffled pairs"}
+DAGGER = "†"
+
+
+def with_tables(text: str, root: Path = ROOT) -> str:
+    """A page with its tables made anew.
+
+    Raises
+    ------
+    ValueError
+        Where the page names a table that nobody makes.
+    """
+
+    def made(block: re.Match[str]) -> str:
+        begin, name, end = block.groups()
+        if name not in TABLES:
+            raise ValueError(f"no table is called {name!r}; there are {sorted(TABLES)}")
+        return f"{begin}\n{TABLES[name](root)}\n{end}"
+
+    pattern = r"(<!-- (\w+): written by `sarmatch readme` -->\n).*?(<!-- end of \2 -->)"
+    return re.sub(pattern, made, text, flags=re.DOTALL)
+
+
+def results_table(runs: Sequence[Run], refined: Sequence[tuple[Run, Comparison]] = ()) -> str:
+    """A row per run, protocol and kind of query, and one per run whose lists a correlation of pixels has refined.
+
+    Recall in percent with its 95 % interval (bootstrap over spatial blocks), beside the training-free baseline and
+    chance. Refined lists are those of arbitrary queries in an unseen area; their baseline is that of `runs`.
+    """
+    head = ["data", "test", "method", "gallery", "recall@1", "recall@10", "HOG @1 / @10", "chance @1 / @10"]
+    rows, commits = [], []
+    for run in runs:
+        words = f"search{CONTROL_WORDS[run.config.control]}"
+        for (protocol, kind), group in run.metrics.groupby(["protocol", "kind"], sort=False):
+            ours, baseline = (group[group.method == m].iloc[0] for m in (run.config.encoder, run.config.floor))
+            error = "{median_m:,.0f} m (ceiling {ceiling_median_m:,.0f}, chance {chance_median_m:,.0f})".format(**ours)
+            rows.append(_result(run, ours, baseline, task_words(protocol, kind), words, error))
+            commits.append(run_commit(run.path))
+    for run, comparison in refined:
+        task = run.metrics.query("protocol == 'cross_area' and kind == 'arbitrary'").set_index("method")
+        baseline, table = task.loc[run.config.floor], comparison.table
+        chosen = table.query("protocol == 'cross_area' and kind == 'arbitrary' and arm == 'correlation'")
+        ours = chosen.iloc[0]
+        words = f"search, then {method_words('correlation')} in its first {ours['k']}"
+        error = f"{ours['median_m']:,.3g} m" if ours["median_m"] < 100 else f"{ours['median_m']:,.0f} m"
+        error += f" (chance {baseline['chance_median_m']:,.0f})"
+        rows.append(_result(run, ours, baseline, task_words("cross_area", "arbitrary"), words, error))
+        commits.append(commits_of(chosen, comparison.commit))
+    return _markdown([*head, "median error"], rows, commits)
+
+
+def presets_table(baselines: pd.DataFrame) -> str:
+    """The simulated scenes: what makes each hard, and its training-free baseline in an unseen area."""
+    head = ["scene", "what differs between map and acquisition", "gallery", "chance @1 / @10"]
+    rows, commits = [], []
+    unseen = baselines[baselines["protocol"] == "cross_area"]
+    for name, preset in PRESETS.items():
+        here = unseen[unseen["scene"] == name]
+        of = here.set_index("kind")
+        pairs = [_pair(of.loc[kind], "recall@1", "recall@10") for kind in ("aligned", "arbitrary")]
+        chance = _pair(of.loc["aligned"], "recall@1_chance", "recall@10_chance")
+        rows.append([f"`{name}`", preset.about, f"{of.loc['aligned'].gallery}", chance, *pairs])
+        commits.append(commits_of(here, ""))
+    return _markdown([*head, "HOG, aligned @1 / @10", "HOG, arbitrary @1 / @10"], rows, commits)
+
+
+def sweep_table(comparison: Comparison) -> str:
+    """A comparison of recipes: recall in percent, mean over seeds with the worst and the best.
+
+    Before the commits, the difference to the control on arbitrary queries of an unseen area with its paired 95 %
+    interval over spatial blocks.
+    """
+    table, gaps, commit = comparison
+    groups = [(p, k) for k in ("arbitrary", "aligned") for p in PROTOCOL_WORDS if p in set(table["protocol"])]
+    head = ["method", *(f"{task_words(p, k)}: @1 / @10" for p, k in groups)]
+    control = method_words(gaps["control"].iloc[0])
+    last = gaps.query("protocol == 'cross_area' and kind == 'arbitrary' and measure == 'recall@10'").set_index("arm")
+    rows, commits = [], []
+    for arm, of_arm in table.groupby("arm", sort=False):
+        cells = [method_words(arm)]
+        for protocol, kind in groups:
+            part = of_arm[(of_arm["protocol"] == protocol) & (of_arm["kind"] == kind)]
+            cells.append(" / ".join(_over_seeds(part[f"recall@{k}"]) for k in (1, 10)))
+        rows.append([*cells, _gap(last.loc[arm]) if arm in last.index else ""])
+        commits.append(commits_of(of_arm, commit))
+    first, seeds = table.iloc[0], table["seed"].nunique()
+    return _markdown(
+        [*head, f"unseen area, arbitrary: @10 against {control}"],
+        rows,
+        commits,
+        f"**{first['data']}**, {_count(seeds)}, gallery {first['gallery']:,}, "
+        f"chance {_pair(first, 'recall@1_chance', 'recall@10_chance')}.",
+    )
+
+
+def refinement_table(comparison: Comparison) -> str:
+    """A comparison of refiners in an unseen area: recall and area under the metre curve in percent, mean over seeds.
+
+    The difference to the search alone has its paired 95 % interval over spatial blocks, bold where it excludes zero.
+    """
+    table, gaps, commit = comparison
+    unseen = table[table["protocol"] == "cross_area"]
+    gaps = gaps.query("protocol == 'cross_area' and control == 'coarse'").set_index(["arm", "kind", "measure"])
+    means = unseen.groupby(["kind", "arm"], sort=False).mean(numeric_only=True)
+    head = ["method", "arbitrary: @1 / @10", "@1 against the search", "@1 if in the list", "median error"]
+    head += ["area to 100 m", "aligned: @1", "@1 against the search", "ms per query"]
+    rows, commits = [], []
+    for arm, of_arm in unseen.groupby("arm", sort=False):
+        row, aligned = means.loc[("arbitrary", arm)], means.loc[("aligned", arm)]
+        compared = [(arm, kind, "recall@1") for kind in ("arbitrary", "aligned")]
+        against = [_gap(gaps.loc[key]) if key in gaps.index else "" for key in compared]
+        cells = [
+            method_words(arm),
+            f"{100 * row['recall@1']:.1f} / {100 * row['recall@10']:.1f}",
+            against[0],
+            f"{100 * row['recall@1_in_list']:.1f}",
+            f"{row['median_m']:,.0f} m" if row["median_m"] >= 100 else f"{row['median_m']:.3g} m",
+            f"{100 * row['area_100m']:.1f}",
+            f"{100 * aligned['recall@1']:.1f}",
+            against[1],
+            f"{row['ms_per_query']:.2g}",
+        ]
+        rows.append(cells)
+        commits.append(commits_of(of_arm, commit))
+    arbitrary, aligned = (100 * means.loc[(kind, "coarse"), "oracle"] for kind in ("arbitrary", "aligned"))
+    first, seeds = unseen.iloc[0], unseen["seed"].nunique()
+    return _markdown(
+        head,
+        rows,
+        commits,
+        f"**{first['data']}**, gallery {first['gallery']:,} (chance {100 / first['gallery']:.2g} / "
+        f"{1000 / first['gallery']:.2g}), lists of K = {first['k']}, {_count(seeds)}; the oracle of the lists is "
+        f"{arbitrary:.1f} on arbitrary and {aligned:.1f} on aligned queries.",
+    )
+
+
+def edges_table(comparisons: dict[str, Comparison]) -> str:
+    """What edges are worth: a row per kind of edge, against the same network with self-loops only.
+
+    Differences in percentage points with their paired 95 % intervals; `comparisons` by the name of the scene.
+    """
+    asked = [("arbitrary", "recall@1"), ("arbitrary", "recall@10"), ("aligned", "recall@1")]
+    head = [f"`{scene}`, {kind} @{measure[7:]}" for scene in comparisons for kind, measure in asked]
+    unseen = "protocol == 'cross_area' and control == 'G0'"
+    found = [c.gaps.query(unseen).set_index(["arm", "kind", "measure"]) for c in comparisons.values()]
+    rows, commits = [], []
+    for arm in EDGE_ARMS:
+        rows.append([method_words(arm), *(_gap(g.loc[(arm, *pair)]) for g in found for pair in asked)])
+        of_arm = [c.table[c.table["arm"].isin([arm, "G0"])] for c in comparisons.values()]
+        commits.append([x for t, c in zip(of_arm, comparisons.values(), strict=True) for x in commits_of(t, c.commit)])
+    return _markdown(["method", *head], rows, commits)
+
+
+def lengths_table(comparisons: dict[str, Comparison]) -> str:
+    """How long a list should be: a row per method, arbitrary queries of an unseen area.
+
+    Recall@1 in percent, mean over seeds, with the difference to the search; `comparisons` by the name of the scene. The
+    oracle is what a perfect refiner would make of the list.
+    """
+    unseen = "protocol == 'cross_area' and kind == 'arbitrary'"
+    head, oracle, cells, commits = [], [], {}, {}
+    for scene, (table, gaps, commit) in comparisons.items():
+        means = table.query(unseen).groupby(["k", "arm"], sort=False)[["recall@1", "oracle"]].mean()
+        against = gaps.query(f"{unseen} and control == 'coarse' and measure == 'recall@1'").set_index(["k", "arm"])
+        for k, part in means.groupby(level="k"):
+            head.append(f"`{scene}`, K = {k}")
+            oracle.append(f"{100 * part['oracle'].iloc[0]:.1f}")
+            for (_, arm), row in part.iterrows():
+                gap = f", {_gap(against.loc[k, arm])}" if arm != "coarse" else ""
+                cells.setdefault(arm, []).append(f"{100 * row['recall@1']:.1f}{gap}")
+        for arm, of_arm in table.groupby("arm", sort=False):
+            commits.setdefault(arm, []).extend(commits_of(of_arm, commit))
+    rows = [["the oracle of the list", *oracle], *([method_words(arm), *row] for arm, row in cells.items())]
+    return _markdown(["method", *head], rows, [commits["coarse"], *(commits[arm] for arm in cells)])
+
+
+def _results(root: Path) -> str:
+    demo, sentinel = (load_run(root / path) for path in ("data/demo", "data/results/sentinel"))
+    scenes = ((demo, "refinement_easy"), (sentinel, "refinement_sentinel"))
+    return results_table([demo, sentinel], [(run, load_comparison(name, root)) for run, name in scenes])
+
+
+def _by_scene(start: str, scenes: Sequence[str], root: Path) -> dict[str, Comparison]:
+    return {scene: load_comparison(f"{start}_{scene}", root) for scene in scenes}
+
+
+#: Every table by the name that stands in its comments.
+TABLES: dict[str, Callable[[Path], str]] = {
+    "results": _results,
+    "presets": lambda root: presets_table(load_baselines(root)),
+    "sentinel": lambda root: results_table(
+        [load_run(root / "data/results" / name) for name in ("sentinel", "sentinel_shuffled")]
+    ),
+    **{
+        name: lambda root, name=name: sweep_table(load_comparison(name, root))
+        for name in ("alignment", "alignment_sentinel", "weights", "questions")
+    },
+    **{
+        name: lambda root, name=name: refinement_table(load_comparison(name, root))
+        for name in ("refinement_easy", "refinement_standard", "refinement_sentinel")
+    },
+    "edges": lambda root: edges_table(_by_scene("refinement", ("easy", "standard", "sentinel"), root)),
+    "lengths": lambda root: lengths_table(_by_scene("lengths", ("easy", "standard"), root)),
+}
+
+
+def _markdown(
+    head: Sequence[str], rows: Sequence[Sequence[str]], commits: Sequence[Sequence[str]], note: str = ""
+) -> str:
+    """A table whose last column says at which commits each row was made; long lists of them stand below it."""
+    lines = ["| " + " | ".join([*head, "commit"]) + " |", "|" + "---|" * (len(head) + 1)]
+    long: list[str] = []
+    for row, made_at in zip(rows, commits, strict=True):
+        clean = {c.removesuffix("-dirty") for c in made_at}
+        mark = DAGGER if any(c == "unknown" or c.endswith("-dirty") for c in made_at) else ""
+        text = ", ".join(f"{c}{DAGGER}" if {f"{c}-dirty", "unknown"} & {*made_at, c} else c for c in sorted(clean))
+        if len(clean) > 3:
+            long += [text] if text not in long else []
+            text = f"({'abcdefgh'[long.index(text)]}){mark}"
+        lines.append("| " + " | ".join([*row, text]) + " |")
+    notes = [note] if note else []
+    notes += [f"({letter}) {text}" for letter, text in zip("abcdefgh", long, strict=False)]
+    if DAGGER in "".join(lines):
+        notes.append(f"{DAGGER} made from a tree with uncommitted changes, or at a commit that was not recorded")
+    return "\n\n".join(["\n".join(lines), *notes]) + "\n"
+
+
+def _result(run: Run, ours: pd.Series, baseline: pd.Series, test: str, method: str, error: str) -> list[str]:
+    """A row of `results_table` but for its commit."""
+    return [
+        f"{run.config.name}, **{ours['data']}**",
+        test,
+        method,
+        f"{ours['gallery']:,}",
+        *(_with_interval(ours, k) for k in (1, 10)),
+        _pair(baseline, "recall@1", "recall@10"),
+        _pair(baseline, "recall@1_chance", "recall@10_chance"),
+        error,
+    ]
+
+
+def _gap(row: pd.Series) -> str:
+    text = "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * row[k] for k in ("difference", "low", "high")))
+    return f"**{text}**" if row["low"] > 0 or row["high"] < 0 else text
+
+
+def _over_seeds(values: pd.Series) -> str:
+    low, middle, high = (100 * v for v in (values.min(), values.mean(), values.max()))
+    return f"**{middle:.1f}** ({low:.1f} to {high:.1f})" if len(values) > 1 else f"**{middle:.1f}**"
+
+
+def _with_interval(row: pd.Series, k: int) -> str:
+    if f"recall@{k}_low" not in row:
+        return f"**{100 * row[f'recall@{k}']:.1f}**"
+    middle, low, high = (100 * row[f"recall@{k}{end}"] for end in ("", "_low", "_high"))
+    return f"**{middle:.1f}** ({low:.1f} to {high:.1f})"
+
+
+def _pair(row: pd.Series, first: str, second: str) -> str:
+    return f"{100 * row[first]:.3g} / {100 * row[second]:.3g}"
+
+
+def _count(seeds: int) -> str:
+    return f"{seeds} seeds" if seeds > 1 else "1 seed"
