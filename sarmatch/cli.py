@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 import sarmatch as sm
 from sarmatch.experiments.lists import fold_config
-from sarmatch.experiments.records import record as keep
+from sarmatch.experiments.records import keep_run as keep
 from sarmatch.experiments.report import write_report
 from sarmatch.experiments.studies import STUDIES, run_study, study_of
 from sarmatch.experiments.sweeps import SWEEPS, run_sweep
@@ -122,7 +122,7 @@ def record(
 @app.command()
 def floors() -> None:
     """Measure how hard the simulated scenes are for a descriptor without training, and keep the numbers."""
-    from sarmatch.experiments.records import record_floors
+    from sarmatch.experiments.records import record_baselines
 
     columns = [
         "scene",
@@ -136,7 +136,7 @@ def floors() -> None:
         "median_m",
     ]
     with pd.option_context("display.width", 120, "display.float_format", _number):
-        typer.echo(record_floors()[columns].to_string(index=False))
+        typer.echo(record_baselines()[columns].to_string(index=False))
 
 
 @app.command()

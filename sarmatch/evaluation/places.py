@@ -105,7 +105,7 @@ def candidate_report(
     for k in ks:
         report |= {f"recall@{k}": float((rank < k).mean()), f"recall@{k}_chance": min(k / gallery, 1.0)}
     if query_xy is not None:
-        report |= error_summary(localization_errors(candidates.xy[:, 0], query_xy), thresholds)
+        report |= error_summary(localization_errors(candidates.xy[:, 0], query_xy), thresholds, tile_m)
     return report
 
 

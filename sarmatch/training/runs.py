@@ -314,7 +314,7 @@ def evaluate(
     Returns
     -------
     report
-        See `sarmatch.evaluation.retrieval_report`. Thresholds in metres are 0.1, 0.25, 0.5 and 1 tile widths.
+        See `sarmatch.evaluation.retrieval_report`.
     results
         The query table with `rank`, `found` and `score` (lists of the first ten tiles), and `error_m` of the first one
         where the scene has coordinates.
@@ -326,11 +326,7 @@ def evaluate(
     metres = {}
     if scene.has_coordinates:
         side = int(tiles["size"].iloc[0]) * scene.pixel_size
-        metres = {
-            "query_xy": query_xy,
-            "reference_xy": tile_xy,
-            "thresholds": tuple(round(share * side) for share in (0.1, 0.25, 0.5, 1.0)),
-        }
+        metres = {"query_xy": query_xy, "reference_xy": tile_xy, "tile_m": side}
     report = retrieval_report(scores, asked["positive"].to_numpy(), list(asked["semi"]), **metres)
     found = ranks(scores, asked["positive"].to_numpy())
     report |= intervals(found, blocks(scene, asked))
