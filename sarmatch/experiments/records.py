@@ -17,8 +17,8 @@ from sarmatch.experiments.sweeps import load_sweep
 from sarmatch.figures import use_style
 from sarmatch.paths import ROOT
 from sarmatch.simulation.simulate import PRESETS
+from sarmatch.training.checkpoints import WEIGHTS, save_weights
 from sarmatch.training.config import recipe
-from sarmatch.training.loop import WEIGHTS, save_weights
 from sarmatch.training.runs import Run, evaluate, floor, load_run
 
 #: Recorded runs, in the order of README's table.
@@ -73,7 +73,7 @@ def results_table(runs: list[Run]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for run in runs:
         for (protocol, kind), group in run.metrics.groupby(["protocol", "kind"], sort=False):
-            ours, floor = (group[group.method == m].iloc[0] for m in (run.config.encoder, run.config.floor))
+            ours, floor = (group[group.method == m].iloc[0] for m in (run.config.encoder, run.config.baseline))
             cells = [
                 f"{run.config.name}, **{ours['data']}**",
                 f"{PROTOCOL_WORDS[protocol]}, {kind}",

@@ -125,7 +125,7 @@ def _page(run: "Run", scene: Scene) -> Iterator[str]:
 
 def _headline(run: "Run", scene: Scene, protocol: str, kind: str) -> str:
     table = run.summary.xs((protocol, kind), level=["protocol", "kind"]).reset_index("gallery")
-    ours, floor, row = run.config.encoder, run.config.floor, table.loc["recall@1"]
+    ours, floor, row = run.config.encoder, run.config.baseline, table.loc["recall@1"]
     text = (
         f"{protocol}, {kind} queries: the true tile comes first for <strong>{row[ours]:.1%}</strong> of them, out of "
         f"{row['gallery']:.0f} tiles (chance {row['chance']:.2%}, {floor} {row[floor]:.1%})."
@@ -157,10 +157,11 @@ def _errors(run: "Run", scene: Scene, protocol: str, kind: str, tiles: pd.DataFr
     results, xy = run.results(protocol, kind), positions(tiles)
     perfect = localization_errors(xy[results["positive"]], positions(results))
     task = run.metrics.query("protocol == @protocol and kind == @kind").set_index("method")
+    baseline = run.config.baseline
 
     return error_cdf(
         {run.config.encoder: results["error_m"].to_numpy(), "ceiling": perfect},
-        {run.config.floor: shares_within(task.loc[run.config.floor]), "chance": shares_within(task.iloc[0], "chance_")},
+        {baseline: shares_within(task.loc[baseline]), "chance": shares_within(task.iloc[0], "chance_")},
         f"{protocol}, {kind}: {len(results)} queries, {len(tiles)} tiles",
         scene.label,
     )

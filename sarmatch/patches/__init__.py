@@ -11,7 +11,7 @@ from sarmatch.patches.images import (
     to_input,
 )
 from sarmatch.patches.overlap import best_overlap, iou, overlap, overlapping_references
-from sarmatch.patches.samplers import SAMPLERS, Drawn, arrange
+from sarmatch.patches.samplers import BatchSampler, EpochPairs, create_sampler, list_samplers, register_sampler
 from sarmatch.patches.splits import PROTOCOLS, fold_of, inside, protocols_of, regions, training_regions
 from sarmatch.patches.tables import (
     KINDS,
@@ -23,16 +23,17 @@ from sarmatch.patches.tables import (
     references,
     search_task,
 )
+from sarmatch.patches.transforms import list_transforms, register_transform
 
 __all__ = [
     "KINDS",
     "PROTOCOLS",
-    "SAMPLERS",
-    "Drawn",
-    "arrange",
+    "BatchSampler",
+    "EpochPairs",
     "PatchImages",
     "TrainingPairs",
     "best_overlap",
+    "create_sampler",
     "draw_windows",
     "fold_of",
     "grey_queries",
@@ -40,6 +41,8 @@ __all__ = [
     "guard_band",
     "inside",
     "iou",
+    "list_samplers",
+    "list_transforms",
     "match",
     "overlap",
     "overlapping_references",
@@ -51,6 +54,8 @@ __all__ = [
     "read_patch",
     "references",
     "regions",
+    "register_sampler",
+    "register_transform",
     "search_task",
     "to_input",
     "training_regions",

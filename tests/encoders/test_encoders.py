@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sarmatch.encoders import create_encoder, embed, layer_features, list_encoders
-from sarmatch.training.loop import load_weights, save_weights
+from sarmatch.training.checkpoints import load_weights, save_weights
 
 
 @pytest.mark.parametrize(

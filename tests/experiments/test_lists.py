@@ -11,7 +11,8 @@ from sarmatch.experiments.lists import cross_fitted, fold_config, list_ranks, li
 from sarmatch.patches import fold_of, guard_band, training_regions
 from sarmatch.refinement import LearnedRefiner, create_refiner, expanded
 from sarmatch.search import Candidates
-from sarmatch.training.loop import RefinerLoss, training_ground
+from sarmatch.training.data import training_ground
+from sarmatch.training.refiner_loss import RefinerLoss
 from sarmatch.training.runs import evaluate, run
 from tests.training.test_training import config
 
