@@ -19,6 +19,7 @@ from PIL import Image
 from rasterio import Affine
 
 import sarmatch as sm
+from sarmatch.losses import EmbeddedBatch
 from sarmatch.patches import TrainingPairs, guard_band, pair_overlap, training_regions
 from sarmatch.scenes import Scene
 
@@ -77,7 +78,7 @@ def rates(scene: Scene) -> dict[str, float]:
 
     def step(batch: dict[str, torch.Tensor]) -> None:
         overlap = pair_overlap(batch["place"], scene.patch_size)
-        loss(*encoder(batch["query"], batch["reference"]), overlap=overlap).backward()
+        loss(EmbeddedBatch(*encoder(batch["query"], batch["reference"]), overlap=overlap)).backward()
 
     found = {
         "loader": PAIRS / seconds(lambda: list(loader)),

@@ -19,9 +19,11 @@ import pandas as pd
 import torch
 
 import sarmatch as sm
+from sarmatch.losses import EmbeddedBatch
 from sarmatch.patches import TrainingPairs, guard_band, pair_overlap, training_regions
-from sarmatch.training import loop
 from sarmatch.training.config import Config
+from sarmatch.training.data import fit_normalisation
+from sarmatch.training.loop import train
 
 EPOCHS, REPEATS, PAIRS = 2, 3, 2048
 
@@ -37,7 +39,7 @@ def ours(settings: Config, scene: sm.Scene) -> float:
     """Pairs per second of our loop between its reports, that of the first epoch left out."""
     times: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        loop.train(settings, scene, Path(folder), report=lambda history: times.append(time.perf_counter()))
+        train(settings, scene, Path(folder), report=lambda history: times.append(time.perf_counter()))
     return PAIRS * (len(times) - 1) / (times[-1] - times[0])
 
 
@@ -47,7 +49,7 @@ def bare(settings: Config, scene: sm.Scene) -> float:
     regions = training_regions(scene, settings.protocols, guard_band(scene, size))
     pairs = TrainingPairs(scene, regions, size, settings.image_size, PAIRS, settings.offset, settings.seed)
     encoder = sm.create_encoder(settings.encoder, settings.image_size, **settings.encoder_options)
-    loop.fit_normalisation(encoder, pairs)
+    fit_normalisation(encoder, pairs)
     loss = sm.create_loss(settings.loss)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=settings.learning_rate)
     loader = torch.utils.data.DataLoader(pairs, settings.batch_size, drop_last=True)
@@ -55,8 +57,8 @@ def bare(settings: Config, scene: sm.Scene) -> float:
     for epoch in range(EPOCHS):
         pairs.draw(epoch)
         for batch in loader:
-            query, reference = encoder(batch["query"], batch["reference"])
-            value = loss(query, reference, overlap=pair_overlap(batch["place"], size))
+            embeddings = encoder(batch["query"], batch["reference"])
+            value = loss(EmbeddedBatch(*embeddings, overlap=pair_overlap(batch["place"], size)))
             optimizer.zero_grad(set_to_none=True)
             value.backward()
             optimizer.step()

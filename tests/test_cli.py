@@ -22,7 +22,7 @@ def _runs_apart(tmp_path, monkeypatch):
 
 
 def test_own_data_in_a_folder_of_pairs_reports_recall_and_no_metres(pairs_folder, tmp_path):
-    options = settings(**SMALL, floor_options='{"cells": 4}')
+    options = settings(**SMALL, baseline_options='{"cells": 4}')
     answer = invoke("run", "own", "--scene", str(pairs_folder), *options)
     assert answer.exit_code == 0, answer.output
     (folder,) = (tmp_path / "runs").iterdir()

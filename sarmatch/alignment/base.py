@@ -7,7 +7,7 @@ from sarmatch.progress import progress
 
 
 class Alignment(nn.Module):
-    """The clouds are left alone: the control of every comparison.
+    """The two distributions are left alone: the control of every comparison.
 
     Parameters
     ----------
@@ -17,7 +17,7 @@ class Alignment(nn.Module):
     Attributes
     ----------
     optimizer : torch.optim.Optimizer or None
-        Of the opponent, where there is one. The encoder's optimiser never sees the opponent's weights.
+        Of the critic, where there is one. The encoder's optimiser never sees the critic's weights.
     """
 
     optimizer: torch.optim.Optimizer | None = None
@@ -27,7 +27,7 @@ class Alignment(nn.Module):
         self.feature_dim = feature_dim
 
     def critic_step(self, query: Tensor, reference: Tensor) -> None:
-        """Let the opponent learn from two clouds `(B, feature_dim)`; their gradient is cut here."""
+        """Let the critic learn from the embeddings `(B, feature_dim)` of both; their gradient is cut here."""
 
     def loss(self, query: Tensor, reference: Tensor) -> Tensor:
         """What the encoder minimises: a scalar."""
@@ -35,19 +35,19 @@ class Alignment(nn.Module):
 
     @torch.no_grad()
     def estimate(self, query: Tensor, reference: Tensor) -> float:
-        """How far apart two clouds are."""
+        """How far apart the two distributions are."""
         return float(self.loss(query, reference))
 
 
 def fit(
     alignment: Alignment, query: Tensor, reference: Tensor, steps: int = 300, batch_size: int = 128, seed: int = 0
 ) -> Alignment:
-    """Let an opponent learn two clouds that stay as they are, to ask for its estimate afterwards.
+    """Let a critic learn from embeddings that stay as they are, to ask for its estimate afterwards.
 
     Parameters
     ----------
     alignment
-        Its opponent is trained further, in place.
+        Its critic is trained further, in place.
     query, reference
         `(N, feature_dim)` and `(M, feature_dim)`.
     steps, batch_size, seed
@@ -55,6 +55,6 @@ def fit(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for _ in progress(range(steps), desc="opponent", unit="step"):
+        for _ in progress(range(steps), desc="critic", unit="step"):
             alignment.critic_step(*(z[torch.randint(len(z), (batch_size,))] for z in (query, reference)))
     return alignment

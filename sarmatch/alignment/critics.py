@@ -1,4 +1,4 @@
-"""Alignments by an opponent that learns to tell the clouds apart, while the encoder learns to keep it from doing so."""
+"""Alignments by a critic that learns to tell the modalities apart, while the encoder learns to keep it from that."""
 
 import math
 
@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sarmatch.alignment.base import Alignment
+from sarmatch.alignment.registry import register_alignment
 
 
-def perceptron(widths: tuple[int, ...]) -> nn.Sequential:
+def mlp(widths: tuple[int, ...]) -> nn.Sequential:
     """Linear layers with LeakyReLU in between; no normalisation, which would tie the samples of a batch together."""
     layers: list[nn.Module] = []
     for before, after in zip(widths, widths[1:], strict=False):
@@ -18,12 +19,12 @@ def perceptron(widths: tuple[int, ...]) -> nn.Sequential:
 
 
 def lipschitz_bound(critic: nn.Module) -> float:
-    """Upper bound on the slope of a `perceptron`: the product of the largest singular values of its layers."""
+    """Upper bound on the slope of an `mlp`: the product of the largest singular values of its layers."""
     return math.prod(torch.linalg.matrix_norm(w.detach(), 2).item() for w in critic.parameters() if w.ndim == 2)
 
 
-def gradient_penalty(critic: nn.Module, query: Tensor, reference: Tensor, share: Tensor) -> Tensor:
-    """Mean of ``(|grad f(z)| - 1)^2`` at points between the clouds, the norm taken per sample.
+def gradient_penalty(critic: nn.Module, query: Tensor, reference: Tensor, fraction: Tensor) -> Tensor:
+    """Mean of ``(|grad f(z)| - 1)^2`` at points between query and reference, the norm taken per sample.
 
     Parameters
     ----------
@@ -31,20 +32,21 @@ def gradient_penalty(critic: nn.Module, query: Tensor, reference: Tensor, share:
         `(B, D)` to `(B, 1)`.
     query, reference
         `(B, D)` each.
-    share
+    fraction
         `(B, 1)` in 0..1: where between the two.
 
     Notes
     -----
     Gulrajani et al., NeurIPS 2017, equation 3.
     """
-    between = torch.lerp(query.detach(), reference.detach(), share).requires_grad_()
+    between = torch.lerp(query.detach(), reference.detach(), fraction).requires_grad_()
     (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     return (slope.norm(dim=1) - 1).square().mean()
 
 
+@register_alignment("wasserstein")
 class WassersteinCritic(Alignment):
-    """Wasserstein-1 distance by a critic with gradient penalty; both clouds receive its gradient.
+    """Wasserstein-1 distance by a critic with gradient penalty; both modalities receive its gradient.
 
     The dual form is ``W1 = sup E f(query) - E f(reference)`` over functions with a slope of at most one (Kantorovich
     and Rubinstein). The critic looks for such a function and the encoder takes the distance that it finds back.
@@ -78,7 +80,7 @@ class WassersteinCritic(Alignment):
         critic_rate: float = 1e-4,
     ) -> None:
         super().__init__(feature_dim)
-        self.critic = perceptron((feature_dim, *widths, 1))
+        self.critic = mlp((feature_dim, *widths, 1))
         self.penalty, self.critic_steps = penalty, critic_steps
         self.optimizer = torch.optim.Adam(self.critic.parameters(), lr=critic_rate, betas=(0.5, 0.9))
 
@@ -86,9 +88,9 @@ class WassersteinCritic(Alignment):
         query, reference = query.detach(), reference.detach()
         for _ in range(self.critic_steps):
             count = min(len(query), len(reference))
-            share = torch.rand(count, 1).to(query)  # drawn on the CPU: the same numbers on every device
+            fraction = torch.rand(count, 1).to(query)  # drawn on the CPU: the same numbers on every device
             objective = self._gap(query, reference) - self.penalty * gradient_penalty(
-                self.critic, query[:count], reference[:count], share
+                self.critic, query[:count], reference[:count], fraction
             )
             self.optimizer.zero_grad(set_to_none=True)
             (-objective).backward()
@@ -101,8 +103,9 @@ class WassersteinCritic(Alignment):
         return self.critic(query).mean() - self.critic(reference).mean()
 
 
+@register_alignment("wasserstein_clipped")
 class ClippedCritic(Alignment):
-    """The published form (CMPC): clipped weights, half of each cloud as anchors, gradient to optical samples only.
+    """The published form (CMPC): clipped weights, half of each modality as anchors, gradient to optical samples only.
 
     The critic scores SAR above optical samples. Anchors are the half of SAR with the lowest scores and the half of the
     optical samples with the highest: those that are already hard to tell apart. Clipping every weight bounds the slope,
@@ -135,7 +138,7 @@ class ClippedCritic(Alignment):
         critic_decay: float = 5e-4,
     ) -> None:
         super().__init__(feature_dim)
-        self.critic = perceptron((feature_dim, *widths, 1))
+        self.critic = mlp((feature_dim, *widths, 1))
         self.clip, self.critic_steps = clip, critic_steps
         self.optimizer = torch.optim.Adam(self.critic.parameters(), lr=critic_rate, weight_decay=critic_decay)
 
@@ -177,12 +180,13 @@ class ReverseGradient(torch.autograd.Function):
         return -gradient
 
 
+@register_alignment("class_adversary")
 class ClassAdversary(Alignment):
     """A classifier of the modality; the encoder gets its gradient reversed.
 
     The loss is the classifier's cross-entropy in bits: 1 where it can do no better than guess, 0 where it is always
     right. The gradient that reaches the encoder drives it *up*. `estimate` is one minus it, a lower bound on the
-    Jensen-Shannon divergence of the clouds in bits.
+    Jensen-Shannon divergence of the two distributions in bits.
 
     Parameters
     ----------
@@ -202,7 +206,7 @@ class ClassAdversary(Alignment):
         self, feature_dim: int, widths: tuple[int, ...] = (512, 256), critic_steps: int = 1, critic_rate: float = 1e-4
     ) -> None:
         super().__init__(feature_dim)
-        self.critic = perceptron((feature_dim, *widths, 1))
+        self.critic = mlp((feature_dim, *widths, 1))
         self.critic_steps = critic_steps
         self.optimizer = torch.optim.Adam(self.critic.parameters(), lr=critic_rate, betas=(0.5, 0.9))
 

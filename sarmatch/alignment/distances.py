@@ -1,17 +1,19 @@
-"""Alignments by a distance between the clouds that can be written down and differentiated: no opponent."""
+"""Alignments by a distance between distributions that can be written down and differentiated: no critic."""
 
 import ot
 import torch
 from torch import Tensor
 
 from sarmatch.alignment.base import Alignment
+from sarmatch.alignment.registry import register_alignment
 from sarmatch.evaluation.discrepancy import sinkhorn_divergence
 
 
+@register_alignment("sliced")
 class SlicedWasserstein(Alignment):
     """Squared sliced Wasserstein-2 distance (Bonneel et al., 2015): the mean over random directions of that on a line.
 
-    Times the number of dimensions, so that a shift of one cloud by a vector costs its squared length, as in the full
+    Times the number of dimensions, so that a shift of one set by a vector costs its squared length, as in the full
     distance.
 
     Parameters
@@ -32,6 +34,7 @@ class SlicedWasserstein(Alignment):
         return self.feature_dim * ot.sliced_wasserstein_distance(query, reference, projections=directions, p=2).square()
 
 
+@register_alignment("sinkhorn")
 class SinkhornDivergence(Alignment):
     """Entropic optimal transport without its bias: ``OT(a, b) - OT(a, a) / 2 - OT(b, b) / 2`` on squared distances.
 
@@ -58,6 +61,7 @@ class SinkhornDivergence(Alignment):
         return sinkhorn_divergence(query, reference, self.blur, self.iterations)
 
 
+@register_alignment("mmd")
 class MaximumMeanDiscrepancy(Alignment):
     """Squared maximum mean discrepancy with Gaussian kernels of several widths (Gretton et al., JMLR 2012).
 
@@ -68,7 +72,7 @@ class MaximumMeanDiscrepancy(Alignment):
     feature_dim
         Numbers in an embedding.
     widths
-        Of the kernels, as multiples of the median distance within both clouds together.
+        Of the kernels, as multiples of the median distance within both sets together.
     """
 
     def __init__(self, feature_dim: int, widths: tuple[float, ...] = (0.5, 1.0, 2.0)) -> None:
@@ -84,6 +88,7 @@ class MaximumMeanDiscrepancy(Alignment):
         return (kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()) / len(self.widths)
 
 
+@register_alignment("coral")
 class Coral(Alignment):
     """Distance of means and covariances: ``|m1 - m2|^2 + |C1 - C2|_F^2``.
 

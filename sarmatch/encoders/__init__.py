@@ -1,6 +1,27 @@
-"""Encoders: backbones by name, projection heads, and the training-free floor."""
+"""Encoders: SAR query and optical reference into one space, where a scalar product says how well they match.
 
-from sarmatch.encoders.backbones import create_backbone
-from sarmatch.encoders.encoder import DualEncoder, HOGEncoder, create_encoder, embed, layer_features, list_encoders
+Every one is an `Encoder`: `forward_features(images, modality)` gives a feature map `(B, C, h, w)`, and
+`forward_head(features, modality)` an L2-normalised vector `(B, D)`; `encode_query` and `encode_reference` are the short
+way. One of your own is a subclass with a name, `@register_encoder("mine")`, made as
+`Mine(image_size=..., sar_bands=..., **options)`.
+"""
 
-__all__ = ["DualEncoder", "HOGEncoder", "create_backbone", "create_encoder", "embed", "layer_features", "list_encoders"]
+from sarmatch.encoders.backbones import create_backbone, register_backbone
+from sarmatch.encoders.base import Encoder, Inputs, register_encoder
+from sarmatch.encoders.dual import DualEncoder
+from sarmatch.encoders.encoder import create_encoder, embed, layer_features, list_encoders
+from sarmatch.encoders.hog import HOGEncoder
+
+__all__ = [
+    "DualEncoder",
+    "Encoder",
+    "HOGEncoder",
+    "Inputs",
+    "create_backbone",
+    "create_encoder",
+    "embed",
+    "layer_features",
+    "list_encoders",
+    "register_backbone",
+    "register_encoder",
+]

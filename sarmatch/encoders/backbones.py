@@ -1,17 +1,26 @@
 """Networks from an image to a feature map or vector: our own small one, and every timm model by name."""
 
+import math
 from collections.abc import Callable
 
 import timm
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from sarmatch.registry import Registry
 
+#: Our own backbones, made as `(channels, **options)`; any other name is timm's.
+BACKBONES: Registry[Callable[..., nn.Module]] = Registry("backbone")
+register_backbone = BACKBONES.register
+
+
+@register_backbone("plain")
 class PlainCNN(nn.Module):
-    """Five convolutions, each followed by a normalisation and ReLU, then an average over the grid that is left.
+    """Five convolutions, each followed by a normalisation and ReLU, then an average over the map that is left.
 
     Small enough to train on two CPU cores in minutes: it strides early, because full-size layers are what costs.
-    Averaging over the grid makes the feature shift-tolerant: similarity falls smoothly as two patches share less.
+    Averaging over the map makes the feature shift-tolerant: similarity falls smoothly as two patches overlap less.
 
     Parameters
     ----------
@@ -41,20 +50,28 @@ class PlainCNN(nn.Module):
                 nn.GroupNorm(groups, after) if groups else nn.BatchNorm2d(after),
                 nn.ReLU(inplace=True),
             ]
-        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.num_features = widths[-1]
+        self.layers = nn.Sequential(*layers)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.num_features, self.stride = widths[-1], math.prod(strides)
+
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        """`(B, channels, H, W)` to `(B, num_features, H / stride, W / stride)`."""
+        return self.layers(images)
+
+    def forward_head(self, features: torch.Tensor) -> torch.Tensor:
+        """`(B, num_features, h, w)` to `(B, num_features)`."""
+        return self.pool(features).flatten(1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """`(B, channels, H, W)` to `(B, num_features)`."""
-        return self.layers(images)
-
-
-#: Our own backbones; any other name is timm's.
-BACKBONES: dict[str, Callable[..., nn.Module]] = {"plain": PlainCNN}
+        return self.forward_head(self.forward_features(images))
 
 
 def create_backbone(name: str, channels: int, image_size: int, pretrained: bool = False, **options) -> nn.Module:
-    """A network `(B, channels, image_size, image_size) -> (B, num_features)`.
+    """A network `(B, channels, image_size, image_size) -> (B, num_features)`, with timm's two halves.
+
+    Transformers average their patches (`global_pool="avg"`) unless told otherwise, so that their feature map holds all
+    that their vector is made of; a class token lies outside of it.
 
     Parameters
     ----------
@@ -82,7 +99,7 @@ def create_backbone(name: str, channels: int, image_size: int, pretrained: bool 
         close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
         raise ValueError(f"no backbone is called {name!r}; ours: {sorted(BACKBONES)}, timm has e.g. {close}")
     if "vit" in name or "deit" in name:  # these fix their input size unless told otherwise
-        options = {"dynamic_img_size": True, "dynamic_img_pad": True, **options}
+        options = {"dynamic_img_size": True, "dynamic_img_pad": True, "global_pool": "avg", **options}
     try:
         return timm.create_model(name, pretrained=pretrained, in_chans=channels, num_classes=0, **options)
     except Exception as error:
@@ -92,3 +109,42 @@ def create_backbone(name: str, channels: int, image_size: int, pretrained: bool 
             f"the pretrained weights of {name!r} are not on this machine and could not be fetched; "
             "connect to the internet once, or use pretrained=False"
         ) from error
+
+
+def feature_map(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Images `(B, channels, H, W)` to the feature map `(B, C, h, w)` of a backbone, whatever its own layout.
+
+    Raises
+    ------
+    ValueError
+        Where a backbone pools a token that is not in its feature map, or has none.
+    """
+    features = net.forward_features(images)
+    if not isinstance(features, torch.Tensor) or features.ndim not in (3, 4):
+        raise ValueError(f"{type(net).__name__} gives no feature map; take another backbone")
+    if features.ndim == 4:
+        return features.permute(0, 3, 1, 2) if _channels_last(net) else features
+    if net.global_pool != "avg":
+        raise ValueError(f"global_pool is {net.global_pool!r}: only 'avg' makes a vector from a map of patches alone")
+    patches = features[:, net.num_prefix_tokens :]
+    return patches.mT.unflatten(2, net.patch_embed.dynamic_feat_size(images.shape[-2:]))
+
+
+def pooled(net: nn.Module, features: torch.Tensor) -> torch.Tensor:
+    """Feature maps `(B, C, h, w)` to what the backbone makes of a whole image `(B, num_features)`."""
+    if hasattr(net, "num_prefix_tokens"):  # tokens; an average leaves out those before the patches, so they may be 0
+        return net.forward_head(F.pad(features.flatten(2).mT, (0, 0, net.num_prefix_tokens, 0)))
+    return net.forward_head(features.permute(0, 2, 3, 1) if _channels_last(net) else features)
+
+
+def stride_of(net: nn.Module) -> int | None:
+    """Pixels per cell of a backbone's feature map, where it says so."""
+    if hasattr(net, "stride"):
+        return net.stride
+    info = getattr(net, "feature_info", None)
+    return info[-1]["reduction"] if info else None
+
+
+def _channels_last(net: nn.Module) -> bool:
+    """Whether a timm network's maps are `(B, h, w, C)`."""
+    return str(getattr(net, "output_fmt", "NCHW")) in ("NHWC", "Format.NHWC")

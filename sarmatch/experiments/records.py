@@ -16,9 +16,8 @@ from sarmatch.experiments.sweeps import load_sweep
 from sarmatch.figures import use_style
 from sarmatch.paths import ROOT
 from sarmatch.simulation.simulate import PRESETS
-from sarmatch.training.checkpoints import describe_environment
+from sarmatch.training.checkpoints import WEIGHTS, describe_environment, save_weights
 from sarmatch.training.config import recipe
-from sarmatch.training.loop import WEIGHTS, save_weights
 from sarmatch.training.runs import Run, evaluate, floor, load_run
 
 #: Recorded runs, the first of which makes README's picture.

@@ -133,7 +133,7 @@ def _page(run: Run, scene: Scene) -> Iterator[str]:
 
 def _headline(run: Run, scene: Scene, protocol: str, kind: str) -> str:
     table = run.summary.xs((protocol, kind), level=["protocol", "kind"]).reset_index("gallery")
-    ours, floor, row = run.config.encoder, run.config.floor, table.loc["recall@1"]
+    ours, floor, row = run.config.encoder, run.config.baseline, table.loc["recall@1"]
     text = (
         f"{task_words(protocol, kind)} queries: the true tile comes first for "
         f"<strong>{row[ours]:.1%}</strong> of them, out of "
@@ -170,7 +170,7 @@ def _errors(run: Run, scene: Scene, protocol: str, kind: str, tiles: pd.DataFram
     return error_cdf(
         {run.config.encoder: results["error_m"].to_numpy(), "ceiling": perfect},
         {
-            run.config.floor: fractions_within(task.loc[run.config.floor]),
+            run.config.baseline: fractions_within(task.loc[run.config.baseline]),
             "chance": fractions_within(task.iloc[0], "chance_"),
         },
         f"{task_words(protocol, kind)}: {len(results)} queries, {len(tiles)} tiles",

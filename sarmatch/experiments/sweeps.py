@@ -79,9 +79,9 @@ SWEEPS: dict[str, Sweep] = {
             two_branches={"encoder_options": {"shared": False}},
             large_batches={"batch_size": 128},
             three_polarisations={"bands": ("HH", "VV", "HV")},
-            quarter_of_the_ground={"train_share": 0.25},
+            quarter_of_the_ground={"train_fraction": 0.25},
             quarter_with_wasserstein={
-                "train_share": 0.25,
+                "train_fraction": 0.25,
                 "alignment": "wasserstein",
                 "alignment_options": {"critic_rate": 1e-3},
             },
@@ -246,7 +246,8 @@ def robustness(arms: Mapping[str, Sequence[Run]], kind: str = "arbitrary") -> pd
     for (change, value, options), (arm, finished) in progress(jobs, desc="flights", unit="search"):
         config, key = finished.config, (finished.path, json.dumps(options))
         if key not in known:  # the scene itself stands in every panel
-            scene = flown_otherwise(config.scene, config.profile, config.bands or ("HH",), **options)
+            bands = ("HH",) if config.bands == "first" else config.bands
+            scene = flown_otherwise(config.scene, config.profile, bands, **options)
             known[key] = evaluate(finished.encoder, scene, config, "cross_area", kind)[0]
         names = {"change": change, "value": value, "arm": arm, "seed": config.seed, "data": "simulated", "kind": kind}
         rows.append(names | {k: v for k, v in known[key].items() if k in KEPT})

@@ -6,9 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sarmatch.losses.batch import EmbeddedBatch
 from sarmatch.losses.pairs import negatives, similarity
+from sarmatch.losses.registry import register_loss
 
 
+@register_loss("infonce")
 class SymmetricInfoNCE(nn.Module):
     """InfoNCE in its symmetric two-way form: the mean of two B-way cross-entropies.
 
@@ -26,7 +29,7 @@ class SymmetricInfoNCE(nn.Module):
     learnable_temperature : bool
         Learn the logarithm of its inverse, as CLIP does. Not clamped, as in Sample4Geo.
     label_smoothing : float in [0, 1)
-        Share of the target spread evenly over the classes that are not masked, the truth included (the
+        Fraction of the target spread evenly over the classes that are not masked, the truth included (the
         convention of ``torch.nn.functional.cross_entropy``). Sample4Geo uses 0.1.
 
     Notes
@@ -38,7 +41,7 @@ class SymmetricInfoNCE(nn.Module):
     --------
     >>> import torch
     >>> z = torch.nn.functional.normalize(torch.ones(8, 4), dim=1)
-    >>> SymmetricInfoNCE()(z, z)  # a collapsed encoder: log 8
+    >>> SymmetricInfoNCE()(EmbeddedBatch(z, z))  # a collapsed encoder: log 8
     tensor(2.0794)
     """
 
@@ -54,16 +57,10 @@ class SymmetricInfoNCE(nn.Module):
         self.label_smoothing = label_smoothing
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learnable_temperature else None
 
-    def forward(self, query: Tensor, reference: Tensor, *, overlap: Tensor | None = None, **context) -> Tensor:
+    def forward(self, batch: EmbeddedBatch) -> Tensor:
         """Loss of a batch.
 
-        Parameters
-        ----------
-        query, reference : Tensor (B, D)
-            L2-normalised; row ``i`` of the one belongs to row ``i`` of the other.
-        overlap : Tensor (B, B), optional
-            Share of ground that query ``i`` and reference ``j`` have in common. Off-diagonal pairs above
-            zero are false negatives: their score becomes minus infinity.
+        Off-diagonal pairs that share ground are false negatives: their score becomes minus infinity.
 
         Returns
         -------
@@ -75,8 +72,8 @@ class SymmetricInfoNCE(nn.Module):
         ValueError
             On shapes that do not fit.
         """
-        cosine = similarity(query, reference)
-        keep = negatives(cosine, overlap).fill_diagonal_(True)
+        cosine = similarity(batch)
+        keep = negatives(cosine, batch.overlap).fill_diagonal_(True)
         scale = 1 / self.temperature if self.log_scale is None else self.log_scale.exp()
         logits = (scale * cosine).masked_fill(~keep, -math.inf)
         return (self._cross_entropy(logits, keep) + self._cross_entropy(logits.T, keep.T)) / 2
@@ -93,6 +90,7 @@ class SymmetricInfoNCE(nn.Module):
         return f"temperature={self.temperature}, learned={learned}, label_smoothing={self.label_smoothing}"
 
 
+@register_loss("joint_infonce")
 class JointInfoNCE(nn.Module):
     """InfoNCE in its joint form: one (2B-1)-way cross-entropy per pair.
 
@@ -111,8 +109,8 @@ class JointInfoNCE(nn.Module):
     --------
     >>> import torch
     >>> z = torch.nn.functional.normalize(torch.ones(8, 4), dim=1)
-    >>> JointInfoNCE()(z, z)  # a collapsed encoder: log 15
-    tensor(2.7081)
+    >>> f"{JointInfoNCE()(EmbeddedBatch(z, z)):.3f}"  # a collapsed encoder: log 15
+    '2.708'
     """
 
     def __init__(self, temperature: float = 0.02) -> None:
@@ -121,10 +119,10 @@ class JointInfoNCE(nn.Module):
             raise ValueError(f"temperature must be above 0, got {temperature}")
         self.temperature = temperature
 
-    def forward(self, query: Tensor, reference: Tensor, *, overlap: Tensor | None = None, **context) -> Tensor:
-        """Loss of a batch. Arguments as for `SymmetricInfoNCE`."""
-        logits = similarity(query, reference) / self.temperature
-        masked = logits.masked_fill(~negatives(logits, overlap), -math.inf)
+    def forward(self, batch: EmbeddedBatch) -> Tensor:
+        """Loss of a batch."""
+        logits = similarity(batch) / self.temperature
+        masked = logits.masked_fill(~negatives(logits, batch.overlap), -math.inf)
         positive = logits.diagonal()[:, None]
         return (torch.cat([positive, masked, masked.T], dim=1).logsumexp(1) - positive[:, 0]).mean()
 
@@ -132,8 +130,9 @@ class JointInfoNCE(nn.Module):
         return f"temperature={self.temperature}"
 
 
+@register_loss("soft_label_infonce")
 class SoftLabelInfoNCE(nn.Module):
-    """Symmetric InfoNCE whose targets are shares of ground: neighbours are neither pushed away nor ignored.
+    """Symmetric InfoNCE whose targets are overlaps: neighbours are neither pushed away nor ignored.
 
     Query ``i`` is to pick reference ``j`` with a probability proportional to their overlap; and the same the other way.
 
@@ -144,7 +143,7 @@ class SoftLabelInfoNCE(nn.Module):
 
     Notes
     -----
-    On a grid without overlap the shares of an arbitrary query sum to 1 by themselves. Without `overlap` this is
+    On a grid without overlap the fractions of an arbitrary query sum to 1 by themselves. Without `overlap` this is
     `SymmetricInfoNCE`.
     """
 
@@ -154,10 +153,11 @@ class SoftLabelInfoNCE(nn.Module):
             raise ValueError(f"temperature must be above 0, got {temperature}")
         self.temperature = temperature
 
-    def forward(self, query: Tensor, reference: Tensor, *, overlap: Tensor | None = None, **context) -> Tensor:
-        """Loss of a batch. Arguments as for `SymmetricInfoNCE`; a pair that shares no ground counts as 1."""
-        logits = similarity(query, reference) / self.temperature
-        target = torch.eye(len(logits), device=logits.device) if overlap is None else overlap.to(logits).clamp(0, 1)
+    def forward(self, batch: EmbeddedBatch) -> Tensor:
+        """Loss of a batch; a pair that shares no ground counts as 1."""
+        logits = similarity(batch) / self.temperature
+        overlap = torch.eye(len(logits)) if batch.overlap is None else batch.overlap
+        target = overlap.to(logits).clamp(0, 1)
         alone = (target.diagonal() <= 0).to(target)
         target = target + torch.diag(alone)
         rows, columns = target / target.sum(1, keepdim=True), target / target.sum(0, keepdim=True)

@@ -4,9 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sarmatch.losses.batch import EmbeddedBatch
 from sarmatch.losses.pairs import similarity
+from sarmatch.losses.registry import register_loss
 
 
+@register_loss("iou_semi_positive")
 class IoUSemiPositive(nn.Module):
     """Similarity in proportion to intersection over union: the semi-positive term of VIGOR.
 
@@ -28,27 +31,26 @@ class IoUSemiPositive(nn.Module):
         super().__init__()
         self.least = least
 
-    def forward(self, query: Tensor, reference: Tensor, *, overlap: Tensor | None = None, **context) -> Tensor:
+    def forward(self, batch: EmbeddedBatch) -> Tensor:
         """Loss of a batch; 0, with a gradient path, where no semi-positive is in it.
 
-        Parameters
-        ----------
-        query, reference : Tensor (B, D)
-            L2-normalised.
-        overlap : Tensor (B, B)
-            Share of ground that query ``i`` and reference ``j`` have in common.
+        Raises
+        ------
+        ValueError
+            Where the batch has no `overlap`.
         """
-        if overlap is None:
+        if batch.overlap is None:
             raise ValueError("iou_semi_positive needs overlap (B, B), got None")
-        cosine = similarity(query, reference)
-        share = overlap.to(cosine)
-        union = share / (2 - share)
-        semi = (share > 0) & ~torch.eye(len(cosine), dtype=torch.bool, device=cosine.device)
-        expected = union / union.diagonal()[:, None].clamp(min=1e-6)
+        cosine = similarity(batch)
+        overlap = batch.overlap.to(cosine)
+        iou = overlap / (2 - overlap)
+        semi = (overlap > 0) & ~torch.eye(len(cosine), dtype=torch.bool, device=cosine.device)
+        expected = iou / iou.diagonal()[:, None].clamp(min=1e-6)
         ratio = cosine / cosine.diagonal()[:, None].clamp(min=self.least)
         return ((ratio - expected).square() * semi).sum() / semi.sum().clamp(min=1)
 
 
+@register_loss("offset_regression")
 class OffsetRegression(nn.Module):
     """A small network reads from a pair how far apart its two patches were cut; squared error in patch widths.
 
@@ -70,21 +72,19 @@ class OffsetRegression(nn.Module):
     normalisation.
     """
 
-    needs_feature_dim = True
-
     def __init__(self, feature_dim: int, width: int = 512) -> None:
         super().__init__()
         self.head = nn.Sequential(nn.Linear(2 * feature_dim, width), nn.ReLU(), nn.Linear(width, 2))
 
-    def forward(self, query: Tensor, reference: Tensor, *, offset: Tensor | None = None, **context) -> Tensor:
+    def forward(self, batch: EmbeddedBatch) -> Tensor:
         """Loss of a batch.
 
-        Parameters
-        ----------
-        query, reference : Tensor (B, D)
-        offset : Tensor (B, 2)
-            Reference minus query, rows and columns in patch widths.
+        Raises
+        ------
+        ValueError
+            Where the batch has no `offset`, or one of another shape.
         """
+        query, reference, offset = batch.query, batch.reference, batch.offset
         if offset is None or offset.shape != (len(query), 2):
             got = None if offset is None else tuple(offset.shape)
             raise ValueError(f"offset_regression needs offset ({len(query)}, 2), got {got}")

@@ -3,14 +3,11 @@
 import torch
 from torch import Tensor
 
+from sarmatch.losses.batch import EmbeddedBatch
 
-def similarity(query: Tensor, reference: Tensor) -> Tensor:
+
+def similarity(batch: EmbeddedBatch) -> Tensor:
     """Cosine of every query with every reference, in float32 or better even under autocast.
-
-    Parameters
-    ----------
-    query, reference : Tensor (B, D)
-        L2-normalised embeddings; row ``i`` of the one belongs to row ``i`` of the other.
 
     Returns
     -------
@@ -20,8 +17,9 @@ def similarity(query: Tensor, reference: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        If the two are not matrices of one shape.
+        If the embeddings are not matrices of one shape.
     """
+    query, reference = batch.query, batch.reference
     if query.ndim != 2 or query.shape != reference.shape or len(query) == 0:
         raise ValueError(
             "query and reference must both be (B, D) with B >= 1, "
@@ -41,9 +39,7 @@ def negatives(pairs: Tensor, overlap: Tensor | None) -> Tensor:
     pairs : Tensor (B, B)
         Any matrix over the pairs; only its shape and device are read.
     overlap : Tensor (B, B) or None
-        Share of ground that query ``i`` and reference ``j`` have in common. Where it is above zero, or
-        unknown (NaN), an off-diagonal pair is no negative. ``None`` says that no two patches of the batch
-        overlap.
+        As in `EmbeddedBatch`. Where it is above zero, or unknown (NaN), an off-diagonal pair is no negative.
 
     Returns
     -------

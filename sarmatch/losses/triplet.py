@@ -5,9 +5,12 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sarmatch.losses.batch import EmbeddedBatch
 from sarmatch.losses.pairs import negatives, similarity
+from sarmatch.losses.registry import register_loss
 
 
+@register_loss("soft_margin_triplet")
 class SoftMarginTriplet(nn.Module):
     """Soft-margin triplet loss over all pairs of a batch, in both directions.
 
@@ -33,7 +36,7 @@ class SoftMarginTriplet(nn.Module):
     --------
     >>> import torch
     >>> z = torch.nn.functional.normalize(torch.ones(2, 4), dim=1)
-    >>> SoftMarginTriplet()(z, z)  # a collapsed encoder: every term is log 2
+    >>> SoftMarginTriplet()(EmbeddedBatch(z, z))  # a collapsed encoder: every term is log 2
     tensor(0.6931)
     """
 
@@ -44,16 +47,10 @@ class SoftMarginTriplet(nn.Module):
         self.alpha = alpha
         self.include_diagonal = include_diagonal
 
-    def forward(self, query: Tensor, reference: Tensor, *, overlap: Tensor | None = None, **context) -> Tensor:
+    def forward(self, batch: EmbeddedBatch) -> Tensor:
         """Loss of a batch.
 
-        Parameters
-        ----------
-        query, reference : Tensor (B, D)
-            L2-normalised; row ``i`` of the one belongs to row ``i`` of the other.
-        overlap : Tensor (B, B), optional
-            Share of ground that query ``i`` and reference ``j`` have in common. Off-diagonal pairs above
-            zero are false negatives and leave the mean.
+        Off-diagonal pairs that share ground are false negatives and leave the mean.
 
         Returns
         -------
@@ -65,8 +62,8 @@ class SoftMarginTriplet(nn.Module):
         ValueError
             On shapes that do not fit.
         """
-        distance = 2 - 2 * similarity(query, reference)
-        keep = negatives(distance, overlap)
+        distance = 2 - 2 * similarity(batch)
+        keep = negatives(distance, batch.overlap)
         count = keep.sum()
         if self.include_diagonal:
             keep.diagonal().copy_(count > 0)
@@ -79,6 +76,7 @@ class SoftMarginTriplet(nn.Module):
         return f"alpha={self.alpha}, include_diagonal={self.include_diagonal}"
 
 
+@register_loss("batch_hard_triplet")
 class BatchHardTriplet(nn.Module):
     """Triplet loss with the hardest negative of the batch, in both directions.
 
@@ -98,7 +96,7 @@ class BatchHardTriplet(nn.Module):
     --------
     >>> import torch
     >>> z = torch.nn.functional.normalize(torch.ones(2, 4), dim=1)
-    >>> BatchHardTriplet()(z, z)  # a collapsed encoder: the margin
+    >>> BatchHardTriplet()(EmbeddedBatch(z, z))  # a collapsed encoder: the margin
     tensor(0.5000)
     """
 
@@ -108,10 +106,10 @@ class BatchHardTriplet(nn.Module):
             raise ValueError(f"margin must be above 0, got {margin}")
         self.margin = margin
 
-    def forward(self, query: Tensor, reference: Tensor, *, overlap: Tensor | None = None, **context) -> Tensor:
-        """Loss of a batch; an anchor without any negative adds nothing. Arguments as for `SoftMarginTriplet`."""
-        distance = 2 - 2 * similarity(query, reference)
-        nearest = distance.masked_fill(~negatives(distance, overlap), math.inf)
+    def forward(self, batch: EmbeddedBatch) -> Tensor:
+        """Loss of a batch; an anchor without any negative adds nothing."""
+        distance = 2 - 2 * similarity(batch)
+        nearest = distance.masked_fill(~negatives(distance, batch.overlap), math.inf)
         positive = distance.diagonal()
         terms = [F.relu(positive - nearest.amin(dim) + self.margin) for dim in (0, 1)]
         count = sum(nearest.isfinite().any(dim).sum() for dim in (0, 1))
@@ -121,6 +119,7 @@ class BatchHardTriplet(nn.Module):
         return f"margin={self.margin}"
 
 
+@register_loss("semi_hard_triplet")
 class SemiHardTriplet(nn.Module):
     """Soft-margin triplet loss on the closest negatives only: of each anchor as many as the root of the batch.
 
@@ -141,10 +140,10 @@ class SemiHardTriplet(nn.Module):
             raise ValueError(f"alpha must be above 0, got {alpha}")
         self.alpha = alpha
 
-    def forward(self, query: Tensor, reference: Tensor, *, overlap: Tensor | None = None, **context) -> Tensor:
-        """Loss of a batch. Arguments as for `SoftMarginTriplet`."""
-        distance = 2 - 2 * similarity(query, reference)
-        masked = distance.masked_fill(~negatives(distance, overlap), math.inf)
+    def forward(self, batch: EmbeddedBatch) -> Tensor:
+        """Loss of a batch."""
+        distance = 2 - 2 * similarity(batch)
+        masked = distance.masked_fill(~negatives(distance, batch.overlap), math.inf)
         positive, count = distance.diagonal(), max(1, math.isqrt(len(distance)))
         terms = []
         for near in (masked, masked.T):

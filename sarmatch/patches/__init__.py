@@ -13,7 +13,7 @@ from sarmatch.patches.images import (
     to_input,
 )
 from sarmatch.patches.overlap import best_overlap, iou, overlap, overlapping_references
-from sarmatch.patches.samplers import SAMPLERS, Drawn, arrange
+from sarmatch.patches.samplers import BatchSampler, EpochPairs, create_sampler, list_samplers, register_sampler
 from sarmatch.patches.splits import PROTOCOLS, fold_of, inside, protocols_of, regions, training_regions
 from sarmatch.patches.tables import (
     KINDS,
@@ -26,19 +26,20 @@ from sarmatch.patches.tables import (
     references,
     search_task,
 )
+from sarmatch.patches.transforms import list_transforms, register_transform
 
 __all__ = [
     "KINDS",
     "MODALITIES",
     "PROTOCOLS",
+    "BatchSampler",
+    "EpochPairs",
     "GreyMap",
     "ScenePixels",
-    "SAMPLERS",
-    "Drawn",
-    "arrange",
     "PatchImages",
     "TrainingPairs",
     "best_overlap",
+    "create_sampler",
     "draw_windows",
     "fold_of",
     "grey_map",
@@ -46,6 +47,8 @@ __all__ = [
     "guard_band",
     "inside",
     "iou",
+    "list_samplers",
+    "list_transforms",
     "match",
     "overlap",
     "overlapping_references",
@@ -57,6 +60,8 @@ __all__ = [
     "read_patch",
     "references",
     "regions",
+    "register_sampler",
+    "register_transform",
     "search_task",
     "to_input",
     "training_regions",

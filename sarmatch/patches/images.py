@@ -243,14 +243,6 @@ class TrainingPairs(torch.utils.data.Dataset):
             [query[["row", "col"]].to_numpy(), reference[["row", "col"]].to_numpy(), codes[:, None]], axis=1
         )
 
-    def arrange(self, order: np.ndarray) -> None:
-        """Put the pairs of this epoch into another order, e.g. that of a sampler; may leave some out."""
-        order = np.asarray(order).ravel()
-        for images in self._images:
-            images.rows = [images.rows[i] for i in order]
-        self.query, self.reference = (t.iloc[order].reset_index(drop=True) for t in (self.query, self.reference))
-        self._place = self._place[order]
-
     @property
     def place(self) -> np.ndarray:
         """Where the pairs of this epoch lie `(N, 5)`: corners of query and reference, number of the area."""
@@ -266,7 +258,8 @@ class TrainingPairs(torch.utils.data.Dataset):
         return len(self._place)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """One pair: `query (C, s, s)`, `reference (C, s, s)`, `place (5,)`: the two corners and the area's number."""
+        """One pair: `query (C, s, s)`, `reference (C, s, s)`, `place (5,)`: the two corners and the area's number; and
+        `sample`, its own number in the epoch."""
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:
@@ -274,8 +267,8 @@ class TrainingPairs(torch.utils.data.Dataset):
         query, reference = (images.__getitems__(indices) for images in self._images)
         place = torch.from_numpy(self._place[list(indices)].astype(np.int64))
         return [
-            dict(zip(("query", "reference", "place"), pair, strict=True))
-            for pair in zip(query, reference, place, strict=True)
+            dict(zip(("query", "reference", "place", "sample"), pair, strict=True))
+            for pair in zip(query, reference, place, indices, strict=True)
         ]
 
 

@@ -5,15 +5,17 @@ what looks alike they are hard. In all but `random` and `cluster`, no two pairs 
 a false negative.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from sarmatch.progress import progress
+from sarmatch.registry import Registry
 
 
-class Drawn(NamedTuple):
+class EpochPairs(NamedTuple):
     """The pairs of an epoch, as a sampler sees them."""
 
     place: np.ndarray  # int (N, 5): corner of the query, corner of the reference, number of the area; pixels
@@ -22,124 +24,219 @@ class Drawn(NamedTuple):
     features: Callable[[], tuple[np.ndarray, np.ndarray]]  # embeddings of queries and references (N, D), made on demand
 
 
-class Sampler(NamedTuple):
-    """How a batch is filled: seeds at random, and with each seed some pairs from a pool of its nearest.
+Nearness = Callable[[int], np.ndarray]  # from one pair to all `(N,)`; small is near
 
-    A pool of none means random company.
-    """
-
-    about: str
-    group: int = 1  # pairs per seed, the seed included
-    pool: int = 0  # of how many nearest the company is drawn
-    nearness: Callable[[Drawn], Callable[[int], np.ndarray]] | None = None  # of all pairs to one; small is near
-    shares: bool = False  # whether pairs of a batch may share ground
+#: `(pairs, batch_size, rng) -> int (M, batch_size)`: pair numbers, every pair once at most.
+SAMPLERS: Registry[Callable[[EpochPairs, int, np.random.Generator], np.ndarray]] = Registry("sampler")
+register_sampler = SAMPLERS.register
 
 
-def _in_metres(drawn: Drawn) -> Callable[[int], np.ndarray]:
-    corner, area = drawn.place[:, :2] * drawn.pixel_size, drawn.place[:, 4]
-    return lambda i: np.where(area == area[i], np.hypot(*(corner - corner[i]).T), np.inf)
+def list_samplers() -> list[str]:
+    """Names that `create_sampler` knows, sorted."""
+    return sorted(SAMPLERS)
 
 
-def _in_features(drawn: Drawn) -> Callable[[int], np.ndarray]:
-    query, reference = drawn.features()
-    return lambda i: -(reference @ query[i])
+def create_sampler(name: str, batch_size: int, seed: int = 0) -> "BatchSampler":
+    """A batch sampler by name: one of `list_samplers()`; see `BatchSampler`."""
+    return BatchSampler(name, batch_size, seed)
 
 
-SAMPLERS: dict[str, Sampler | None] = {
-    "random": None,
-    "distinct": Sampler("no two pairs of a batch share ground"),
-    "neighbour": Sampler("sixteen at a time from the same quarter, nearest in metres", 16, 32, _in_metres),
-    "cluster": Sampler("eight at a time from one spot, on shared ground: lists for a refiner", 8, 16, _in_metres, True),
-    "similarity": Sampler("half of the 64 that look most alike to a seed, as Sample4Geo", 32, 64, _in_features),
-    "mined": Sampler("half at random, and for each a hard one of its 100 nearest, as VIGOR", 2, 100, _in_features),
-}
+class BatchSampler(torch.utils.data.Sampler[list[int]]):
+    """Batches of pair numbers, as a `DataLoader` takes them for its `batch_sampler`.
 
-
-def arrange(name: str, drawn: Drawn, batch_size: int, rng: np.random.Generator) -> np.ndarray:
-    """Order in which the pairs of an epoch are taken, batch by batch.
+    Seed and number of an epoch fix its batches, so these are all its state.
 
     Parameters
     ----------
     name
-        A key of `SAMPLERS`.
-    drawn
-        The pairs.
+        One of `list_samplers()`.
     batch_size
         Pairs in a batch.
-    rng
-        Chance.
-
-    Returns
-    -------
-    `(M, batch_size)` of pair numbers; every pair once at most. Pairs are left over where the ground is too small for
-    another whole batch.
+    seed
+        Of all epochs.
 
     Raises
     ------
     ValueError
-        For an unknown name, or where not even one batch can be filled with pairs that share no ground.
+        For an unknown name.
     """
-    if name not in SAMPLERS:
-        raise ValueError(f"no sampler is called {name!r}; there are {sorted(SAMPLERS)}")
-    sampler, total = SAMPLERS[name], len(drawn.place)
-    if sampler is None:
-        whole = total // batch_size * batch_size
-        return np.arange(whole).reshape(-1, batch_size)
-    nearness = sampler.nearness(drawn) if sampler.nearness else None
-    free = np.ones(total, bool)
+
+    drop_last = True  # every batch is whole; with `batch_size` it tells accelerate how to divide them
+
+    def __init__(self, name: str, batch_size: int, seed: int = 0) -> None:
+        self.name, self.batch_size, self.seed = name, batch_size, seed
+        self.epoch = 0
+        self._arrange = SAMPLERS[name]
+        self._batches = np.empty((0, batch_size), int)
+
+    def start(self, epoch: int, pairs: EpochPairs) -> None:
+        """Arrange the pairs of an epoch. Not called `set_epoch`, which accelerate would call by a count of its own.
+
+        Pairs are left over where the ground is too small for another whole batch.
+
+        Raises
+        ------
+        ValueError
+            Where not even one batch can be filled.
+        """
+        self.epoch = epoch
+        self._batches = self._arrange(pairs, self.batch_size, np.random.default_rng([self.seed, epoch, 1]))
+        if not len(self._batches):
+            raise ValueError(
+                f"sampler {self.name!r}: {len(pairs.place)} training pairs have no {self.batch_size} that may stand in "
+                "one batch; lower batch_size or take sampler 'random', whose neighbours are masked in the loss"
+            )
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self._batches.tolist())
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has to be kept to go on: `name`, `batch_size`, `seed` and the epoch that was started last."""
+        return {"name": self.name, "batch_size": self.batch_size, "seed": self.seed, "epoch": self.epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`; the next epoch is started as any other.
+
+        Raises
+        ------
+        ValueError
+            Where the state is of a sampler with another name or size of batches.
+        """
+        for field in ("name", "batch_size"):
+            if state[field] != getattr(self, field):
+                raise ValueError(f"sampler {field} is {getattr(self, field)!r}, its state has {state[field]!r}")
+        self.seed, self.epoch = state["seed"], state["epoch"]
+
+
+@register_sampler("random")
+def random(pairs: EpochPairs, batch_size: int, rng: np.random.Generator) -> np.ndarray:
+    """In the order in which they were drawn, which is random; pairs of a batch may share ground."""
+    whole = len(pairs.place) // batch_size * batch_size
+    return np.arange(whole).reshape(-1, batch_size)
+
+
+@register_sampler("distinct")
+def distinct(pairs: EpochPairs, batch_size: int, rng: np.random.Generator) -> np.ndarray:
+    """No two pairs of a batch share ground."""
+    return filled(pairs, batch_size, rng)
+
+
+@register_sampler("neighbour")
+def neighbour(pairs: EpochPairs, batch_size: int, rng: np.random.Generator) -> np.ndarray:
+    """Sixteen at a time from the same quarter, nearest in metres."""
+    return filled(pairs, batch_size, rng, group=16, pool=32, nearness=_in_metres(pairs))
+
+
+@register_sampler("cluster")
+def cluster(pairs: EpochPairs, batch_size: int, rng: np.random.Generator) -> np.ndarray:
+    """Eight at a time from one spot, on shared ground: lists for a refiner."""
+    return filled(pairs, batch_size, rng, group=8, pool=16, nearness=_in_metres(pairs), may_overlap=True)
+
+
+@register_sampler("similarity")
+def similarity(pairs: EpochPairs, batch_size: int, rng: np.random.Generator) -> np.ndarray:
+    """Half of the 64 that look most alike to a seed, as Sample4Geo."""
+    return filled(pairs, batch_size, rng, group=32, pool=64, nearness=_in_features(pairs))
+
+
+@register_sampler("mined")
+def mined(pairs: EpochPairs, batch_size: int, rng: np.random.Generator) -> np.ndarray:
+    """Half at random, and for each a hard one of its 100 nearest, as VIGOR."""
+    return filled(pairs, batch_size, rng, group=2, pool=100, nearness=_in_features(pairs))
+
+
+def _in_metres(pairs: EpochPairs) -> Nearness:
+    corner, area = pairs.place[:, :2] * pairs.pixel_size, pairs.place[:, 4]
+    return lambda i: np.where(area == area[i], np.hypot(*(corner - corner[i]).T), np.inf)
+
+
+def _in_features(pairs: EpochPairs) -> Nearness:
+    query, reference = pairs.features()
+    return lambda i: -(reference @ query[i])
+
+
+def filled(
+    pairs: EpochPairs,
+    batch_size: int,
+    rng: np.random.Generator,
+    group: int = 1,
+    pool: int = 0,
+    nearness: Nearness | None = None,
+    may_overlap: bool = False,
+) -> np.ndarray:
+    """Fill batches one by one: seeds at random, and with each seed some pairs from a pool of its nearest.
+
+    Parameters
+    ----------
+    pairs, batch_size, rng
+        The pairs, how many make a batch, and chance.
+    group
+        Pairs per seed, the seed included.
+    pool
+        Of how many nearest the others of a group are drawn.
+    nearness
+        By which the nearest are found; none for seeds alone.
+    may_overlap
+        Whether pairs of a batch may share ground.
+
+    Returns
+    -------
+    `(M, batch_size)` of pair numbers, as many batches as can be filled.
+    """
+    free = np.ones(len(pairs.place), bool)
     batches = []
-    bar = progress(total=total // batch_size, desc=f"{name} batches", unit="batch")
+    bar = progress(total=len(free) // batch_size, desc="batches", unit="batch")
     while free.sum() >= batch_size:
-        batch = _fill(drawn, sampler, nearness, free, batch_size, rng)
+        batch = _fill(pairs, free, batch_size, rng, group, pool, nearness, may_overlap)
         if batch is None:
             break
         free[batch] = False
         batches.append(batch)
         bar.update()
     bar.close()
-    if not batches:
-        raise ValueError(
-            f"sampler {name!r}: the training ground has no {batch_size} places that share no ground; "
-            "lower batch_size or take sampler 'random', whose neighbours are masked in the loss"
-        )
-    return np.array(batches)
+    return np.array(batches, int).reshape(-1, batch_size)
 
 
 def _fill(
-    drawn: Drawn,
-    sampler: Sampler,
-    nearness: Callable[[int], np.ndarray] | None,
+    pairs: EpochPairs,
     free: np.ndarray,
     batch_size: int,
     rng: np.random.Generator,
+    group: int,
+    pool: int,
+    nearness: Nearness | None,
+    may_overlap: bool,
 ) -> np.ndarray | None:
-    """One batch of free pairs that share no ground, or none where they do not suffice."""
+    """One batch of free pairs, or none where they do not suffice."""
     allowed, batch = free.copy(), []
     while len(batch) < batch_size:
         candidates = np.flatnonzero(allowed)
         if not len(candidates):
             return None
         seed = int(rng.choice(candidates))
-        _take(seed, batch, allowed, drawn, sampler.shares)
+        _take(seed, batch, allowed, pairs, may_overlap)
         if nearness is None:
             continue
-        company = np.flatnonzero(allowed)
-        distance = nearness(seed)[company]
-        near = company[np.argsort(distance, kind="stable")[: sampler.pool]]
-        left = min(sampler.group - 1, batch_size - len(batch))
-        for other in rng.permutation(near[np.isfinite(nearness(seed)[near])]):
+        others = np.flatnonzero(allowed)
+        distance = nearness(seed)
+        near = others[np.argsort(distance[others], kind="stable")[:pool]]
+        left = min(group - 1, batch_size - len(batch))
+        for other in rng.permutation(near[np.isfinite(distance[near])]):
             if left and allowed[other]:
-                _take(int(other), batch, allowed, drawn, sampler.shares)
+                _take(int(other), batch, allowed, pairs, may_overlap)
                 left -= 1
     return np.array(batch)
 
 
-def _take(pair: int, batch: list[int], allowed: np.ndarray, drawn: Drawn, shares: bool) -> None:
+def _take(pair: int, batch: list[int], allowed: np.ndarray, pairs: EpochPairs, may_overlap: bool) -> None:
     """Put a pair into the batch; itself, and what may not share its ground, is no longer allowed."""
     batch.append(pair)
     allowed[pair] = False
-    if shares:
+    if may_overlap:
         return
-    corners, area = drawn.place[:, :4].reshape(-1, 2, 2), drawn.place[:, 4]
-    apart = np.abs(corners[:, :, None] - corners[pair][None, None]).max(-1) >= drawn.size  # (N, 2, 2)
+    corners, area = pairs.place[:, :4].reshape(-1, 2, 2), pairs.place[:, 4]
+    apart = np.abs(corners[:, :, None] - corners[pair][None, None]).max(-1) >= pairs.size  # (N, 2, 2)
     allowed &= (area != area[pair]) | apart.all((1, 2))

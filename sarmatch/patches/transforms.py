@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from sarmatch.registry import Registry
 from sarmatch.scenes.radiometry import STANDARD_WINDOW
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -12,11 +13,21 @@ WINDOW_DB = 6.0  # how much `window` may cut off at either end
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
+#: `(query, reference, generator) -> (query, reference)`; all chance comes from the generator.
+TRANSFORMS: Registry[Callable[[torch.Tensor, torch.Tensor, torch.Generator], Pair]] = Registry("transform")
+register_transform = TRANSFORMS.register
 
+
+def list_transforms() -> list[str]:
+    """Names that `augment` knows, sorted."""
+    return sorted(TRANSFORMS)
+
+
+@register_transform("dihedral")
 def dihedral(query: torch.Tensor, reference: torch.Tensor, generator: torch.Generator) -> Pair:
     """One of the eight symmetries of the square per pair, the same for both images.
 
-    A turned SAR image has its shadows on another side: it is what another flight line would have seen, roughly.
+    A turned SAR image has its shadows on another side: it is what another look direction would have seen, roughly.
     """
     choice = torch.randint(8, (len(query),), generator=generator)
     query, reference = query.clone(), reference.clone()
@@ -28,6 +39,7 @@ def dihedral(query: torch.Tensor, reference: torch.Tensor, generator: torch.Gene
     return query, reference
 
 
+@register_transform("radiometry")
 def radiometry(query: torch.Tensor, reference: torch.Tensor, generator: torch.Generator) -> Pair:
     """A gain of up to 1.5 dB on SAR; contrast, gain and colour balance of up to 20 % on the optical image."""
 
@@ -41,11 +53,13 @@ def radiometry(query: torch.Tensor, reference: torch.Tensor, generator: torch.Ge
     return query, reference
 
 
+@register_transform("grey")
 def grey(query: torch.Tensor, reference: torch.Tensor, generator: torch.Generator) -> Pair:
     """Half of the optical images lose their colour."""
     return query, _in_half(reference, _weighted(reference, torch.tensor(LUMA).expand(len(reference), 3)), generator)
 
 
+@register_transform("one_channel")
 def one_channel(query: torch.Tensor, reference: torch.Tensor, generator: torch.Generator) -> Pair:
     """Half of the optical images show one of red, green, blue and grey in all channels (the four types of DCMHN)."""
     kinds = torch.cat([torch.eye(3), torch.tensor([LUMA])])
@@ -53,12 +67,14 @@ def one_channel(query: torch.Tensor, reference: torch.Tensor, generator: torch.G
     return query, _in_half(reference, _weighted(reference, kinds[choice]), generator)
 
 
+@register_transform("channel_exchange")
 def channel_exchange(query: torch.Tensor, reference: torch.Tensor, generator: torch.Generator) -> Pair:
-    """The colours of each optical image change places, in one of six orders."""
+    """The colours of each optical image are randomly permuted, in one of six orders."""
     order = torch.rand(len(reference), 3, generator=generator).argsort(1).to(reference.device)
     return query, reference.gather(1, order[:, :, None, None].expand_as(reference))
 
 
+@register_transform("intermediate")
 def intermediate(query: torch.Tensor, reference: torch.Tensor, generator: torch.Generator) -> Pair:
     """Half of the optical images become something between the modalities: a random mix of colours, bent by a gamma.
 
@@ -70,12 +86,14 @@ def intermediate(query: torch.Tensor, reference: torch.Tensor, generator: torch.
     return query, _in_half(reference, mixed.clamp(min=1e-6) ** gamma, generator)
 
 
+@register_transform("respeckle")
 def respeckle(query: torch.Tensor, reference: torch.Tensor, generator: torch.Generator) -> Pair:
     """SAR gets fresh multiplicative speckle of four looks on top of its own: an offset in decibels."""
     exponential = -torch.log(torch.rand(int(LOOKS), *query.shape, generator=generator).clamp(min=1e-12))
     return query + 10 * torch.log10(exponential.mean(0)).to(query), reference
 
 
+@register_transform("window")
 def window(query: torch.Tensor, reference: torch.Tensor, generator: torch.Generator) -> Pair:
     """SAR is clipped to a window of decibels that is up to 6 dB narrower at either end."""
     cut = (WINDOW_DB * torch.rand(2, len(query), 1, 1, 1, generator=generator)).to(query)
@@ -93,22 +111,8 @@ def _in_half(images: torch.Tensor, others: torch.Tensor, generator: torch.Genera
     return torch.where(chosen, others, images)
 
 
-TRANSFORMS: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Generator], Pair]] = {
-    "dihedral": dihedral,
-    "radiometry": radiometry,
-    "grey": grey,
-    "one_channel": one_channel,
-    "channel_exchange": channel_exchange,
-    "intermediate": intermediate,
-    "respeckle": respeckle,
-    "window": window,
-}
-
-
 def augment(query: torch.Tensor, reference: torch.Tensor, names: Sequence[str], generator: torch.Generator) -> Pair:
     """Apply named transforms in their order to `query (B, C, H, W)` in decibels and `reference (B, 3, H, W)`."""
     for name in names:
-        if name not in TRANSFORMS:
-            raise ValueError(f"no transform is called {name!r}; there are {sorted(TRANSFORMS)}")
         query, reference = TRANSFORMS[name](query, reference, generator)
     return query, reference

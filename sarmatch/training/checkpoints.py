@@ -1,5 +1,6 @@
-"""What a run keeps on disk: its training state, and what it was made with."""
+"""What a run keeps on disk: weights, its training state, and what it was made with."""
 
+import copy
 import json
 import os
 import platform
@@ -9,22 +10,62 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import nn
 
 from sarmatch.atomic_io import write
 from sarmatch.paths import ROOT
 
+STATE = "training.safetensors"
+WEIGHTS = "model.safetensors"
+REFINER = "refiner.safetensors"
+HISTORY = "history.csv"
+VERSION = 2  # of the training state; 1 had no number, no sampler and no schedule
 PACKAGES = ("torch", "timm", "numpy", "accelerate", "scikit-image", "POT", "torch-geometric")
 
-
 Parts = dict[str, torch.nn.Module | torch.optim.Optimizer]
+
+
+def save_weights(encoder: nn.Module, path: Path) -> None:
+    """Weights as safetensors: no pickle, so loading them runs no code. What two branches share is kept once."""
+    save_model(_contiguous(encoder), str(path))
+
+
+def load_weights(encoder: nn.Module, path: Path) -> None:
+    """Weights from safetensors, with an error that names the file where they do not fit.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where there are none.
+    ValueError
+        Where the file is no safetensors or its weights are of another encoder.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no weights here; the run was not trained to the end of its first epoch")
+    try:
+        filled = _contiguous(encoder)
+        missing, unexpected = load_model(filled, path, strict=False)
+        unknown = set(unexpected) - filled.state_dict().keys()  # older files hold some shared tensors twice
+        if missing or unknown:
+            raise RuntimeError(f"missing: {sorted(missing)}, unknown: {sorted(unknown)}")
+        encoder.load_state_dict(filled.state_dict())
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not readable as safetensors ({error})") from error
+    except RuntimeError as error:
+        raise ValueError(f"{path}: these weights are of another encoder than the config names ({error})") from error
+
+
+def _contiguous(module: nn.Module) -> nn.Module:
+    """A copy whose tensors are laid out as safetensors needs them to see which are shared."""
+    return copy.deepcopy(module).to(memory_format=torch.contiguous_format)
 
 
 def save_training_state(path: Path, parts: Parts, **progress: Any) -> None:
     """Modules, optimisers and progress in one safetensors file: no pickle, so loading it runs no code.
 
-    `progress` is kept as JSON in the file's header.
+    `progress` is kept as JSON in the file's header, with the version of this layout.
     """
     tensors: dict[str, torch.Tensor] = {}
     for part, thing in parts.items():
@@ -35,13 +76,22 @@ def save_training_state(path: Path, parts: Parts, **progress: Any) -> None:
                 kept = {k: v for k, v in state.items() if v is not None}
                 tensors |= {f"{part}/{index}/{name}": torch.as_tensor(value) for name, value in kept.items()}
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    write(path, lambda p: save_file(tensors, p, metadata={"progress": json.dumps(progress)}))
+    write(path, lambda p: save_file(tensors, p, metadata={"progress": json.dumps({"version": VERSION} | progress)}))
 
 
 def load_training_state(path: Path, parts: Parts) -> dict[str, Any]:
-    """Restore what `save_training_state` wrote into the same parts; returns the progress."""
+    """Restore what `save_training_state` wrote into the same parts; returns the progress.
+
+    Raises
+    ------
+    ValueError
+        Where the file was written by another version of the layout.
+    """
     with safe_open(path, "pt") as file:
         progress = json.loads(file.metadata()["progress"])
+    version = progress.pop("version", 1)
+    if version != VERSION:
+        raise ValueError(f"{path}: a training state of version {version}, expected {VERSION}; delete it to train anew")
     tensors = load_file(path)
     for part, thing in parts.items():
         own = {k.removeprefix(f"{part}/"): v for k, v in tensors.items() if k.startswith(f"{part}/")}

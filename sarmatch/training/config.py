@@ -1,8 +1,12 @@
 """One typed object that says all of an experiment, and the recipes: named starting points for it."""
 
 import hashlib
+import json
 import os
-from typing import Any, Literal, NamedTuple
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -10,8 +14,28 @@ Protocol = Literal["same_area", "cross_area"]
 Kind = Literal["aligned", "arbitrary"]
 
 
-#: Fields younger than the first recorded runs; left at their default they do not change a key.
-_ADDED = ("fold", "refiner", "refiner_options", "refiner_weight")
+SCHEMA = 2  # raised where a config of equal fields comes to mean something else; 1 hashed defaults as well
+
+#: Old names of fields, which stand in recorded configs.
+RENAMED = {"floor": "baseline", "floor_options": "baseline_options", "train_share": "train_fraction"}
+
+
+def upgraded(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a config, recorded by whichever version, in the words of this one.
+
+    Before there was the word "first", `bands` was null where the first band was meant.
+    """
+    fields = {RENAMED.get(name, name): value for name, value in fields.items()}
+    return fields | ({"bands": "first"} if fields.get("bands", "first") is None else {})
+
+
+def _upgraded_loudly(fields: Mapping[str, Any], stacklevel: int) -> dict[str, Any]:
+    """`upgraded`, with a warning to whoever still writes the old words."""
+    old = [f"{name} is now {RENAMED[name]}" for name in fields if name in RENAMED]
+    old += ["bands=None is now bands='first'"] if fields.get("bands", "first") is None else []
+    if old:
+        warnings.warn(f"config: {'; '.join(old)}", DeprecationWarning, stacklevel=stacklevel + 1)
+    return upgraded(fields)
 
 
 class Config(BaseModel):
@@ -24,7 +48,9 @@ class Config(BaseModel):
 
     name: str = Field("custom", description="the recipe it started from; names the run folder")
     scene: str = Field("easy", description="preset name, or the folder of a data set")
-    bands: tuple[str, ...] | None = Field(None, min_length=1, description="SAR bands by name; the first by default")
+    bands: Annotated[tuple[str, ...], Field(min_length=1)] | Literal["first"] = Field(
+        "first", description="SAR bands by name, or the first that the scene has"
+    )
     profile: Literal["quick", "full"] = Field("quick", description="size of a simulated scene")
     patch_size: int | None = Field(None, ge=8, description="side in pixels; the scene's own by default")
     stride: int | None = Field(None, ge=1, description="step of the reference grid in pixels; patch_size by default")
@@ -42,10 +68,10 @@ class Config(BaseModel):
         "mask", description="pairs of a batch that share ground: left out of the loss, or pushed apart like any other"
     )
 
-    alignment: str = Field("none", description="what brings the feature clouds of the modalities together")
+    alignment: str = Field("none", description="what brings the feature distributions of the modalities together")
     alignment_options: dict[str, Any] = Field(default_factory=dict)
     alignment_weight: float = Field(0.1, ge=0)
-    alignment_warmup: float = Field(0.25, ge=0, le=1, description="share of the steps over which its weight rises")
+    alignment_warmup: float = Field(0.25, ge=0, le=1, description="fraction of the steps over which its weight rises")
 
     refiner: str = Field("none", description="trained along with the encoder, on the lists that a batch makes")
     refiner_options: dict[str, Any] = Field(default_factory=dict)
@@ -55,7 +81,7 @@ class Config(BaseModel):
     pairs_per_epoch: int = Field(4096, ge=1)
     batch_size: int = Field(128, ge=2)
     sampler: str = Field("random", description="which pairs meet in a batch: a name in patches.samplers")
-    train_share: float = Field(1.0, gt=0, le=1, description="share of each training rectangle that is used")
+    train_fraction: float = Field(1.0, gt=0, le=1, description="fraction of each training rectangle that is used")
     fold: tuple[int, int] | None = Field(
         None, description="(i, n): the i-th of n parts of the training ground is left out, for cross-fitting"
     )
@@ -64,7 +90,7 @@ class Config(BaseModel):
     rho: float = Field(0.05, gt=0, description="radius of sam or asam")
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.03, ge=0)
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the learning rate rises")
+    warmup: float = Field(0.05, ge=0, lt=1, description="fraction of the steps over which the learning rate rises")
     offset: float = Field(0.33, ge=0, le=0.5, description="largest training offset of query and reference, in patches")
     augment: tuple[str, ...] = Field(("dihedral", "radiometry"), description="names in patches.transforms")
     precision: Literal["no", "bf16", "fp16"] = "no"
@@ -75,12 +101,17 @@ class Config(BaseModel):
     kinds: tuple[Kind, ...] = ("arbitrary", "aligned")
     val_queries: int = Field(400, ge=1)
     test_queries: int = Field(1500, ge=1)
-    floor: str = Field("hog", description="training-free encoder reported beside ours")
-    floor_options: dict[str, Any] = Field(default_factory=dict)
+    baseline: str = Field("hog", description="training-free encoder reported beside ours")
+    baseline_options: dict[str, Any] = Field(default_factory=dict)
     seed: int = Field(0, ge=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _old_words(cls, fields: Any) -> Any:
+        return _upgraded_loudly(fields, stacklevel=3) if isinstance(fields, Mapping) else fields
+
     @field_validator(
-        "encoder_options", "loss_options", "auxiliary", "alignment_options", "refiner_options", "floor_options"
+        "encoder_options", "loss_options", "auxiliary", "alignment_options", "refiner_options", "baseline_options"
     )
     @classmethod
     def _in_order(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -99,15 +130,19 @@ class Config(BaseModel):
     @property
     def sar_bands(self) -> int:
         """How many SAR bands the encoder is given."""
-        return len(self.bands or ("first",))
+        return 1 if self.bands == "first" else len(self.bands)
 
     @property
     def key(self) -> str:
-        """Eight letters that stand for everything that shapes the numbers."""
-        defaults = {name: type(self).model_fields[name].get_default(call_default_factory=True) for name in _ADDED}
-        unset = {name for name, default in defaults.items() if getattr(self, name) == default}
-        unset |= {"refiner_options", "refiner_weight"} if self.refiner == "none" else set()  # they shape nothing
-        return hashlib.sha256(self.model_dump_json(exclude={"workers"} | unset).encode()).hexdigest()[:8]
+        """Eight letters that stand for everything that shapes the numbers: the fields that differ from the defaults."""
+        defaults = Config().model_dump(mode="json") | {"workers": self.workers}  # how images are read shapes nothing
+        own = {name: value for name, value in self.model_dump(mode="json").items() if value != defaults[name]}
+        return hashlib.sha256(json.dumps([SCHEMA, own], sort_keys=True).encode()).hexdigest()[:8]
+
+
+def load_config(path: Path) -> Config:
+    """A config from the JSON file that a run keeps it in, recorded by this version or an older one."""
+    return Config(**upgraded(json.loads(path.read_text())))
 
 
 class Recipe(NamedTuple):
@@ -127,7 +162,7 @@ _COMPARED = {
     "encoder_options": {"shared": True},
     "learning_rate": 2e-3,
     "augment": ("radiometry",),
-    "floor_options": {"cells": 8, "sigma": 1.0},
+    "baseline_options": {"cells": 8, "sigma": 1.0},
 }
 _FULL = {
     "encoder": "resnet18",
@@ -154,7 +189,7 @@ RECIPES: dict[str, Recipe] = {
             "encoder_options": {"shared": True},
             "learning_rate": 2e-3,
             "augment": ("radiometry",),
-            "floor_options": {"cells": 8, "sigma": 1.0},
+            "baseline_options": {"cells": 8, "sigma": 1.0},
         },
         full=_FULL,
     ),
@@ -171,7 +206,7 @@ RECIPES: dict[str, Recipe] = {
             "learning_rate": 2e-3,
             "offset": 0.5,
             "val_queries": 1000,
-            "floor_options": {"cells": 16, "sigma": 2.0},
+            "baseline_options": {"cells": 16, "sigma": 2.0},
         },
         full={**_FULL, "image_size": 64},
     ),
@@ -224,6 +259,7 @@ def recipe(name: str, **changes: Any) -> Config:
     """
     if name not in RECIPES:
         raise ValueError(f"no recipe is called {name!r}; there are {list_recipes()}")
+    changes = _upgraded_loudly(changes, stacklevel=2)
     profile = changes.pop("profile", os.environ.get("SARMATCH_PROFILE", "quick"))
     fields = RECIPES[name].quick | (RECIPES[name].full if profile == "full" else {})
     return Config(**{"name": name, "profile": profile, **fields, **changes})

@@ -28,9 +28,10 @@ from sarmatch.paths import runs_dir
 from sarmatch.refinement import LabelledLists, LearnedRefiner, RefinementContext, label_lists
 from sarmatch.scenes import Scene
 from sarmatch.search import Candidates, Gallery, VectorSearch, build_gallery, galleries_dir
-from sarmatch.training.checkpoints import describe_environment
-from sarmatch.training.config import Config
-from sarmatch.training.loop import REFINER, WEIGHTS, Report, load_weights, print_epoch, train, training_ground
+from sarmatch.training.checkpoints import REFINER, WEIGHTS, describe_environment, load_weights
+from sarmatch.training.config import Config, load_config
+from sarmatch.training.data import training_ground
+from sarmatch.training.loop import Report, print_epoch, train
 
 MEASURES = ("recall@1", "recall@5", "recall@10", "recall@1%", "hit_rate", "median_m")
 TOP = 10  # candidates kept per query in a run's results
@@ -202,7 +203,7 @@ def run(config: Config, folder: Path | None = None, report: Report = print_epoch
     """
     folder = folder or runs_dir() / f"{config.name}-{config.key}"
     known, finished = folder / "config.json", folder / "metrics.json"
-    if known.is_file() and Config(**json.loads(known.read_text())).key != config.key:
+    if known.is_file() and load_config(known).key != config.key:
         raise ValueError(f"{folder}: holds a run of another config; give every config a folder of its own")
     if finished.is_file():
         return load_run(folder)
@@ -216,11 +217,11 @@ def run(config: Config, folder: Path | None = None, report: Report = print_epoch
     write_json(folder / "environment.json", describe_environment())
 
     encoder = train(config, scene, folder, report)
-    floor = create_encoder(config.floor, config.image_size, **config.floor_options)
+    baseline = create_encoder(config.baseline, config.image_size, config.sar_bands, **config.baseline_options)
     rows = []
     for protocol in config.protocols:
         for kind in config.kinds:
-            for method, model in ((config.encoder, encoder), (config.floor, floor)):
+            for method, model in ((config.encoder, encoder), (config.baseline, baseline)):
                 report, results = evaluate(model, scene, config, protocol, kind)
                 rows.append({"protocol": protocol, "kind": kind, "method": method, "data": scene.label, **report})
                 if model is encoder:
@@ -263,20 +264,21 @@ def floor(config: Config) -> pd.DataFrame:
     One row per protocol and kind: `scene`, `protocol`, `kind`, `method`, `data` and the numbers of `retrieval_report`.
     """
     scene = scene_of(config)
-    encoder = create_encoder(config.floor, config.image_size, **config.floor_options)
+    encoder = create_encoder(config.baseline, config.image_size, config.sar_bands, **config.baseline_options)
     rows = []
     for protocol in config.protocols:
         for kind in config.kinds:
             report, _ = evaluate(encoder, scene, config, protocol, kind)
-            names = {"scene": scene.name, "protocol": protocol, "kind": kind, "method": config.floor}
+            names = {"scene": scene.name, "protocol": protocol, "kind": kind, "method": config.baseline}
             rows.append({**names, "data": scene.label, **report})
     return pd.DataFrame(rows)
 
 
 def scene_of(config: Config) -> Scene:
     """The scene of a config with the SAR bands it asks for."""
-    scene = load_scene(config.scene, config.profile, config.bands)
-    return scene if config.bands else scene.select(scene.areas[0].strips[0].bands[:1])
+    first = config.bands == "first"
+    scene = load_scene(config.scene, config.profile, None if first else config.bands)
+    return scene if not first else scene.select(scene.areas[0].strips[0].bands[:1])
 
 
 def search(context: RefinementContext, k: int) -> Candidates:
@@ -389,7 +391,7 @@ def load_run(path: Path | str) -> Run:
     path = Path(path)
     if not (path / "metrics.json").is_file():
         raise FileNotFoundError(f"{path}: no finished run here (metrics.json is missing); sm.run(config) makes one")
-    return Run(path, Config(**json.loads((path / "config.json").read_text())))
+    return Run(path, load_config(path / "config.json"))
 
 
 def _read_records(path: Path) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def climb(parameters: Iterable[nn.Parameter], form: str, rho: float) -> list[tuple[nn.Parameter, Tensor]]:
+def perturb(parameters: Iterable[nn.Parameter], form: str, rho: float) -> list[tuple[nn.Parameter, Tensor]]:
     """Move weights to where the loss is worst nearby, to first order, given their gradients.
 
     Parameters
@@ -27,7 +27,7 @@ def climb(parameters: Iterable[nn.Parameter], form: str, rho: float) -> list[tup
 
     Returns
     -------
-    The weights that moved, with their old values: what `descend` takes.
+    The weights that moved, with their old values: what `restore` takes.
     """
     if form not in ("sam", "asam"):
         raise ValueError(f"no form of sharpness-aware minimisation is called {form!r}; there are 'asam' and 'sam'")
@@ -41,7 +41,7 @@ def climb(parameters: Iterable[nn.Parameter], form: str, rho: float) -> list[tup
 
 
 @torch.no_grad()
-def descend(before: list[tuple[nn.Parameter, Tensor]]) -> None:
+def restore(before: list[tuple[nn.Parameter, Tensor]]) -> None:
     """Put the weights back; their gradients are kept for the optimiser."""
     for parameter, value in before:
         parameter.copy_(value)

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sarmatch.alignment import ALIGNMENTS, create_alignment, fit, list_alignments
-from sarmatch.alignment.critics import ReverseGradient, gradient_penalty, lipschitz_bound, perceptron
+from sarmatch.alignment import ALIGNMENTS, Alignment, create_alignment, fit, list_alignments, register_alignment
+from sarmatch.alignment.critics import ReverseGradient, gradient_penalty, lipschitz_bound, mlp
 from sarmatch.evaluation import wasserstein
 
 DIM = 4
@@ -55,18 +55,18 @@ def test_the_critic_never_says_more_than_its_slope_allows():
 
 
 def test_the_bound_is_the_slope_of_a_linear_critic():
-    critic = perceptron((DIM, 1))
+    critic = mlp((DIM, 1))
     assert lipschitz_bound(critic) == pytest.approx(float(critic[0].weight.norm()), rel=1e-6)
 
 
 def test_the_penalty_of_a_linear_critic_is_its_slope_minus_one_squared():
     query, reference = clouds()
-    share = torch.rand(len(query), 1)
+    fraction = torch.rand(len(query), 1)
     for length in (1.0, 3.0):
         critic = torch.nn.Linear(DIM, 1)
         with torch.no_grad():
             critic.weight.copy_(length * F.normalize(torch.randn(1, DIM)))
-        assert float(gradient_penalty(critic, query, reference, share)) == pytest.approx((length - 1) ** 2, abs=1e-5)
+        assert float(gradient_penalty(critic, query, reference, fraction)) == pytest.approx((length - 1) ** 2, abs=1e-5)
 
 
 def test_the_norm_of_the_penalty_is_taken_per_sample():
@@ -87,9 +87,9 @@ def test_the_penalty_lies_between_the_clouds():
         return z.sum(1, keepdim=True)
 
     query, reference = clouds(count=8)
-    share = torch.rand(8, 1)
-    gradient_penalty(critic, query, reference, share)
-    torch.testing.assert_close(seen[0], (1 - share) * query + share * reference)
+    fraction = torch.rand(8, 1)
+    gradient_penalty(critic, query, reference, fraction)
+    torch.testing.assert_close(seen[0], (1 - fraction) * query + fraction * reference)
 
 
 @pytest.mark.parametrize("name", [n for n in list_alignments() if n != "none"])
@@ -113,15 +113,15 @@ class TestEvery:
         alignment = create_alignment(name, DIM)
         alignment.critic_step(query, reference)
         assert query.grad is None
-        assert reference.grad is None, "the opponent's step reached the encoder"
+        assert reference.grad is None, "the critic's step reached the encoder"
         weights = [p.clone() for p in alignment.parameters()]
         alignment.loss(query, reference).backward()
         assert reference.grad.abs().sum() > 0
         assert (query.grad is None) == (name == "wasserstein_clipped"), "the published form moves optical samples alone"
         assert all(torch.equal(a, b) for a, b in zip(weights, alignment.parameters(), strict=True))
 
-    def test_only_the_opponents_own_gradient_moves_it(self, name):
-        """What the encoder's backward pass leaves on the opponent's weights must not enter its next step."""
+    def test_only_the_critics_own_gradient_moves_it(self, name):
+        """What the encoder's backward pass leaves on the critic's weights must not enter its next step."""
         states = []
         for polluted in (False, True):
             torch.manual_seed(0)
@@ -273,7 +273,21 @@ def test_fitting_to_two_clouds_finds_their_distance_and_leaves_chance_alone():
 
 
 def test_bad_names_are_named():
-    with pytest.raises(ValueError, match="'wasserstien'.*known: .*wasserstein"):
+    with pytest.raises(ValueError, match="'wasserstien'.*there are .*wasserstein"):
         create_alignment("wasserstien", DIM)
     with pytest.raises(TypeError, match="projections"):
         create_alignment("wasserstein", DIM, projections=3)
+
+
+def test_an_alignment_of_ones_own_is_a_class_and_a_name():
+    @register_alignment("means")
+    class Means(Alignment):
+        def loss(self, query, reference):
+            return (query.mean(0) - reference.mean(0)).square().sum()
+
+    try:
+        query, reference = clouds(2.0)
+        expected = float((query.mean(0) - reference.mean(0)).square().sum())
+        assert create_alignment("means", DIM).estimate(query, reference) == pytest.approx(expected)
+    finally:
+        del ALIGNMENTS._things["means"]

@@ -1,10 +1,23 @@
-"""Encoders: shapes and norms, what is shared, names, and the training-free floor."""
+"""Encoders: shapes and norms, what is shared, names, and the training-free baseline."""
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from sarmatch.encoders import create_encoder, embed, layer_features, list_encoders
-from sarmatch.training.loop import load_weights, save_weights
+from sarmatch.encoders import (
+    Encoder,
+    Inputs,
+    create_encoder,
+    embed,
+    layer_features,
+    list_encoders,
+    register_backbone,
+    register_encoder,
+)
+from sarmatch.encoders.backbones import BACKBONES
+from sarmatch.encoders.base import ENCODERS
+from sarmatch.paths import ROOT
+from sarmatch.training.checkpoints import load_weights, save_weights
 
 
 @pytest.mark.parametrize(
@@ -140,3 +153,163 @@ def test_a_head_with_norm_is_after_the_projection():
     encoder = create_encoder("plain", 32, feature_dim=8, head_norm=True)
     assert isinstance(encoder.query_branch[-1], torch.nn.BatchNorm1d)
     assert encoder.encode_query(torch.rand(4, 1, 32, 32)).shape == (4, 8)
+
+
+HALVES = [
+    ("plain", 64, {}, 256, 8),
+    ("plain", 64, {"shared": True, "head_norm": True, "strides": (2, 1, 2, 1, 1)}, 256, 4),
+    ("resnet18", 64, {"global_pool": "max"}, 512, 32),
+    ("mobilenetv3_small_050", 64, {}, 288, 32),  # its head widens what it pools
+    ("vit_tiny_patch16_224", 96, {}, 192, 16),
+    ("swin_tiny_patch4_window7_224", 224, {}, 768, 32),
+    ("hog", 64, {}, 36, 8),
+]
+
+
+@pytest.mark.parametrize(("name", "size", "options", "channels", "stride"), HALVES)
+def test_an_embedding_is_the_head_of_a_feature_map(name, size, options, channels, stride):
+    encoder = create_encoder(name, size, sar_bands=3, **options).eval()
+    assert encoder.stride == stride
+    assert encoder.inputs["query"].channels == encoder.inputs["reference"].channels == 3
+    assert encoder.inputs["query"].image_size == size
+    side = size // stride - (name == "hog")  # a block of HOG is two cells wide
+    for modality, encode in (("query", encoder.encode_query), ("reference", encoder.encode_reference)):
+        images = torch.rand(2, 3, size, size)
+        with torch.no_grad():
+            features = encoder.forward_features(images, modality)
+            assert features.shape == (2, channels, side, side)
+            assert torch.equal(encoder.forward_head(features, modality), encode(images))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224"])
+def test_the_two_halves_are_timms_whole(name):
+    encoder = create_encoder(name, 64).eval()
+    net, projection = encoder.reference_branch
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        whole = torch.nn.functional.normalize(projection(net(encoder.normalise_reference(images))), dim=1)
+        assert torch.equal(encoder.encode_reference(images), whole)
+
+
+def test_tokens_lie_on_the_map_where_their_patches_do():
+    """A transformer without layers sees every patch alone: changing one changes one cell."""
+    encoder = create_encoder("vit_tiny_patch16_224", 64, depth=0).eval()
+    images = torch.rand(1, 3, 64, 96)
+    changed = images.clone()
+    changed[:, :, 16:32, 64:80] += 1
+    with torch.no_grad():
+        before, after = (encoder.forward_features(i, "reference") for i in (images, changed))
+    assert before.shape == (1, 192, 4, 6)
+    assert (before != after).any(1)[0].nonzero().tolist() == [[1, 4]]
+
+
+def test_a_class_token_is_in_no_feature_map():
+    encoder = create_encoder("vit_tiny_patch16_224", 64, global_pool="token")
+    with pytest.raises(ValueError, match="global_pool is 'token'"):
+        encoder.encode_query(torch.rand(1, 1, 64, 64))
+
+
+@pytest.mark.parametrize("name", ["plain", "hog"])
+def test_a_feature_map_moves_with_its_image(name):
+    encoder = create_encoder(name, 64).eval()
+    torch.manual_seed(0)
+    wide, step, border = torch.rand(1, 3, 96, 96), encoder.stride, 3
+    with torch.no_grad():
+        first, second = (encoder.forward_features(wide[:, :, y : y + 72, :], "reference") for y in (0, step))
+    torch.testing.assert_close(
+        first[:, :, 1 + border : -border, border:-border], second[:, :, border : -border - 1, border:-border]
+    )
+
+
+def test_an_encoder_without_a_head_is_for_dense_search_alone():
+    class Dense(Encoder):
+        inputs = {"query": Inputs(1, 32), "reference": Inputs(3, 32)}
+
+        def forward_features(self, images, modality):
+            return images.mean(1, keepdim=True)
+
+    encoder = Dense()
+    assert encoder.forward_features(torch.rand(2, 3, 8, 8), "reference").shape == (2, 1, 8, 8)
+    for ask in (encoder.encode_query, encoder.encode_reference, lambda images: embed(encoder, [images], "query")):
+        with pytest.raises(NotImplementedError, match="Dense makes feature maps and has no head"):
+            ask(torch.rand(2, 3, 8, 8))
+
+
+def test_a_registered_encoder_is_told_how_many_bands_it_gets():
+    """It was not: `sar_bands` was for backbones alone."""
+
+    @register_encoder("counting")
+    class Counting(Encoder):
+        def __init__(self, image_size, sar_bands, scale=1):
+            super().__init__()
+            self.inputs = {"query": Inputs(sar_bands, image_size), "reference": Inputs(3, image_size)}
+            self.scale = scale
+
+    try:
+        encoder = create_encoder("counting", image_size=48, sar_bands=2, scale=7)
+        assert encoder.inputs["query"] == Inputs(channels=2, image_size=48, normalisation="none")
+        assert encoder.scale == 7
+        assert "counting" in list_encoders()
+    finally:
+        del ENCODERS._things["counting"]
+    assert create_encoder("hog", 64, sar_bands=2).inputs["query"].channels == 2
+
+
+def test_a_backbone_of_ones_own_gets_heads_and_normalisation():
+    @register_backbone("stem")
+    class Stem(torch.nn.Conv2d):
+        def __init__(self, channels, width=6):
+            super().__init__(channels, width, 4, 4)
+            self.num_features = width
+
+        def forward_features(self, images):
+            return self(images)
+
+        def forward_head(self, features):
+            return features.amax((2, 3))
+
+    try:
+        encoder = create_encoder("stem", 32, feature_dim=5, width=9)
+        assert encoder.encode_query(torch.rand(2, 1, 32, 32)).shape == (2, 5)
+        assert encoder.forward_features(torch.rand(2, 3, 32, 32), "reference").shape == (2, 9, 8, 8)
+    finally:
+        del BACKBONES._things["stem"]
+
+
+@pytest.mark.parametrize(("cells", "size"), [(8, 64), (8, 50), (4, 16), (5, 64)])
+def test_hog_states_the_size_it_has(cells, size):
+    encoder = create_encoder("hog", size, cells=cells)
+    assert encoder.encode_query(torch.rand(1, 1, size, size)).shape == (1, encoder.feature_dim)
+
+
+def test_an_image_without_a_gradient_still_has_a_direction():
+    embedding = create_encoder("hog", 32).encode_query(torch.ones(1, 1, 32, 32))
+    assert embedding.norm().item() == pytest.approx(1)
+    assert embedding.unique().numel() == 1
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("keeps", ["query_branch", "reference_branch", "both"])
+def test_recorded_weights_load_under_whichever_name_a_shared_tensor_was_kept(tmp_path, half, keeps):
+    source, images = create_encoder("plain", 32, shared=True, feature_dim=8).eval(), torch.rand(2, 1, 32, 32)
+    source = source.half().float() if half else source
+    other = {"query_branch": "reference_branch", "reference_branch": "query_branch"}.get(keeps, "neither")
+    state = {k: v.clone().contiguous() for k, v in source.state_dict().items() if not k.startswith(other)}
+    save_file({k: v.half() if half and v.is_floating_point() else v for k, v in state.items()}, tmp_path / "w")
+    target = create_encoder("plain", 32, shared=True, feature_dim=8).eval()
+    load_weights(target, tmp_path / "w")
+    assert torch.equal(source.encode_query(images), target.encode_query(images))
+    assert target.query_branch is target.reference_branch
+    del state[next(iter(state))]
+    save_file(state, tmp_path / "less")
+    with pytest.raises(ValueError, match="less: these weights are of another encoder"):
+        load_weights(target, tmp_path / "less")
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("data/**/model.safetensors")), ids=lambda path: path.parent.name)
+def test_shipped_weights_load(path):
+    encoder = create_encoder("plain", 64, shared=True)
+    load_weights(encoder, path)
+    kept = load_file(path)
+    for name, value in kept.items():
+        assert torch.equal(encoder.state_dict()[name], value.to(encoder.state_dict()[name].dtype))

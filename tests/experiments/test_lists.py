@@ -12,8 +12,8 @@ from sarmatch.experiments.lists import cross_fitted, fold_config
 from sarmatch.experiments.provenance import code_version, digest_of, identity_of
 from sarmatch.patches import fold_of, guard_band, training_regions
 from sarmatch.refinement import LearnedRefiner, create_refiner, expanded
+from sarmatch.training.data import training_ground
 from sarmatch.training.joint import RefinerLoss
-from sarmatch.training.loop import training_ground
 from sarmatch.training.runs import evaluate, run
 from tests.training.test_training import config
 

@@ -439,7 +439,7 @@ SMALL = {
     "batch_size": 8,
     "val_queries": 8,
     "test_queries": 20,
-    "floor_options": {"cells": 4},
+    "baseline_options": {"cells": 4},
     "encoder_options": {"widths": (8, 8, 8, 8, 8), "feature_dim": 8},
 }
 
@@ -477,7 +477,8 @@ class TestReport:
         assert f"<td>recall@10</td><td class=ours>{value.iloc[0]:.4f}</td>" in rows
 
     def test_a_set_without_coordinates_has_no_metres(self, pairs_folder, tmp_path):
-        run = sm.run(sm.recipe("own", scene=str(pairs_folder), **(SMALL | {"floor_options": {"cells": 2}})), tmp_path)
+        settings = SMALL | {"baseline_options": {"cells": 2}}
+        run = sm.run(sm.recipe("own", scene=str(pairs_folder), **settings), tmp_path)
         page = write_report(run).read_text()
         assert "real data" in page
         assert "no coordinates" in page

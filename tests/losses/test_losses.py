@@ -10,7 +10,7 @@ from pytorch_metric_learning.losses import NTXentLoss, TripletMarginLoss
 from pytorch_metric_learning.miners import BatchHardMiner
 from pytorch_metric_learning.reducers import MeanReducer
 
-from sarmatch.losses import LOSSES, create_loss, list_losses
+from sarmatch.losses import LOSSES, EmbeddedBatch, create_loss, list_losses, register_loss
 
 #: Those that push negatives away and leave a pair that shares ground alone.
 PUSHING = ["batch_hard_triplet", "infonce", "joint_infonce", "semi_hard_triplet", "soft_margin_triplet"]
@@ -66,7 +66,7 @@ NEIGHBOURS = [(0, 1), (1, 0), (2, 4), (5, 3)]  # the last two in one direction o
 def test_triplet_is_the_loop(pairs, alpha):
     query, reference = batch(7)
     overlap = grid_overlap(7, pairs)
-    loss = create_loss("soft_margin_triplet", alpha=alpha)(query, reference, overlap=overlap)
+    loss = create_loss("soft_margin_triplet", alpha=alpha)(EmbeddedBatch(query, reference, overlap=overlap))
     assert loss.item() == pytest.approx(triplet_by_loops(query, reference, alpha, overlap), rel=1e-12)
 
 
@@ -77,7 +77,7 @@ def test_infonce_is_the_loop(pairs, smoothing):
     overlap = grid_overlap(7, pairs)
     loss = create_loss("infonce", temperature=0.1, label_smoothing=smoothing)
     expected = infonce_by_loops(query, reference, 0.1, smoothing, overlap)
-    assert loss(query, reference, overlap=overlap).item() == pytest.approx(expected, rel=1e-12)
+    assert loss(EmbeddedBatch(query, reference, overlap=overlap)).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_infonce_is_ntxent_in_both_directions():
@@ -87,7 +87,9 @@ def test_infonce_is_ntxent_in_both_directions():
     # The clone matters: given one object twice, the oracle takes away each row's own pair and says 0.
     forth = oracle(query, labels, ref_emb=reference, ref_labels=labels.clone())
     back = oracle(reference, labels, ref_emb=query, ref_labels=labels.clone())
-    assert create_loss("infonce")(query, reference).item() == pytest.approx(((forth + back) / 2).item(), rel=1e-12)
+    assert create_loss("infonce")(EmbeddedBatch(query, reference)).item() == pytest.approx(
+        ((forth + back) / 2).item(), rel=1e-12
+    )
 
 
 def test_infonce_is_not_the_joint_cross_entropy():
@@ -95,14 +97,14 @@ def test_infonce_is_not_the_joint_cross_entropy():
     scores = query @ reference.T / 0.07
     others = scores.T[~torch.eye(12, dtype=torch.bool)].view(12, 11)
     joint = F.cross_entropy(torch.cat([scores, others], dim=1), torch.arange(12))
-    assert joint.item() > create_loss("infonce")(query, reference).item() + 0.1
+    assert joint.item() > create_loss("infonce")(EmbeddedBatch(query, reference)).item() + 0.1
 
 
 def test_infonce_smoothing_is_that_of_torch():
     query, reference = batch(9)
     scores, labels = query @ reference.T / 0.07, torch.arange(9)
     expected = sum(F.cross_entropy(s, labels, label_smoothing=0.1) for s in (scores, scores.T)) / 2
-    loss = create_loss("infonce", label_smoothing=0.1)(query, reference)
+    loss = create_loss("infonce", label_smoothing=0.1)(EmbeddedBatch(query, reference))
     assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
 
 
@@ -118,7 +120,9 @@ def test_triplet_at_alpha_one_half_is_the_margin_free_smooth_triplet():
     )
     forth = oracle(query, labels, ref_emb=reference, ref_labels=labels.clone())
     back = oracle(reference, labels, ref_emb=query, ref_labels=labels.clone())
-    loss = create_loss("soft_margin_triplet", alpha=0.5)(query, reference)  # d2 = 2 - 2 cos: alpha counts twice
+    loss = create_loss("soft_margin_triplet", alpha=0.5)(
+        EmbeddedBatch(query, reference)
+    )  # d2 = 2 - 2 cos: alpha counts twice
     assert loss.item() == pytest.approx(((forth + back) / 2).item(), rel=1e-12)
 
 
@@ -128,17 +132,21 @@ def test_triplet_at_ten_is_the_cosine_form_at_twenty():
     own, off = cosine.diagonal(), ~torch.eye(9, dtype=torch.bool)
     forth, back = F.softplus(20 * (cosine - own[:, None])), F.softplus(20 * (cosine - own[None, :]))
     expected = (forth[off].mean() + back[off].mean()) / 2
-    assert create_loss("soft_margin_triplet")(query, reference).item() == pytest.approx(expected.item(), rel=1e-12)
+    assert create_loss("soft_margin_triplet")(EmbeddedBatch(query, reference)).item() == pytest.approx(
+        expected.item(), rel=1e-12
+    )
 
 
 def test_triplet_with_its_diagonal_is_higher_by_a_constant():
     query, reference = batch(9)
     plain, safa = (create_loss("soft_margin_triplet", include_diagonal=flag) for flag in (False, True))
-    assert (safa(query, reference) - plain(query, reference)).item() == pytest.approx(math.log(2) / 8, abs=1e-12)
+    assert (safa(EmbeddedBatch(query, reference)) - plain(EmbeddedBatch(query, reference))).item() == pytest.approx(
+        math.log(2) / 8, abs=1e-12
+    )
     gradients = []
     for loss in (plain, safa):
         leaf = query.clone().requires_grad_()
-        loss(leaf, reference).backward()
+        loss(EmbeddedBatch(leaf, reference)).backward()
         gradients.append(leaf.grad)
     torch.testing.assert_close(*gradients)
 
@@ -149,16 +157,16 @@ def test_a_false_negative_leaves_no_trace(name):
     query, reference = batch(2)
     leaf = query.clone().requires_grad_()
     loss = create_loss(name, **({"margin": 4.0} if name == "batch_hard_triplet" else {}))  # none is easy
-    loss(leaf, reference, overlap=grid_overlap(2, [(0, 1)])).backward()
+    loss(EmbeddedBatch(leaf, reference, overlap=grid_overlap(2, [(0, 1)]))).backward()
     free = leaf.grad.clone()
     leaf.grad = None
-    loss(leaf, reference).backward()
+    loss(EmbeddedBatch(leaf, reference)).backward()
     assert not torch.allclose(free, leaf.grad)
     # Query 0 has no negative as an anchor; the pull on it comes from reference 0 as an anchor alone.
     moved = reference.clone()
     moved[1] = -moved[1]
     leaf.grad = None
-    loss(leaf, moved, overlap=grid_overlap(2, [(0, 1)])).backward()
+    loss(EmbeddedBatch(leaf, moved, overlap=grid_overlap(2, [(0, 1)]))).backward()
     torch.testing.assert_close(leaf.grad[0], free[0])
     assert not torch.allclose(leaf.grad[1], free[1])
 
@@ -169,7 +177,9 @@ def test_unknown_overlap_is_no_negative(name):
     known, unknown = grid_overlap(4, [(0, 1)]), grid_overlap(4, [])
     unknown[0, 1] = math.nan
     loss = create_loss(name)
-    assert loss(query, reference, overlap=unknown) == loss(query, reference, overlap=known)
+    assert loss(EmbeddedBatch(query, reference, overlap=unknown)) == loss(
+        EmbeddedBatch(query, reference, overlap=known)
+    )
 
 
 OPTIONS = [
@@ -188,7 +198,7 @@ OPTIONS = [
 def test_nothing_to_push_away_is_zero_with_a_gradient(name, options, size, masked):
     query, reference = (z.requires_grad_() for z in batch(size))
     overlap = torch.ones(size, size) if masked else None
-    loss = create_loss(name, **options)(query, reference, overlap=overlap)
+    loss = create_loss(name, **options)(EmbeddedBatch(query, reference, overlap=overlap))
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(query.grad, torch.zeros_like(query))
@@ -200,7 +210,7 @@ def test_gradients_are_those_of_finite_differences(name, options):
     query, reference = (z.requires_grad_() for z in batch(4, dim=3))
     loss = create_loss(name, **options).double()
     overlap = grid_overlap(4, [(0, 1), (2, 3)])
-    assert torch.autograd.gradcheck(lambda q, r: loss(q, r, overlap=overlap), (query, reference))
+    assert torch.autograd.gradcheck(lambda q, r: loss(EmbeddedBatch(q, r, overlap=overlap)), (query, reference))
 
 
 @pytest.mark.parametrize("name", [*PUSHING, "soft_label_infonce"])
@@ -208,14 +218,16 @@ def test_order_within_the_batch_and_direction_mean_nothing(name):
     query, reference = batch(6)
     overlap = grid_overlap(6, NEIGHBOURS)
     loss, order = create_loss(name), torch.tensor([3, 1, 5, 0, 4, 2])
-    value = loss(query, reference, overlap=overlap)
-    torch.testing.assert_close(value, loss(query[order], reference[order], overlap=overlap[order][:, order]))
-    torch.testing.assert_close(value, loss(reference, query, overlap=overlap.T))
+    value = loss(EmbeddedBatch(query, reference, overlap=overlap))
+    torch.testing.assert_close(
+        value, loss(EmbeddedBatch(query[order], reference[order], overlap=overlap[order][:, order]))
+    )
+    torch.testing.assert_close(value, loss(EmbeddedBatch(reference, query, overlap=overlap.T)))
 
 
 @pytest.mark.parametrize("name", [*PUSHING, "soft_label_infonce"])
 def test_better_pairs_cost_less(name):
-    values = [create_loss(name)(*batch(8, noise=noise)).item() for noise in (0.2, 1.0, 10.0)]
+    values = [create_loss(name)(EmbeddedBatch(*batch(8, noise=noise))).item() for noise in (0.2, 1.0, 10.0)]
     assert values == sorted(values)
     assert values[0] < 0.5 * values[2]
 
@@ -225,31 +237,77 @@ def test_half_precision_keeps_the_value(name):
     """Under autocast the cosine stays in float32: near-equal pairs would else round to one bfloat16 value."""
     query, reference = (z.float() for z in batch(16, noise=0.05))
     loss = create_loss(name)
-    exact = loss(query, reference)
+    exact = loss(EmbeddedBatch(query, reference))
     assert exact.dtype == torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert (query @ reference.T).dtype == torch.bfloat16  # the control: autocast is on
-        torch.testing.assert_close(loss(query, reference), exact)
+        torch.testing.assert_close(loss(EmbeddedBatch(query, reference)), exact)
 
 
 def test_learned_temperature_starts_where_told_and_moves():
     loss = create_loss("infonce", temperature=0.2, learnable_temperature=True).double()
     query, reference = batch(8)
-    assert loss(query, reference).item() == pytest.approx(
-        create_loss("infonce", temperature=0.2)(query, reference).item(), rel=1e-6
+    assert loss(EmbeddedBatch(query, reference)).item() == pytest.approx(
+        create_loss("infonce", temperature=0.2)(EmbeddedBatch(query, reference)).item(), rel=1e-6
     )
     (scale,) = loss.parameters()
-    loss(query, reference).backward()
+    loss(EmbeddedBatch(query, reference)).backward()
     assert scale.grad.abs() > 1e-3
     assert list(create_loss("infonce").parameters()) == []
 
 
 def test_registry_names_what_it_knows():
     assert list_losses() == sorted(LOSSES)
-    with pytest.raises(ValueError, match="'tripplet'.*infonce, .*soft_margin_triplet"):
+    with pytest.raises(ValueError, match="'tripplet'.*infonce.*soft_margin_triplet"):
         create_loss("tripplet")
     with pytest.raises(TypeError, match="margin"):
         create_loss("infonce", margin=1)
+
+
+@pytest.fixture
+def own_names():
+    """Losses registered in a test are gone after it."""
+    before = dict(LOSSES)
+    yield
+    LOSSES._things = before
+
+
+def test_a_loss_of_ones_own_is_a_class_and_a_name(own_names):
+    @register_loss("own")
+    class Own(torch.nn.Module):
+        def __init__(self, feature_dim, scale=1.0):
+            super().__init__()
+            self.scale = scale * feature_dim
+
+        def forward(self, batch):
+            return self.scale * (1 - (batch.query * batch.reference).sum(1)).mean()
+
+    query, reference = batch(5)
+    loss = create_loss("own", 8, scale=2.0)
+    expected = 16 * sum(1 - float(q @ r) for q, r in zip(query, reference, strict=True)) / 5
+    assert loss(EmbeddedBatch(query, reference)).item() == pytest.approx(expected, rel=1e-12)
+    assert "own" in list_losses()
+    assert create_loss("infonce", 8).temperature == 0.07  # one that has no use for the size is not given it
+
+
+def test_a_loss_that_remembers_its_pairs_needs_nothing_but_the_batch(own_names):
+    """A mining pool: the references of earlier batches are negatives too, unless they are the same pair's."""
+
+    @register_loss("pool")
+    class Pool(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.kept = {}
+
+        def forward(self, batch):
+            older = [z for number, z in self.kept.items() if number not in batch.sample.tolist()]
+            self.kept |= dict(zip(batch.sample.tolist(), batch.reference.detach(), strict=True))
+            return (batch.query @ torch.stack(older).T).mean() if older else 0 * batch.query.sum()
+
+    loss, (query, reference) = create_loss("pool"), batch(4)
+    assert loss(EmbeddedBatch(query[:2], reference[:2], sample=torch.tensor([7, 3]))) == 0
+    value = loss(EmbeddedBatch(query[2:], reference[2:], sample=torch.tensor([3, 5])))
+    assert value.item() == pytest.approx(float((query[2:] @ reference[0]).mean()))
 
 
 @pytest.mark.parametrize(
@@ -274,11 +332,11 @@ def test_bad_shapes_are_named(name):
     query, reference = batch(4)
     loss = create_loss(name)
     with pytest.raises(ValueError, match=r"\(4, 8\) and \(3, 8\)"):
-        loss(query, reference[:3])
+        loss(EmbeddedBatch(query, reference[:3]))
     with pytest.raises(ValueError, match=r"\(0, 8\)"):
-        loss(query[:0], reference[:0])
+        loss(EmbeddedBatch(query[:0], reference[:0]))
     with pytest.raises(ValueError, match=r"\(4, 4\).*\(4,\)"):
-        loss(query, reference, overlap=torch.ones(4))
+        loss(EmbeddedBatch(query, reference, overlap=torch.ones(4)))
 
 
 def negatives_of(i: int, overlap: torch.Tensor) -> list[int]:
@@ -298,7 +356,7 @@ def test_batch_hard_is_the_loop(pairs):
         for i in range(7):
             near = min(squared(anchors[i], others[j]) for j in negatives_of(i, shared))
             terms.append(max(0.0, squared(anchors[i], others[i]) - near + 0.5))
-    loss = create_loss("batch_hard_triplet", margin=0.5)(query, reference, overlap=overlap)
+    loss = create_loss("batch_hard_triplet", margin=0.5)(EmbeddedBatch(query, reference, overlap=overlap))
     assert loss.item() == pytest.approx(sum(terms) / len(terms), rel=1e-12)
 
 
@@ -311,7 +369,9 @@ def test_batch_hard_is_that_of_pytorch_metric_learning():
     for anchors, others in ((query, reference), (reference, query)):
         found = miner(anchors, labels, others, labels.clone())
         values.append(oracle(anchors, labels, found, others, labels.clone()).item())
-    assert create_loss("batch_hard_triplet")(query, reference).item() == pytest.approx(sum(values) / 2, rel=1e-9)
+    assert create_loss("batch_hard_triplet")(EmbeddedBatch(query, reference)).item() == pytest.approx(
+        sum(values) / 2, rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("pairs", [[], NEIGHBOURS])
@@ -325,7 +385,7 @@ def test_semi_hard_is_the_loop(pairs, size):
             near = sorted(squared(anchors[i], others[j]) for j in negatives_of(i, shared))
             for distance in near[: int(math.sqrt(size))]:
                 terms.append(math.log(1 + math.exp(10 * (squared(anchors[i], others[i]) - distance))))
-    loss = create_loss("semi_hard_triplet")(query, reference, overlap=overlap)
+    loss = create_loss("semi_hard_triplet")(EmbeddedBatch(query, reference, overlap=overlap))
     assert loss.item() == pytest.approx(sum(terms) / len(terms), rel=1e-10)
 
 
@@ -337,7 +397,7 @@ def test_joint_infonce_is_the_loop(pairs):
     for i in range(7):
         against = [scores[i][j] for j in negatives_of(i, overlap)] + [scores[j][i] for j in negatives_of(i, overlap.T)]
         terms.append(math.log(math.exp(scores[i][i]) + sum(map(math.exp, against))) - scores[i][i])
-    loss = create_loss("joint_infonce", temperature=0.1)(query, reference, overlap=overlap)
+    loss = create_loss("joint_infonce", temperature=0.1)(EmbeddedBatch(query, reference, overlap=overlap))
     assert loss.item() == pytest.approx(sum(terms) / 7, rel=1e-12)
 
 
@@ -352,18 +412,20 @@ def test_soft_labels_are_the_loop():
             log_p = side[i] - math.log(sum(math.exp(v) for v in side[i].tolist()))
             shares = shared[i] / shared[i].sum()
             terms.append(-sum(float(w * v) for w, v in zip(shares, log_p, strict=True)))
-    loss = create_loss("soft_label_infonce", temperature=0.1)(query, reference, overlap=overlap)
+    loss = create_loss("soft_label_infonce", temperature=0.1)(EmbeddedBatch(query, reference, overlap=overlap))
     assert loss.item() == pytest.approx(sum(terms) / 12, rel=1e-12)
 
 
 def test_soft_labels_without_neighbours_are_hard_ones():
     query, reference = batch(6)
-    expected = create_loss("infonce")(query, reference).item()
+    expected = create_loss("infonce")(EmbeddedBatch(query, reference)).item()
     loss = create_loss("soft_label_infonce")
-    assert loss(query, reference).item() == pytest.approx(expected, rel=1e-12)
-    assert loss(query, reference, overlap=0.7 * torch.eye(6)).item() == pytest.approx(expected, rel=1e-12)
+    assert loss(EmbeddedBatch(query, reference)).item() == pytest.approx(expected, rel=1e-12)
+    assert loss(EmbeddedBatch(query, reference, overlap=0.7 * torch.eye(6))).item() == pytest.approx(
+        expected, rel=1e-12
+    )
     nothing = torch.zeros(6, 6)  # shuffled pairs share no ground with themselves
-    assert loss(query, reference, overlap=nothing).item() == pytest.approx(expected, rel=1e-12)
+    assert loss(EmbeddedBatch(query, reference, overlap=nothing)).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_semi_positive_ratio_is_the_loop():
@@ -374,10 +436,10 @@ def test_the_semi_positive_ratio_is_the_loop():
         iou = 0.25 / (2 - 0.25)
         terms.append((float(scores[i, j]) / max(float(scores[i, i]), 0.1) - iou) ** 2)
     loss = create_loss("iou_semi_positive")
-    assert loss(query, reference, overlap=overlap).item() == pytest.approx(sum(terms) / 2, rel=1e-9)
-    assert loss(query, reference, overlap=torch.eye(5)).item() == 0
+    assert loss(EmbeddedBatch(query, reference, overlap=overlap)).item() == pytest.approx(sum(terms) / 2, rel=1e-9)
+    assert loss(EmbeddedBatch(query, reference, overlap=torch.eye(5))).item() == 0
     with pytest.raises(ValueError, match="needs overlap"):
-        loss(query, reference)
+        loss(EmbeddedBatch(query, reference))
 
 
 def test_the_semi_positive_ratio_is_zero_where_similarity_is_proportional():
@@ -386,7 +448,7 @@ def test_the_semi_positive_ratio_is_zero_where_similarity_is_proportional():
     reference = query.clone()
     reference[1] = torch.tensor([iou, math.sqrt(1 - iou**2), 0.0])
     query[1] = reference[1]
-    loss = create_loss("iou_semi_positive")(query, reference, overlap=grid_overlap(3, [(0, 1)]))
+    loss = create_loss("iou_semi_positive")(EmbeddedBatch(query, reference, overlap=grid_overlap(3, [(0, 1)])))
     assert loss.item() == pytest.approx(0, abs=1e-12)
 
 
@@ -397,16 +459,16 @@ def test_offsets_are_learnt_where_features_hold_them():
     blank = F.normalize(torch.ones(256, 3), dim=1)
     loss = create_loss("offset_regression", 3, width=32)
     with pytest.raises(ValueError, match=r"needs offset \(256, 2\), got None"):
-        loss(features, blank)
+        loss(EmbeddedBatch(features, blank))
     expected = ((loss.head(torch.cat([features, blank], 1)) - offset) ** 2).mean().item()
-    assert loss(features, blank, offset=offset).item() == pytest.approx(expected, rel=1e-6)
+    assert loss(EmbeddedBatch(features, blank, offset=offset)).item() == pytest.approx(expected, rel=1e-6)
     values = {}
     for name, cloud in (("told", features), ("blind", blank)):
         model = create_loss("offset_regression", 3, width=32)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
         for _ in range(200):
             optimizer.zero_grad()
-            value = model(cloud, blank, offset=offset)
+            value = model(EmbeddedBatch(cloud, blank, offset=offset))
             value.backward()
             optimizer.step()
         values[name] = value.item()

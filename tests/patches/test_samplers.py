@@ -1,14 +1,17 @@
-"""What a batch is made of: no shared ground, and hard company where asked for."""
+"""What a batch is made of: no shared ground, and hard negatives where asked for."""
 
 import numpy as np
 import pytest
+import torch
+from accelerate.data_loader import BatchSamplerShard
 
-from sarmatch.patches import SAMPLERS, Drawn, arrange
+from sarmatch.patches import EpochPairs, create_sampler, list_samplers, register_sampler
+from sarmatch.patches.samplers import SAMPLERS
 
 SIZE = 10
 
 
-def drawn(count: int = 400, extent: int = 300, areas: int = 2, seed: int = 0) -> Drawn:
+def epoch_pairs(count: int = 400, extent: int = 300, areas: int = 2, seed: int = 0) -> EpochPairs:
     rng = np.random.default_rng(seed)
     corner = rng.integers(0, extent, (count, 2))
     place = np.concatenate(
@@ -16,7 +19,15 @@ def drawn(count: int = 400, extent: int = 300, areas: int = 2, seed: int = 0) ->
     )
     angle = np.sort(rng.uniform(0, 2 * np.pi, count))
     features = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return Drawn(place, SIZE, 0.5, lambda: (features, features))
+    return EpochPairs(place, SIZE, 0.5, lambda: (features, features))
+
+
+def arrange(name: str, pairs: EpochPairs, batch_size: int, seed: int = 0) -> np.ndarray:
+    sampler = create_sampler(name, batch_size, seed)
+    sampler.start(0, pairs)
+    batches = np.array(list(sampler))
+    assert len(sampler) == len(batches)
+    return batches
 
 
 def shares_ground(place: np.ndarray, i: int, j: int) -> bool:
@@ -28,8 +39,8 @@ def shares_ground(place: np.ndarray, i: int, j: int) -> bool:
 @pytest.mark.parametrize("name", [n for n in SAMPLERS if n not in ("random", "cluster")])
 @pytest.mark.parametrize("seed", range(3))
 def test_no_two_pairs_of_a_batch_share_ground(name, seed):
-    pairs = drawn(seed=seed)
-    batches = arrange(name, pairs, 24, np.random.default_rng(seed))
+    pairs = epoch_pairs(seed=seed)
+    batches = arrange(name, pairs, 24, seed)
     assert batches.shape[1] == 24
     assert len(batches) >= 8
     assert len(np.unique(batches)) == batches.size, "a pair came twice"
@@ -43,8 +54,8 @@ def pairs_that_share(place: np.ndarray, batches: np.ndarray) -> int:
 
 def test_random_batches_do_share_ground_and_clusters_more():
     """The control: the data above are crowded enough for the test to fail."""
-    pairs = drawn()
-    random, cluster = (arrange(name, pairs, 24, np.random.default_rng(0)) for name in ("random", "cluster"))
+    pairs = epoch_pairs()
+    random, cluster = (arrange(name, pairs, 24) for name in ("random", "cluster"))
     assert random.shape == cluster.shape == (16, 24)
     assert len(np.unique(cluster)) == cluster.size
     assert pairs_that_share(pairs.place, cluster) > 2 * pairs_that_share(pairs.place, random) > 0
@@ -57,9 +68,8 @@ def mean_nearest(values: np.ndarray, batches: np.ndarray) -> float:
 
 
 def test_neighbours_are_near_in_metres_and_mined_pairs_in_features():
-    pairs = drawn(2000, extent=1200, areas=1)
-    rng = np.random.default_rng(0)
-    batches = {name: arrange(name, pairs, 32, rng) for name in SAMPLERS if name != "random"}
+    pairs = epoch_pairs(2000, extent=1200, areas=1)
+    batches = {name: arrange(name, pairs, 32) for name in SAMPLERS if name != "random"}
     ground = {name: mean_nearest(pairs.place[:, :2], b) for name, b in batches.items()}
     looks = {name: mean_nearest(pairs.features()[0], b) for name, b in batches.items()}
     assert ground["neighbour"] < 0.7 * ground["distinct"]
@@ -68,13 +78,60 @@ def test_neighbours_are_near_in_metres_and_mined_pairs_in_features():
 
 
 def test_the_same_chance_gives_the_same_batches():
-    first, second = (arrange("mined", drawn(), 16, np.random.default_rng(3)) for _ in range(2))
+    first, second = (arrange("mined", epoch_pairs(), 16, seed=3) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
 def test_ground_that_is_too_small_is_named():
-    crowded = drawn(count=100, extent=15, areas=1)
-    with pytest.raises(ValueError, match="'distinct'.*no 24 places.*lower batch_size"):
-        arrange("distinct", crowded, 24, np.random.default_rng(0))
+    crowded = epoch_pairs(count=100, extent=15, areas=1)
+    with pytest.raises(ValueError, match="'distinct'.*no 24 that.*lower batch_size"):
+        arrange("distinct", crowded, 24)
     with pytest.raises(ValueError, match="'hard'.*mined"):
-        arrange("hard", crowded, 24, np.random.default_rng(0))
+        create_sampler("hard", 24)
+
+
+def test_the_state_of_a_sampler_goes_on_with_the_epoch_that_comes_next():
+    """Seed and epoch are all that shapes the batches of given pairs."""
+    whole, resumed = create_sampler("mined", 16, seed=3), create_sampler("mined", 16, seed=9)
+    for epoch in range(3):
+        whole.start(epoch, epoch_pairs(seed=epoch))
+        if epoch == 1:
+            state = whole.state_dict()
+    resumed.load_state_dict(state)
+    assert resumed.epoch == 1
+    resumed.start(resumed.epoch + 1, epoch_pairs(seed=2))
+    assert list(resumed) == list(whole)
+    resumed.start(1, epoch_pairs(seed=2))
+    assert list(resumed) != list(whole), "another epoch of the same pairs has other batches"
+    with pytest.raises(ValueError, match="batch_size is 8, its state has 16"):
+        create_sampler("mined", 8).load_state_dict(state)
+    with pytest.raises(ValueError, match="name is 'random', its state has 'mined'"):
+        create_sampler("random", 16).load_state_dict(state)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_takes_it_as_its_batch_sampler(workers):
+    sampler = create_sampler("distinct", 24)
+    loader = torch.utils.data.DataLoader(torch.arange(400), batch_sampler=sampler, num_workers=workers)
+    for epoch in range(2):
+        sampler.start(epoch, epoch_pairs())
+        assert [batch.tolist() for batch in loader] == list(sampler)
+
+
+def test_several_processes_divide_every_batch_in_its_order():
+    sampler = create_sampler("distinct", 24)
+    shards = [BatchSamplerShard(sampler, 2, process, split_batches=True) for process in range(2)]
+    sampler.start(0, epoch_pairs())
+    assert [first + second for first, second in zip(*shards, strict=True)] == list(sampler)
+
+
+def test_a_sampler_of_ones_own_is_a_function_and_a_name():
+    @register_sampler("backwards")
+    def backwards(pairs, batch_size, rng):
+        return np.arange(len(pairs.place))[::-1].reshape(-1, batch_size)
+
+    try:
+        assert arrange("backwards", epoch_pairs(48), 24)[0].tolist() == list(range(47, 23, -1))
+        assert "backwards" in list_samplers()
+    finally:
+        del SAMPLERS._things["backwards"]

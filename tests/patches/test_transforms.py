@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sarmatch.patches.transforms import LUMA, TRANSFORMS, augment
+from sarmatch.patches.transforms import LUMA, TRANSFORMS, augment, list_transforms, register_transform
 from sarmatch.scenes.radiometry import STANDARD_WINDOW
 
 OPTICAL_ONLY = ["grey", "one_channel", "channel_exchange", "intermediate"]
@@ -108,6 +108,19 @@ def test_a_window_only_clips():
     low, high = changed.amin((1, 2, 3)), changed.amax((1, 2, 3))
     assert ((low >= STANDARD_WINDOW[0]) & (low <= STANDARD_WINDOW[0] + 6)).all()
     assert ((high <= STANDARD_WINDOW[1]) & (high >= STANDARD_WINDOW[1] - 6)).all()
+
+
+def test_a_transform_of_ones_own_is_a_function_and_a_name():
+    @register_transform("negative")
+    def negative(query, reference, generator):
+        return query, 1 - reference
+
+    try:
+        images = pair()
+        assert torch.equal(apply("negative", *images)[1], 1 - images[1])
+        assert "negative" in list_transforms()
+    finally:
+        del TRANSFORMS._things["negative"]
 
 
 def test_an_unknown_name_is_named():

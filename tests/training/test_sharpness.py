@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sarmatch.training.sharpness import climb, descend
+from sarmatch.training.sharpness import perturb, restore
 
 
 def weights() -> list[torch.nn.Parameter]:
@@ -23,7 +23,7 @@ def test_the_step_is_the_closed_form(rho):
     for form in ("sam", "asam"):
         parameters = weights()
         before = [p.detach().clone() for p in parameters]
-        climb(parameters, form, rho)
+        perturb(parameters, form, rho)
         w = torch.cat([b.ravel() for b in before[:2]])
         g = torch.cat([p.grad.ravel() for p in parameters[:2]])
         expected = rho * g / g.norm() if form == "sam" else rho * w**2 * g / (w * g).norm()
@@ -34,18 +34,18 @@ def test_the_step_is_the_closed_form(rho):
         assert torch.equal(parameters[2], before[2]), "no gradient, no step"
 
 
-def test_descending_restores_the_weights_and_keeps_the_new_gradient():
+def test_restoring_restores_the_weights_and_keeps_the_new_gradient():
     parameters = weights()
     before = [p.detach().clone() for p in parameters]
-    kept = climb(parameters, "asam", 1.0)
+    kept = perturb(parameters, "asam", 1.0)
     gradient = torch.randn(3, 2)
     parameters[0].grad = gradient.clone()
-    descend(kept)
+    restore(kept)
     assert all(torch.equal(p, b) for p, b in zip(parameters, before, strict=True))
     assert torch.equal(parameters[0].grad, gradient)
 
 
-def test_it_climbs():
+def test_it_perturbs():
     w = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
 
     def loss():
@@ -53,17 +53,17 @@ def test_it_climbs():
 
     value = loss()
     value.backward()
-    climb([w], "sam", 0.1)
+    perturb([w], "sam", 0.1)
     assert loss() > value
 
 
 def test_a_gradient_of_zero_is_no_division_by_zero():
     w = torch.nn.Parameter(torch.ones(2))
     w.grad = torch.zeros(2)
-    climb([w], "sam", 0.1)
+    perturb([w], "sam", 0.1)
     assert torch.equal(w, torch.ones(2))
 
 
 def test_an_unknown_form_is_named():
     with pytest.raises(ValueError, match="'gsam'"):
-        climb([], "gsam", 0.1)
+        perturb([], "gsam", 0.1)

@@ -1,5 +1,7 @@
 """Configs, the loop and run folders: determinism, resuming, controls, and nothing half-written."""
 
+import json
+import math
 import os
 import shutil
 import subprocess
@@ -18,11 +20,12 @@ from sarmatch import atomic_io
 from sarmatch.alignment import Alignment
 from sarmatch.datasets import registry
 from sarmatch.experiments import sweeps
-from sarmatch.paths import runs_dir
-from sarmatch.training import loop
-from sarmatch.training.config import Config, recipe
-from sarmatch.training.loop import learning_rate, train
+from sarmatch.paths import ROOT, runs_dir
+from sarmatch.training import checkpoints, data, step
+from sarmatch.training.config import Config, load_config, recipe
+from sarmatch.training.loop import train
 from sarmatch.training.runs import compare, evaluate, intervals, load_run, run
+from sarmatch.training.schedule import Schedule
 
 SMALL = {
     "scene": "tiny",
@@ -34,7 +37,7 @@ SMALL = {
     "augment": (),
     "val_queries": 60,
     "test_queries": 150,
-    "floor_options": {"cells": 4},
+    "baseline_options": {"cells": 4},
     "encoder_options": {"widths": (8, 16, 32, 32, 32), "feature_dim": 16},
 }
 
@@ -49,7 +52,7 @@ def config(**changes) -> Config:
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
-    return load_file(folder / loop.WEIGHTS)
+    return load_file(folder / checkpoints.WEIGHTS)
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -77,6 +80,42 @@ class TestConfig:
         assert turned == config()
         assert turned.key == config().key
 
+    def test_the_key_hashes_what_differs_from_the_defaults(self, monkeypatch):
+        assert Config().key == Config(loss_options={}, seed=0, bands="first").key
+        keys = {Config(**c).key for c in ({}, {"bands": ("HH",)}, {"bands": ("HH", "VV")}, {"fold": (0, 2)})}
+        assert len(keys) == 4
+        before = Config().key
+        monkeypatch.setattr("sarmatch.training.config.SCHEMA", 3)
+        assert Config().key != before
+
+    def test_old_words_are_understood_with_a_warning(self):
+        old = {"floor": "hog", "floor_options": {"cells": 4}, "train_share": 0.5, "bands": None}
+        new = {"baseline": "hog", "baseline_options": {"cells": 4}, "train_fraction": 0.5, "bands": "first"}
+        for make in (Config, lambda **fields: recipe("infonce", **fields)):
+            with pytest.warns(DeprecationWarning, match="floor_options is now baseline_options") as seen:
+                found = make(**old)
+            assert found == make(**new)
+            assert seen[0].filename == __file__
+            with pytest.warns(DeprecationWarning, match="bands=None is now bands='first'"):
+                make(bands=None)
+
+    def test_bands_are_named_or_the_first(self):
+        assert Config().sar_bands == Config(bands=("VV",)).sar_bands == 1
+        assert Config(bands=["HH", "VV"]).sar_bands == 2
+        for wrong in ((), "all", 3):
+            with pytest.raises(ValidationError, match="bands"):
+                Config(bands=wrong)
+
+    @pytest.mark.parametrize("path", sorted(ROOT.glob("data/**/config.json")), ids=lambda path: path.parent.name)
+    def test_recorded_configs_load_in_silence(self, path):
+        recorded, found = json.loads(path.read_text()), load_config(path)
+        assert found.bands == "first"
+        assert (found.baseline, found.baseline_options) == (recorded["floor"], recorded["floor_options"])
+        assert found.train_fraction == recorded.get("train_share", 1.0)
+        for name in recorded.keys() & found.model_fields_set - {"bands"}:
+            assert found.model_dump(mode="json")[name] == recorded[name]
+        assert Config(**found.model_dump()) == found
+
     def test_recipes_change_by_name_and_profile(self, monkeypatch):
         assert recipe("demo", epochs=2).epochs == 2
         monkeypatch.setenv("SARMATCH_PROFILE", "full")
@@ -86,14 +125,50 @@ class TestConfig:
             recipe("demmo")
 
 
+def scheduled(settings: Config, steps: list[int]) -> list[float]:
+    """The learning rates of epochs with so many steps each."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule, rates = Schedule(optimizer, settings), []
+    for epoch, count in enumerate(steps):
+        schedule.start(epoch, count)
+        for _ in range(count):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+    return rates
+
+
+def closed_form(settings: Config, step: int, total: int) -> float:
+    warmup = settings.warmup * total
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / (warmup + 1)
+    return settings.learning_rate * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
+
+
 def test_the_learning_rate_rises_and_then_falls_to_zero():
-    rates = [learning_rate(config(warmup=0.1), step, 100) for step in range(100)]
+    rates = scheduled(config(warmup=0.1, epochs=10), [10] * 10)
     top = int(np.argmax(rates))
     assert 9 <= top <= 11
     assert rates[top] == pytest.approx(3e-3)
     assert rates[:top] == sorted(rates[:top])
     assert rates[top:] == sorted(rates[top:], reverse=True)
     assert rates[-1] < 1e-5
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.05, 0.37])
+@pytest.mark.parametrize("steps", [[7, 7, 7], [7, 5, 6]])
+def test_the_learning_rate_is_the_closed_form_whatever_a_sampler_fills(warmup, steps):
+    settings = config(warmup=warmup, epochs=len(steps))
+    expected = [closed_form(settings, e * n + i, len(steps) * n) for e, n in enumerate(steps) for i in range(n)]
+    np.testing.assert_allclose(scheduled(settings, steps), expected, rtol=1e-12, atol=1e-18)
+
+
+def test_a_training_state_of_another_version_is_named(tiny_scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "VERSION", 1)
+    train(config(epochs=1), tiny_scene, tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"training\.safetensors: a training state of version 1, expected 2"):
+        train(config(epochs=1), tiny_scene, tmp_path)
 
 
 def test_two_trainings_agree_to_the_last_bit_and_a_seed_changes_them(tiny_scene, tmp_path):
@@ -115,19 +190,19 @@ def test_going_on_equals_never_having_stopped(tiny_scene, tmp_path, monkeypatch)
     class PowerCutError(Exception):
         pass
 
-    def cut(self, encoder, batch_size, measure=loop.Validation.measure):
-        if (tmp_path / "cut" / loop.STATE).is_file():
+    def cut(self, encoder, batch_size, measure=data.Validation.measure):
+        if (tmp_path / "cut" / checkpoints.STATE).is_file():
             raise PowerCutError
         return measure(self, encoder, batch_size)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Validation, "measure", cut)
+        patch.setattr(data.Validation, "measure", cut)
         with pytest.raises(PowerCutError):
             train(config(), tiny_scene, tmp_path / "cut")
-    assert len(pd.read_csv(tmp_path / "cut" / loop.HISTORY)) == 1
+    assert len(pd.read_csv(tmp_path / "cut" / checkpoints.HISTORY)) == 1
     train(config(), tiny_scene, tmp_path / "cut")
     pd.testing.assert_frame_equal(
-        pd.read_csv(tmp_path / "whole" / loop.HISTORY), pd.read_csv(tmp_path / "cut" / loop.HISTORY)
+        pd.read_csv(tmp_path / "whole" / checkpoints.HISTORY), pd.read_csv(tmp_path / "cut" / checkpoints.HISTORY)
     )
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
 
@@ -140,20 +215,20 @@ def test_the_best_epoch_is_kept_not_the_last(tiny_scene, tmp_path, monkeypatch):
         kept.append({k: v.clone() for k, v in encoder.state_dict().items()})
         return dict.fromkeys(("recall@1", "recall@5", "recall@10"), next(recalls))
 
-    monkeypatch.setattr(loop.Validation, "measure", scripted)
+    monkeypatch.setattr(data.Validation, "measure", scripted)
     encoder = train(config(), tiny_scene, tmp_path)
     assert same(dict(encoder.state_dict()), kept[1])
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_name_and_step(tiny_scene, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "create_loss", lambda name, dim, **options: Broken())
+    monkeypatch.setattr(step, "create_loss", lambda name, dim, **options: Broken())
     with pytest.raises(FloatingPointError, match=r"loss 'infonce' is nan at step 0 of epoch 1"):
         train(config(), tiny_scene, tmp_path)
 
 
 class Broken(torch.nn.Module):
-    def forward(self, query, reference, **context):
-        return query.sum() * float("nan")
+    def forward(self, batch):
+        return batch.query.sum() * float("nan")
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +345,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
 
 
 def test_two_processes_get_the_losses_of_one(tmp_path):
-    """Batches are shared out, embeddings gathered: the loss sees the same whole batch. (Without batch norm, which would
+    """Batches are divided, embeddings gathered: the loss sees the same whole batch. (Without batch norm, which would
     see only its half on CPUs; on GPUs it is synchronised.)"""
     script = Path(__file__).with_name("two_processes.py")
     environment = os.environ | {"PYTHONPATH": str(script.parents[2]), "OMP_NUM_THREADS": "1"}
@@ -280,7 +355,7 @@ def test_two_processes_get_the_losses_of_one(tmp_path):
         command = [*launch, "--num_processes", str(count), script, tmp_path / str(count)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
-    one, two = (pd.read_csv(tmp_path / str(count) / loop.HISTORY) for count in (1, 2))
+    one, two = (pd.read_csv(tmp_path / str(count) / checkpoints.HISTORY) for count in (1, 2))
     np.testing.assert_allclose(one[["loss", "estimate"]], two[["loss", "estimate"]], rtol=2e-3)
     np.testing.assert_allclose(one["recall@10"], two["recall@10"], atol=0.05)
 
@@ -298,7 +373,7 @@ def test_two_processes_get_the_losses_of_one(tmp_path):
     ids=lambda change: "-".join(map(str, change)),
 )
 def test_going_on_equals_never_having_stopped_with_every_part(tiny_scene, tmp_path, change):
-    """The opponent and its optimiser, momentum, a learnt temperature: all of it is kept."""
+    """The critic and its optimiser, momentum, a learnt temperature: all of it is kept."""
     settings = {"epochs": 3, "pairs_per_epoch": 64, "batch_size": 16} | change
 
     class PowerCutError(Exception):
@@ -312,11 +387,12 @@ def test_going_on_equals_never_having_stopped_with_every_part(tiny_scene, tmp_pa
         train(config(**settings), tiny_scene, tmp_path / "cut", report=cut)
     train(config(**settings), tiny_scene, tmp_path / "cut", report=lambda history: None)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
-    assert same(load_file(tmp_path / "whole" / loop.STATE), load_file(tmp_path / "cut" / loop.STATE))
+    whole, resumed = ((tmp_path / name / checkpoints.STATE).read_bytes() for name in ("whole", "cut"))
+    assert whole == resumed
 
 
 def test_a_collapsed_encoder_stops_and_says_under_what(tiny_scene, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "create_alignment", lambda name, dim, **options: Pull(dim))
+    monkeypatch.setattr(step, "create_alignment", lambda name, dim, **options: Pull(dim))
     with pytest.raises(FloatingPointError, match=r"collapsed: all .*'infonce' and alignment 'coral' at step \d+"):
         train(config(alignment="coral", alignment_weight=1e4, learning_rate=0.03, epochs=40), tiny_scene, tmp_path)
 
@@ -340,15 +416,15 @@ def test_masked_neighbours_are_not_pushed_away(tiny_scene, tmp_path):
     losses = {}
     for neighbours in ("mask", "negatives"):
         train(config(neighbours=neighbours, epochs=1), tiny_scene, tmp_path / neighbours)
-        losses[neighbours] = pd.read_csv(tmp_path / neighbours / loop.HISTORY)["loss"].iloc[0]
+        losses[neighbours] = pd.read_csv(tmp_path / neighbours / checkpoints.HISTORY)["loss"].iloc[0]
     assert losses["negatives"] > losses["mask"] + 0.05
 
 
 def test_less_ground_is_the_upper_part_of_each_rectangle():
     whole = pd.DataFrame({"row0": [0, 100], "row1": [1000, 150], "col0": 0, "col1": 500})
-    part = loop.thinned(whole, 0.25, 100)
+    part = data.thinned(whole, 0.25, 100)
     assert part["row1"].tolist() == [250, 150]
-    pd.testing.assert_frame_equal(loop.thinned(whole, 1.0, 100), whole)
+    pd.testing.assert_frame_equal(data.thinned(whole, 1.0, 100), whole)
 
 
 def test_offsets_and_turned_pairs_do_not_mix():
@@ -412,3 +488,70 @@ class TestSweeps:
         for name in ("wasserstein", "class_adversary", "sliced", "sinkhorn"):
             control, arm = recipe("infonce").model_dump(), recipe(name).model_dump()
             assert {k for k in control if control[k] != arm[k]} <= {"name", "alignment", "alignment_options"}
+
+
+def test_parts_of_ones_own_are_a_name_in_a_config(tiny_scene, tmp_path):
+    """What a user registers in a notebook trains at once: loss, alignment, encoder, sampler and transform."""
+
+    @sm.losses.register_loss("own")
+    class OwnLoss(torch.nn.Module):
+        def forward(self, batch):
+            assert batch.sample.sort().values.unique().numel() == len(batch.query)
+            assert batch.overlap.shape == (len(batch.query),) * 2
+            return (1 - (batch.query * batch.reference).sum(1)).mean()
+
+    @sm.alignment.register_alignment("own")
+    class OwnAlignment(Alignment):
+        def loss(self, query, reference):
+            return (query.mean(0) - reference.mean(0)).square().sum()
+
+    @sm.encoders.register_encoder("own")
+    class OwnEncoder(sm.encoders.Encoder):
+        def __init__(self, image_size, sar_bands):
+            super().__init__()
+            self.inputs = {m: sm.encoders.Inputs(c, image_size) for m, c in (("query", sar_bands), ("reference", 3))}
+            self.query, self.reference = torch.nn.Conv2d(sar_bands, 8, 4, 4), torch.nn.Conv2d(3, 8, 4, 4)
+            self.feature_dim, self.stride = 8, 4
+
+        def forward_features(self, images, modality):
+            return getattr(self, modality)(images)
+
+        def forward_head(self, features, modality):
+            return torch.nn.functional.normalize(features.mean((2, 3)), dim=1)
+
+    @sm.patches.register_sampler("own")
+    def own_sampler(pairs, batch_size, rng):
+        return rng.permutation(len(pairs.place))[: 3 * batch_size].reshape(3, batch_size)
+
+    @sm.patches.register_transform("own")
+    def own_transform(query, reference, generator):
+        return query, 1 - reference
+
+    registries = (
+        sm.losses.LOSSES,
+        sm.alignment.ALIGNMENTS,
+        sm.encoders.base.ENCODERS,
+        sm.patches.samplers.SAMPLERS,
+        sm.patches.transforms.TRANSFORMS,
+    )
+    try:
+        own = {"loss": "own", "alignment": "own", "encoder": "own", "sampler": "own", "augment": ("own",)}
+        encoder = train(config(**own, encoder_options={}, epochs=2), tiny_scene, tmp_path)
+    finally:
+        for registry_of_a_kind in registries:
+            del registry_of_a_kind._things["own"]
+    assert isinstance(encoder, OwnEncoder)
+    assert pd.read_csv(tmp_path / checkpoints.HISTORY)["estimate"].notna().all()
+
+
+def test_a_dense_encoder_cannot_be_trained_for_vectors(tiny_scene, tmp_path):
+    @sm.encoders.register_encoder("dense")
+    class Dense(sm.encoders.Encoder):
+        def __init__(self, image_size, sar_bands):
+            super().__init__()
+
+    try:
+        with pytest.raises(ValueError, match="encoder 'dense' has no head"):
+            train(config(encoder="dense", encoder_options={}), tiny_scene, tmp_path)
+    finally:
+        del sm.encoders.base.ENCODERS._things["dense"]

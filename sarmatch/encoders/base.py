@@ -1,0 +1,98 @@
+"""What every encoder is: images to feature maps, and feature maps to vectors."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from sarmatch.registry import Registry
+
+Modality = Literal["query", "reference"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What an encoder wants to be given of one modality.
+
+    Attributes
+    ----------
+    channels
+        SAR bands, or colours of the map.
+    image_size
+        Side of an image in pixels.
+    normalisation
+        What the encoder itself does to the numbers before it looks at them: `none`, or `measured` where it takes off
+        a mean and divides by a spread per channel that `fit_normalisation` has measured.
+    """
+
+    channels: int
+    image_size: int
+    normalisation: Literal["none", "measured"] = "none"
+
+
+class Encoder(nn.Module):
+    """Base of all encoders, in timm's two halves: `forward_features`, then `forward_head`.
+
+    An encoder of one's own sets `inputs`, writes `forward_features` and, unless it is for dense search alone,
+    `feature_dim` and `forward_head`. SAR comes in decibels, the optical map as reflectance from 0 to 1.
+
+    Attributes
+    ----------
+    inputs : mapping of `query` and `reference` to Inputs
+        What it wants of either modality; the two may differ.
+    feature_dim : int
+        Numbers in an embedding; only where there is a head.
+    stride : int or None
+        Pixels per cell of the feature map, where it is one number. Away from its border a feature map moves by one
+        cell when the image moves by `stride` pixels, so that a map may be encoded in windows.
+    trainable : bool
+        Whether it has anything to learn.
+    """
+
+    inputs: Mapping[str, Inputs]
+    feature_dim: int
+    stride: int | None = None
+    trainable: bool = True
+
+    def forward_features(self, images: torch.Tensor, modality: Modality) -> torch.Tensor:
+        """Images `(B, channels, H, W)` of a modality to their feature map `(B, C, h, w)`."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward_features")
+
+    def forward_head(self, features: torch.Tensor, modality: Modality) -> torch.Tensor:
+        """Feature maps `(B, C, h, w)` of a modality to L2-normalised embeddings `(B, feature_dim)`.
+
+        Raises
+        ------
+        NotImplementedError
+            Where the encoder has no head: it makes feature maps for dense search, and no vector of an image.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} makes feature maps and has no head, so an image has no vector; "
+            "search densely with its forward_features, or take an encoder with a head"
+        )
+
+    def fit_normalisation(self, images: torch.Tensor, modality: Modality) -> None:
+        """Measure mean and spread on training images `(B, C, H, W)`; nothing where `inputs` says `none`."""
+
+    def encode(self, images: torch.Tensor, modality: Modality) -> torch.Tensor:
+        """Images `(B, channels, H, W)` to L2-normalised embeddings `(B, feature_dim)`."""
+        return self.forward_head(self.forward_features(images, modality), modality)
+
+    def encode_query(self, images: torch.Tensor) -> torch.Tensor:
+        """SAR in decibels `(B, channels, H, W)` to L2-normalised `(B, feature_dim)`."""
+        return self.encode(images, "query")
+
+    def encode_reference(self, images: torch.Tensor) -> torch.Tensor:
+        """Optical reflectance 0 to 1 `(B, channels, H, W)` to L2-normalised `(B, feature_dim)`."""
+        return self.encode(images, "reference")
+
+    def forward(self, query: torch.Tensor, reference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both at once, which is what distributed training wraps."""
+        return self.encode_query(query), self.encode_reference(reference)
+
+
+#: Encoders that are more than a backbone with a head, made as `(image_size=..., sar_bands=..., **options)`.
+ENCODERS: Registry[Callable[..., Encoder]] = Registry("encoder")
+register_encoder = ENCODERS.register

@@ -1,0 +1,199 @@
+"""One step of training: the losses of a batch, their gradients, and a move of all that learns."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from torch import nn
+
+from sarmatch.alignment import create_alignment
+from sarmatch.encoders import Encoder
+from sarmatch.losses import EmbeddedBatch, create_loss
+from sarmatch.patches import pair_offset, pair_overlap
+from sarmatch.patches.transforms import augment
+from sarmatch.refinement.learned import NETWORKS, LearnedRefiner
+from sarmatch.training.checkpoints import Parts
+from sarmatch.training.config import Config
+from sarmatch.training.joint import MEMORY, RefinerLoss
+from sarmatch.training.schedule import Schedule, alignment_weight
+from sarmatch.training.sharpness import perturb, restore
+
+COLLAPSED = 1e-3  # variance of unit vectors at cosines of 0.999; untrained encoders have 0.07 and more
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
+}
+
+
+class Losses(NamedTuple):
+    """What a batch costs, and the embeddings `(B, D)` that it costs this with."""
+
+    total: torch.Tensor  # loss and weighted alignment
+    loss: torch.Tensor
+    query: torch.Tensor
+    reference: torch.Tensor
+
+
+class Step:
+    """All that learns, and how it moves by one batch.
+
+    Parameters
+    ----------
+    config
+        The experiment.
+    accelerator
+        Device, precision and processes.
+    encoder
+        Learns in place.
+    size
+        Side of a patch in pixels.
+
+    Attributes
+    ----------
+    parts : dict
+        Modules and optimisers whose state is kept to go on.
+    schedule : Schedule
+        Of the learning rate.
+    """
+
+    def __init__(self, config: Config, accelerator: Accelerator, encoder: Encoder, size: int) -> None:
+        self.config, self.accelerator = config, accelerator
+        self.learner = Learner(encoder, config, size)
+        self.refining = self.learner.refining
+        self.alignment = create_alignment(config.alignment, encoder.feature_dim, **config.alignment_options)
+        self.alignment.to(accelerator.device)
+        self.optimizer = OPTIMIZERS[config.optimizer](
+            self.learner.parameters(), lr=1.0, weight_decay=config.weight_decay
+        )
+        self.schedule = Schedule(self.optimizer, config)
+        self.parts: Parts = {"learner": self.learner, "optimizer": self.optimizer, "alignment": self.alignment}
+        if self.alignment.optimizer is not None:
+            self.parts["critic"] = self.alignment.optimizer
+
+    def prepare(self, loader: torch.utils.data.DataLoader) -> torch.utils.data.DataLoader:
+        """Move everything to where it is computed; returns the loader that feeds this process."""
+        if self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
+            self.learner = nn.SyncBatchNorm.convert_sync_batchnorm(self.learner)
+        self.learner, self.optimizer, loader = self.accelerator.prepare(self.learner, self.optimizer, loader)
+        return loader
+
+    def start(self, epoch: int, steps: int) -> None:
+        """Begin an epoch of so many steps."""
+        self.learner.train()
+        self.schedule.start(epoch, steps)
+
+    def __call__(self, batch: dict[str, torch.Tensor], generator: torch.Generator, where: str) -> dict[str, float]:
+        """Learn from a batch of `TrainingPairs`, augmented by chance of the generator.
+
+        Returns
+        -------
+        `loss` of the batch, and the alignment's `estimate` after it.
+
+        Raises
+        ------
+        FloatingPointError
+            See `check_step`; `where` ends its message.
+        """
+        config = self.config
+        query, reference = augment(batch["query"], batch["reference"], config.augment, generator)
+        batch = batch | {"query": query, "reference": reference}
+        losses = self._losses(batch, train_critic=True)
+        check_step(config, where, losses)
+        self._backward(losses)
+        if config.sharpness != "none":
+            before = perturb(self.learner.parameters(), config.sharpness, config.rho)
+            self._backward(self._losses(batch, train_critic=False))
+            restore(before)
+        self.optimizer.step()
+        self.schedule.step()
+        estimate = self.alignment.estimate(losses.query.detach(), losses.reference.detach())
+        return {"loss": losses.loss.item(), "estimate": estimate}
+
+    def _losses(self, batch: dict[str, Any], train_critic: bool) -> Losses:
+        with self.accelerator.autocast():
+            loss, query, reference = self.learner(*(batch[k] for k in ("query", "reference", "place", "sample")))
+        if train_critic:
+            self.alignment.critic_step(query, reference)
+        weight = alignment_weight(self.config, self.schedule.last_epoch, self.schedule.rate.total)
+        return Losses(loss + weight * self.alignment.loss(query, reference), loss, query, reference)
+
+    def _backward(self, losses: Losses) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(losses.total)
+
+
+class Learner(nn.Module):
+    """Encoder and losses as one module, which is what distributed training needs to wrap."""
+
+    def __init__(self, encoder: Encoder, config: Config, size: int) -> None:
+        super().__init__()
+        self.encoder, self.size, self.masked = encoder, size, config.neighbours == "mask"
+        dim = encoder.feature_dim
+        self.loss = create_loss(config.loss, dim, **config.loss_options)
+        self.auxiliary = nn.ModuleDict({name: create_loss(name, dim) for name in config.auxiliary})
+        self.weights = config.auxiliary
+        self.refining = None
+        if config.refiner != "none":
+            if config.refiner not in NETWORKS:
+                raise ValueError(f"refiner {config.refiner!r} does not learn; those that do are {sorted(NETWORKS)}")
+            refiner = LearnedRefiner(config.refiner, **config.refiner_options)
+            memory = max(config.batch_size, min(MEMORY, config.pairs_per_epoch // 2))
+            self.refining = RefinerLoss(refiner, dim, size, config.refiner_weight, memory)
+
+    def forward(
+        self, query: torch.Tensor, reference: torch.Tensor, place: torch.Tensor, sample: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Loss of the whole batch and its embeddings `(B, D)`; each process brings its part."""
+        query, reference = (gather(features.float()) for features in self.encoder(query, reference))
+        place, sample = gather(place), gather(sample)
+        overlap, offset = pair_overlap(place, self.size), pair_offset(place, self.size)
+        batch = EmbeddedBatch(query, reference, overlap, offset, place, sample)
+        loss = self.loss(batch if self.masked else batch._replace(overlap=None))
+        for name, auxiliary in self.auxiliary.items():
+            loss = loss + self.weights[name] * auxiliary(batch)
+        if self.refining is not None:
+            loss = loss + self.refining(query, reference, place)
+        return loss, query, reference
+
+
+def gather(values: torch.Tensor) -> torch.Tensor:
+    """Rows of all processes in their order.
+
+    Each process takes the loss of the whole batch but sends a gradient through its own rows alone. The mean over
+    processes that distributed training takes would make it too small by their number, so that much it is raised here.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return values
+    count = dist.get_world_size()
+    parts = [torch.empty_like(values) for _ in range(count)]
+    dist.all_gather(parts, values.detach().contiguous())
+    if values.requires_grad:
+        values.register_hook(lambda gradient: gradient * count)
+    parts[dist.get_rank()] = values
+    return torch.cat(parts)
+
+
+def check_step(config: Config, where: str, losses: Losses) -> None:
+    """Stop where training has gone wrong, and say what and where.
+
+    Raises
+    ------
+    FloatingPointError
+        Where a loss is not finite or the encoder has collapsed.
+    """
+    for name, value in ((f"loss {config.loss!r}", losses.loss), (f"alignment {config.alignment!r}", losses.total)):
+        if not torch.isfinite(value):
+            raise FloatingPointError(f"{name} is {value.item()} {where}; lower learning_rate or check the images")
+    for modality, embeddings in (("SAR", losses.query), ("optical", losses.reference)):
+        # unit vectors: one minus the squared length of their mean is their variance
+        spread = 1 - embeddings.detach().mean(0).square().sum().item()
+        if len(embeddings) > 1 and spread < COLLAPSED:
+            raise FloatingPointError(
+                f"the encoder has collapsed: all {modality} patches of a batch lie at one spot (variance {spread:.1e}) "
+                f"under loss {config.loss!r} and alignment {config.alignment!r} {where}; "
+                "lower alignment_weight or learning_rate"
+            )
