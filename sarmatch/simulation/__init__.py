@@ -1,4 +1,4 @@
-"""The simulated city: a procedural town, its optical map and its SAR strips, scenes of them, and a close look at one."""
+"""The simulated city: a procedural town, its optical map and SAR strips, scenes of them, and a close look at one."""
 
 from sarmatch.simulation.city import City, Grid
 from sarmatch.simulation.closeup import lone_building, material_fractions, material_values

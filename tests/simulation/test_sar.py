@@ -337,9 +337,7 @@ def test_a_wider_swath_at_the_same_place_shows_the_same_ground():
     np.testing.assert_allclose(narrow[:, 8:-8], part[:, 8:-8], rtol=0.02)
 
 
-@pytest.mark.parametrize(
-    ("heading", "look_direction"), [(0.0, "right"), (0.0, "left"), (90.0, "right"), (35.0, "left")]
-)
+@pytest.mark.parametrize(("heading", "looks"), [(0.0, "right"), (0.0, "left"), (90.0, "right"), (35.0, "left")])
 def test_shadows_fall_away_from_the_sensor(heading, looks):
     """In the strip's own grid the dark pixels lie on the far side of what casts them, whatever the heading."""
     acquisition = Acquisition(200.0, 200.0, 150.0, 150.0, heading, looks, THETA, 5000.0)
