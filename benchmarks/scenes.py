@@ -33,9 +33,9 @@ def grid(side: int) -> Grid:
     return Grid(0.0, side * PIXEL_SIZE, (side, side), PIXEL_SIZE)
 
 
-def flight(side: int, heading: float = 0.0) -> sar.Flight:
+def flight(side: int, heading: float = 0.0) -> sar.Acquisition:
     half = side * PIXEL_SIZE / 2
-    return sar.Flight(x=half, y=half, length_m=2 * half, swath_m=2 * half, heading_deg=heading, altitude_m=3000.0)
+    return sar.Acquisition(x=half, y=half, length_m=2 * half, swath_m=2 * half, heading_deg=heading, altitude_m=3000.0)
 
 
 def strip(side: int, bands: tuple[str, ...] = ("HH",)) -> np.ndarray:

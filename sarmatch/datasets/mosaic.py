@@ -11,6 +11,7 @@ import os
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +35,7 @@ from sarmatch.datasets.images import DENSEST, GDAL_OPTIONS, BadImageError
 from sarmatch.paths import cache_dir
 from sarmatch.progress import progress
 from sarmatch.scenes.radiometry import to_decibels
-from sarmatch.scenes.scene import BLOCK, Area, Raster, Scene, Tile, without_overlap
+from sarmatch.scenes.scene import BLOCK, Area, Raster, Scene, Tile, whole_blocks, without_overlap
 
 GEOGRAPHIC = "EPSG:4326"
 MOST_PIXELS = 2**36  # of one file: more is a forged header, not a map
@@ -293,9 +294,7 @@ def survey(warped: Warped) -> Survey:
             rows, cols = slice(row, min(row + SURVEY_PX, height)), slice(col, min(col + SURVEY_PX, width))
             pixels = warped.read(rows, cols)
             good = np.isfinite(pixels).all(0)
-            short = [-n % BLOCK for n in good.shape]
-            blocks = np.pad(good, [(0, n) for n in short], constant_values=True)
-            blocks = blocks.reshape(blocks.shape[0] // BLOCK, BLOCK, -1, BLOCK).all((1, 3))
+            blocks = whole_blocks(good)
             valid[row // BLOCK :, col // BLOCK :][: blocks.shape[0], : blocks.shape[1]] = blocks
             samples.append(pixels[:, ::SAMPLE, ::SAMPLE][:, good[::SAMPLE, ::SAMPLE]])
     sample = np.concatenate(samples, axis=1)
@@ -322,34 +321,12 @@ def _stretched(
 
 
 # -------------------------------------------------------------------------------------------------------- scene
-def mosaic_scene(
-    folder: Path,
-    files: pd.DataFrame,
-    *,
-    name: str,
-    pixel_size: float | None = None,
-    sar_scale: str | None = None,
-    sar_bands: Sequence[str] | None = None,
-    optical_bands: Sequence[int] = (1, 2, 3),
-    patch_size: int = 200,
-    roles: Mapping[str, str] | None = None,
-    details: Mapping[str, Mapping[str, object]] | None = None,
-    test_areas: Sequence[str] = (),
-    val_areas: Sequence[str] = (),
-    zero_is_nodata: bool = False,
-    credit: str = "",
-) -> Scene:
-    """A scene from georeferenced files.
+@dataclass(frozen=True)
+class Layout:
+    """What is to be known of a set of georeferenced files beside the files.
 
     Parameters
     ----------
-    folder
-        Named in errors.
-    files
-        See `sarmatch.datasets.reader.Reader`. Optical files of one `area` make its map; SAR files of one `area` and
-        `key` a strip. Columns `crs` and `transform`, where there are any, place files that do not say where they lie.
-    name
-        Of the scene.
     pixel_size
         Metres on the ground; that of the first area's map by default.
     sar_scale
@@ -373,6 +350,35 @@ def mosaic_scene(
         Whether pixels that are 0 in all bands hold no data, as where strips end without a declared nodata value.
     credit
         Shown beside results.
+    """
+
+    pixel_size: float | None = None
+    sar_scale: str | None = None
+    sar_bands: Sequence[str] | None = None
+    optical_bands: Sequence[int] = (1, 2, 3)
+    patch_size: int = 200
+    roles: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    test_areas: Sequence[str] = ()
+    val_areas: Sequence[str] = ()
+    zero_is_nodata: bool = False
+    credit: str = ""
+
+
+def mosaic_scene(folder: Path, files: pd.DataFrame, *, name: str, **layout) -> Scene:
+    """A scene from georeferenced files.
+
+    Parameters
+    ----------
+    folder
+        Named in errors.
+    files
+        See `sarmatch.datasets.reader.Reader`. Optical files of one `area` make its map; SAR files of one `area` and
+        `key` a strip. Columns `crs` and `transform`, where there are any, place files that do not say where they lie.
+    name
+        Of the scene.
+    layout
+        Fields of `Layout`.
 
     Raises
     ------
@@ -381,62 +387,73 @@ def mosaic_scene(
     ValueError
         Where an area lacks a map or strips, or a strip lies beside its map.
     """
-    sources = _sources(files)
-    first_grid: AreaGrid | None = None
-    areas, problems = [], []
-    crossed = []
-    for area, rows in files.assign(source=sources).groupby("area", sort=True):
-        optical, sar = (rows[rows.modality == m] for m in ("optical", "sar"))
+    layout = Layout(**layout)
+    areas, grids, problems = [], [], []
+    for area, rows in files.assign(source=_sources(files)).groupby("area", sort=True):
         label = f"{folder}: area {area!r}" if area else f"{folder}"
-        if optical.empty or sar.empty:
-            raise ValueError(f"{label}: {len(optical)} optical and {len(sar)} SAR files, expected at least one of each")
-        try:
-            grid = grid_of(list(optical.source), pixel_size)
-        except CoordinateError as error:
-            raise BadImageError(f"{optical.path.iloc[0]}: {error}") from error
-        if first_grid is None:
-            first_grid = grid
-            pixel_size = grid.step / grid.per_metre
-        crossed.append(grid.crs == first_grid.crs)
-        tiles, bad = _optical_tiles(optical, grid, optical_bands, zero_is_nodata)
+        grid = _area_grid(label, rows, layout.pixel_size)
+        grids.append(grid)
+        if layout.pixel_size is None:  # all areas have that of the first
+            layout = replace(layout, pixel_size=grid.step / grid.per_metre)
+        chart, strips, bad = _rasters(label, rows, grid, layout)
         problems += bad
-        reach = _reach([grid.box(s) for s in optical.source])
-        strips = []
-        for key, parts in sar.groupby("key", sort=True):
-            about = (details or {}).get(key, {})
-            raster, bad = _strip(label, key, parts, grid, reach, sar_scale, sar_bands, zero_is_nodata, about)
-            problems += bad
-            if raster is not None:
-                strips.append(raster)
-        if problems or not tiles or not strips:
-            continue
-        chart = Raster("map", tiles, ("red", "green", "blue"), "reflectance")
-        given = [(roles or {}).get(s.name) for s in strips]
-        usual = ROLES if len(strips) > 2 else ("train", "test") if len(strips) == 2 else ("train",)
-        areas.append(
-            Area(
-                name=area or "map",
-                map=chart,
-                strips=tuple(strips),
-                roles=tuple(g or usual[i % len(usual)] for i, g in enumerate(given)),
-                origin=_origin(grid, first_grid),
-            )
-        )
+        if not problems and chart is not None and strips:
+            roles = _roles([s.name for s in strips], layout.roles)
+            areas.append(Area(area or "map", chart, strips, roles, _origin(grid, grids[0])))
     if problems:
-        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise BadImageError(f"{len(problems)} unusable file(s):\n  " + "\n  ".join(problems[:10]) + more)
-    scale = first_grid.per_metre
+        raise _unusable(problems)
+    first, one_crs = grids[0], all(g.crs == grids[0].crs for g in grids)
+    scale = first.per_metre
     return Scene(
         name=name,
         areas=tuple(areas),
-        pixel_size=float(pixel_size),
-        patch_size=patch_size,
-        test_areas=tuple(test_areas),
-        val_areas=tuple(val_areas),
-        crs=first_grid.crs.to_string() if all(crossed) else None,
-        crs_transform=((scale, 0.0, first_grid.west), (0.0, scale, first_grid.north)) if all(crossed) else None,
-        credit=credit,
+        pixel_size=float(layout.pixel_size),
+        patch_size=layout.patch_size,
+        test_areas=tuple(layout.test_areas),
+        val_areas=tuple(layout.val_areas),
+        crs=first.crs.to_string() if one_crs else None,
+        crs_transform=((scale, 0.0, first.west), (0.0, scale, first.north)) if one_crs else None,
+        credit=layout.credit,
     )
+
+
+def _unusable(problems: list[str]) -> BadImageError:
+    more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+    return BadImageError(f"{len(problems)} unusable file(s):\n  " + "\n  ".join(problems[:10]) + more)
+
+
+def _area_grid(label: str, rows: pd.DataFrame, pixel_size: float | None) -> AreaGrid:
+    """The grid of an area that has a map and strips."""
+    optical = rows[rows.modality == "optical"]
+    if optical.empty or len(optical) == len(rows):
+        counts = f"{len(optical)} optical and {len(rows) - len(optical)} SAR files"
+        raise ValueError(f"{label}: {counts}, expected at least one of each")
+    try:
+        return grid_of(list(optical.source), pixel_size)
+    except CoordinateError as error:
+        raise BadImageError(f"{optical.path.iloc[0]}: {error}") from error
+
+
+def _rasters(
+    label: str, rows: pd.DataFrame, grid: AreaGrid, layout: Layout
+) -> tuple[Raster | None, tuple[Raster, ...], list[str]]:
+    """Map and strips of an area, and what is wrong with its files."""
+    optical, sar = (rows[rows.modality == m] for m in ("optical", "sar"))
+    tiles, problems = _optical_tiles(optical, grid, layout)
+    reach = _reach([grid.box(s) for s in optical.source])
+    strips = []
+    for key, parts in sar.groupby("key", sort=True):
+        raster, bad = _strip(label, key, parts, grid, reach, layout)
+        problems += bad
+        if raster is not None:
+            strips.append(raster)
+    chart = Raster("map", tiles, ("red", "green", "blue"), "reflectance") if tiles else None
+    return chart, tuple(strips), problems
+
+
+def _roles(strips: Sequence[str], given: Mapping[str, str]) -> tuple[str, ...]:
+    usual = ROLES if len(strips) > 2 else ("train", "test") if len(strips) == 2 else ("train",)
+    return tuple(given.get(name) or usual[i % len(usual)] for i, name in enumerate(strips))
 
 
 def _sources(files: pd.DataFrame) -> list[Source]:
@@ -470,13 +487,11 @@ def _tile(warped: Warped, found: Survey, read) -> Tile:
     return Tile(row, col, height, width, read, None if found.valid.all() else found.valid)
 
 
-def _optical_tiles(
-    rows: pd.DataFrame, grid: AreaGrid, bands: Sequence[int], zero_is_nodata: bool
-) -> tuple[tuple[Tile, ...], list[str]]:
-    warped = []
+def _optical_tiles(rows: pd.DataFrame, grid: AreaGrid, layout: Layout) -> tuple[tuple[Tile, ...], list[str]]:
+    warped, bands = [], layout.optical_bands
     for source in rows.source:
         indexes = tuple(bands) if source.count >= max(bands) else (1,)
-        warped.append(Warped(source, grid, grid.box(source), indexes, zero_is_nodata))
+        warped.append(Warped(source, grid, grid.box(source), indexes, layout.zero_is_nodata))
     found, problems = _surveyed(warped, "map")
     if problems or not found:
         return (), problems
@@ -506,26 +521,40 @@ def _cut(box: Box, other: Box) -> Box | None:
 
 
 def _strip(
-    label: str,
-    key: str,
-    rows: pd.DataFrame,
-    grid: AreaGrid,
-    reach: Box,
-    scale: str | None,
-    bands: Sequence[str] | None,
-    zero_is_nodata: bool,
-    details: Mapping[str, object],
+    label: str, key: str, rows: pd.DataFrame, grid: AreaGrid, reach: Box, layout: Layout
 ) -> tuple[Raster | None, list[str]]:
-    first = rows.source.iloc[0]
-    if bands is None:
-        named = all(first.descriptions) and len(set(first.descriptions)) == first.count
-        bands = first.descriptions if named else [f"band {i + 1}" for i in range(first.count)]
+    """A strip, cut to the map's box, or what is wrong with its files."""
+    first, scale = rows.source.iloc[0], layout.sar_scale
+    bands = _band_names(first) if layout.sar_bands is None else layout.sar_bands
     for source in rows.source:
         if source.count < len(bands):
             return None, [f"{source.path}: has {source.count} bands, expected {len(bands)}: {tuple(bands)}"]
-    indexes = tuple(range(1, len(bands) + 1))
     floats = first.dtype.startswith("float")
-    hide = zero_is_nodata or (floats and scale != "decibel")
+    hide = layout.zero_is_nodata or (floats and scale != "decibel")
+    parts = _parts(label, key, rows, grid, reach, tuple(range(1, len(bands) + 1)), hide)
+    found, problems = _surveyed(parts, str(key))
+    if problems or not found:
+        return None, problems
+    sample = np.concatenate([s.sample for _, s in found], axis=1)
+    if scale is None:
+        scale = ("decibel" if (sample < 0).any() else "intensity") if floats else "amplitude"
+    window = tuple(float(v) for v in np.nanpercentile(to_decibels(sample, scale), PERCENTILES))
+    if not window[1] - window[0] > 1e-3:
+        return None, [f"{first.path}: read as {scale}, its values span {window} dB, expected some contrast"]
+    tiles = without_overlap([_tile(w, s, w.read) for w, s in found])
+    return Raster(str(key), tiles, tuple(bands), scale, dict(layout.details.get(key, {})), window=window), []
+
+
+def _band_names(source: Source) -> Sequence[str]:
+    if all(source.descriptions) and len(set(source.descriptions)) == source.count:
+        return source.descriptions
+    return [f"band {i + 1}" for i in range(source.count)]
+
+
+def _parts(
+    label: str, key: str, rows: pd.DataFrame, grid: AreaGrid, reach: Box, indexes: tuple[int, ...], hide: bool
+) -> list[Warped]:
+    """The files of a strip, each cut to the map's box; those beside it are left out."""
     boxes = [grid.box(s) for s in rows.source]
     parts = [(s, _cut(b, reach)) for s, b in zip(rows.source, boxes, strict=True)]
     parts = [Warped(s, grid, box, indexes, hide) for s, box in parts if box]
@@ -535,18 +564,7 @@ def _strip(
             f"the map's grid, which spans {reach[2]} x {reach[3]} px: they share no ground; is a coordinate system "
             "wrong?"
         )
-    found, problems = _surveyed(parts, str(key))
-    if problems or not found:
-        return None, problems
-    sample = np.concatenate([s.sample for _, s in found], axis=1)
-    if scale is None:
-        scale = ("decibel" if (sample < 0).any() else "intensity") if floats else "amplitude"
-    decibels = to_decibels(sample, scale)
-    window = tuple(float(v) for v in np.nanpercentile(decibels, PERCENTILES))
-    if not window[1] - window[0] > 1e-3:
-        return None, [f"{first.path}: read as {scale}, its values span {window} dB, expected some contrast"]
-    tiles = without_overlap([_tile(w, s, w.read) for w, s in found])
-    return Raster(str(key), tiles, tuple(bands), scale, dict(details), window=window), []
+    return parts
 
 
 def _origin(grid: AreaGrid, first: AreaGrid) -> tuple[float, float]:

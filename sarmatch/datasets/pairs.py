@@ -19,7 +19,7 @@ from sarmatch.datasets.reader import File, Reader, natural, table_of
 from sarmatch.scenes.scene import Area, Raster, Scene, Tile, valid_blocks
 
 GAP = 1  # pixels between neighbours on the sheet: enough that no window covers two pairs
-SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
+FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 
 def pairs_scene(
@@ -40,7 +40,7 @@ def pairs_scene(
     folder
         Named in errors.
     files
-        See `sarmatch.datasets.reader.Reader`. Where no split is given, whole groups are dealt out in blocks of
+        See `sarmatch.datasets.reader.Reader`. Where no split is given, whole groups are assigned in blocks of
         neighbouring keys (see `split_groups`); where only training and test are, validation is taken from training so.
     name
         Of the scene; the folder's by default.
@@ -58,6 +58,28 @@ def pairs_scene(
     BadImageError
         Where images cannot be used; all of them are named.
     """
+    pairs = _paired(folder, files)
+    split = _split(files.drop_duplicates("key").set_index("key").loc[pairs.index])
+    sizes = _sizes(pairs)
+    verify_images([*((p, 3) for p in pairs.optical), *((p, len(sar_bands)) for p in pairs.sar)])
+    areas = tuple(
+        _sheet(part, pairs.loc[split.index[split == part]], sizes, sar_scale, tuple(sar_bands), sar_window)
+        for part in FRACTIONS
+        if (split == part).any()
+    )
+    return Scene(
+        name=name or folder.name,
+        areas=areas,
+        pixel_size=None,
+        patch_size=patch_size or min(min(size) for size in sizes.values()) // 2,
+        test_areas=tuple(a.name for a in areas if a.name == "test"),
+        val_areas=tuple(a.name for a in areas if a.name == "val"),
+        credit=credit or f"pairs of the folder {folder.name}",
+    )
+
+
+def _paired(folder: Path, files: pd.DataFrame) -> pd.DataFrame:
+    """Paths of the pairs: a row per key, columns `optical` and `sar`."""
     doubled = files[files.duplicated(["modality", "key"], keep=False)]
     if len(doubled):
         raise ValueError(f"{folder}: two files for one {doubled.modality.iloc[0]} image: {list(doubled.path[:2])}")
@@ -73,9 +95,13 @@ def pairs_scene(
         )
     if len(alone):
         warnings.warn(
-            f"{folder}: {len(alone)} image(s) without a partner are left out: {list(alone[:5])}", stacklevel=2
+            f"{folder}: {len(alone)} image(s) without a partner are left out: {list(alone[:5])}", stacklevel=3
         )
-    split = _split(files.drop_duplicates("key").set_index("key").loc[pairs.index])
+    return pairs
+
+
+def _sizes(pairs: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """Height and width of each pair."""
     sizes = {key: image_size(path) for key, path in pairs.optical.items()}
     for key, path in pairs.sar.items():
         if image_size(path) != sizes[key]:
@@ -83,21 +109,7 @@ def pairs_scene(
                 f"{path}: is {image_size(path)} px (height, width), but its optical partner {pairs.optical[key]} is "
                 f"{sizes[key]}"
             )
-    verify_images([*((p, 3) for p in pairs.optical), *((p, len(sar_bands)) for p in pairs.sar)])
-    areas = tuple(
-        _sheet(part, pairs.loc[split.index[split == part]], sizes, sar_scale, tuple(sar_bands), sar_window)
-        for part in SHARES
-        if (split == part).any()
-    )
-    return Scene(
-        name=name or folder.name,
-        areas=areas,
-        pixel_size=None,
-        patch_size=patch_size or min(min(size) for size in sizes.values()) // 2,
-        test_areas=tuple(a.name for a in areas if a.name == "test"),
-        val_areas=tuple(a.name for a in areas if a.name == "val"),
-        credit=credit or f"pairs of the folder {folder.name}",
-    )
+    return sizes
 
 
 def _split(about: pd.DataFrame) -> pd.Series:
@@ -107,29 +119,29 @@ def _split(about: pd.DataFrame) -> pd.Series:
         return split_groups(group)
     if not (split == "val").any():
         train = split[split == "train"].index
-        dealt = split_groups(group.loc[train]).replace({"test": "train"})
-        split.loc[train] = dealt
+        assigned = split_groups(group.loc[train]).replace({"test": "train"})
+        split.loc[train] = assigned
     return split
 
 
 def split_groups(group: pd.Series) -> pd.Series:
-    """Deal groups out to splits in blocks, in their order: neighbours by name are often neighbours on the ground.
+    """Assign groups to splits in blocks, in their order: neighbours by name are often neighbours on the ground.
 
     Parameters
     ----------
     group
-        Group of each key, `None` for a key that shares ground with no other; the index is the key.
+        Group of each key, `None` for a key that overlaps no other; the index is the key.
 
     Returns
     -------
-    Series of `train`, `val`, `test` with the same index, close to the shares of `SHARES`, each split non-empty where
+    Series of `train`, `val`, `test` with the same index, close to `FRACTIONS`, each split non-empty where
     there are three groups or more.
     """
     names = group.fillna(pd.Series(group.index, group.index))
     order = pd.unique(names)
     count = len(order)
-    first = min(max(1, round(SHARES["train"] * count)), max(1, count - 2))
-    second = min(max(first + 1, round((SHARES["train"] + SHARES["val"]) * count)), max(2, count - 1))
+    first = min(max(1, round(FRACTIONS["train"] * count)), max(1, count - 2))
+    second = min(max(first + 1, round((FRACTIONS["train"] + FRACTIONS["val"]) * count)), max(2, count - 1))
     of = {g: "train" if i < first else "val" if i < second else "test" for i, g in enumerate(order)}
     return names.map(of)
 
@@ -184,7 +196,7 @@ def paired_folders(
         Regular expressions for the path of an image relative to the folder. Their named groups make the key that pairs
         the images; a group `split` (train, val, test) is the set's own split.
     group_by
-        Named groups whose images may share ground and stay in one split.
+        Named groups whose images may overlap and stay in one split.
     keep
         Whether a key is used: where crops overlap, those between two groups are left out.
     options
@@ -201,31 +213,41 @@ def paired_folders(
         if not set(pattern.groupindex) - {"split"}:
             raise ValueError(f"{name}: the pattern {pattern.pattern!r} has no named group that could pair the images")
 
-    def files(folder: Path) -> pd.DataFrame:
-        found = []
-        for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES):
-            for modality, pattern in patterns.items():
-                match = pattern.fullmatch(path.relative_to(folder).as_posix())
-                if match:
-                    parts = match.groupdict(default="")
-                    split = parts.pop("split", "")
-                    key = "_".join([*([split] if split else []), *parts.values()])
-                    group = "_".join(parts[g] for g in group_by)
-                    if keep(key):
-                        found.append(File(path, modality, key, split, group=group))
-        return table_of(found)
-
-    def recognises(folder: Path) -> bool:
-        missing = dict(patterns)
-        for path in folder.rglob("*"):
-            relative = path.relative_to(folder).as_posix()
-            missing = {m: p for m, p in missing.items() if not p.fullmatch(relative)}
-            if not missing:
-                return True
-        return False
-
+    files = partial(_matching_files, patterns, group_by, keep)
+    recognises = partial(_recognises, patterns)
     scene = partial(pairs_scene, name=name, **options)
     return Reader(name, about, recognises, files, scene, has_coordinates=False)
+
+
+Patterns = dict[str, re.Pattern]  # by modality
+
+
+def _matching_files(
+    patterns: Patterns, group_by: Sequence[str], keep: Callable[[str], bool], folder: Path
+) -> pd.DataFrame:
+    found = []
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES):
+        for modality, pattern in patterns.items():
+            match = pattern.fullmatch(path.relative_to(folder).as_posix())
+            if not match:
+                continue
+            parts = match.groupdict(default="")
+            split = parts.pop("split", "")
+            key = "_".join([*([split] if split else []), *parts.values()])
+            if keep(key):
+                found.append(File(path, modality, key, split, group="_".join(parts[g] for g in group_by)))
+    return table_of(found)
+
+
+def _recognises(patterns: Patterns, folder: Path) -> bool:
+    """Whether every pattern matches something in the folder."""
+    missing = dict(patterns)
+    for path in folder.rglob("*"):
+        relative = path.relative_to(folder).as_posix()
+        missing = {m: p for m, p in missing.items() if not p.fullmatch(relative)}
+        if not missing:
+            return True
+    return False
 
 
 PAIRS = paired_folders(

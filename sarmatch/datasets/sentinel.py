@@ -29,6 +29,9 @@ TILE = 1024
 PIXEL_3395 = 10.0  # metres of EPSG:3395
 HALF_EQUATOR = 20_037_508.4  # metres: no coordinate of a tile is larger
 WGS84_E2 = 6.69437999014e-3
+ROLES = ("train", "train", "train", "train", "val", "test")
+
+Corners = dict[str, list[list[float]]]  # four [x, y] of EPSG:3395 by the name of the tile
 
 #: Tables of tiles in the order they are looked for, with their names of a tile's name and of its corners.
 TABLES = {
@@ -127,47 +130,15 @@ def _scene(folder: Path, files: pd.DataFrame) -> Scene:
             f"{folder}: no tile of the known regions has an entry, opt/NNN and sar/NNN; found {len(corners)} entries, "
             f"{len(opt)} optical and {len(sar)} SAR files of the regions"
         )
-    for path in (images[n] for names in regions.values() for n in names for images in (opt, sar)):
-        if image_size(path) != (TILE, TILE):
-            raise BadImageError(f"{path}: is {image_size(path)} px (height, width), expected {(TILE, TILE)}")
-    verify_images([(opt[n], 3) for names in regions.values() for n in names])
-    verify_images([(sar[n], 1) for names in regions.values() for n in names])
-
-    centre = np.mean([c for names in regions.values() for n in names for c in corners[n]], axis=0)
-    scale = mercator_scale(*centre)
-    first = corners[next(iter(regions.values()))[0]]
-    zero = (min(x for x, _ in first), max(y for _, y in first))
+    names = [n for of_region in regions.values() for n in of_region]
+    _verify([opt[n] for n in names], [sar[n] for n in names])
+    scale = mercator_scale(*np.mean([c for n in names for c in corners[n]], axis=0))
+    zero = _north_west([names[0]], corners)
     areas = []
-    for region, names in regions.items():
-        west = min(x for n in names for x, _ in corners[n])
-        north = max(y for n in names for _, y in corners[n])
-        tile_at: dict[tuple[int, int], str] = {}
-        for n in names:
-            try:
-                at = (
-                    _grid_step(north - max(y for _, y in corners[n])),
-                    _grid_step(min(x for x, _ in corners[n]) - west),
-                )
-            except ValueError as error:
-                raise ValueError(f"{table}: {n!r}: {error}") from error
-            if at in tile_at:
-                raise ValueError(f"{table}: {n!r} lies where {tile_at[at]!r} lies, expected a place of its own")
-            tile_at[at] = n
-        place = {n: at for at, n in tile_at.items()}
-        optical = tuple(Tile(*place[n], TILE, TILE, partial(read_part, opt[n], 3)) for n in names)
-        strips = tuple(
-            Raster(n, (Tile(*place[n], TILE, TILE, partial(read_part, sar[n], 1)),), ("VH",), "amplitude")
-            for n in names
-        )
-        areas.append(
-            Area(
-                name=region,
-                map=Raster("Sentinel-2", optical, ("red", "green", "blue"), "reflectance"),
-                strips=strips,
-                roles=tuple(("train", "train", "train", "train", "val", "test")[i % 6] for i in range(len(names))),
-                origin=((west - zero[0]) / scale, (north - zero[1]) / scale),
-            )
-        )
+    for region, of_region in regions.items():
+        west, north = _north_west(of_region, corners)
+        origin = ((west - zero[0]) / scale, (north - zero[1]) / scale)
+        areas.append(_area(region, _places(table, of_region, corners), opt, sar, origin))
     return Scene(
         name="sentinel",
         areas=tuple(areas),
@@ -177,6 +148,55 @@ def _scene(folder: Path, files: pd.DataFrame) -> Scene:
         crs=CRS,
         crs_transform=((scale, 0.0, zero[0]), (0.0, scale, zero[1])),
         credit=CREDIT,
+    )
+
+
+def _verify(optical: list[Path], sar: list[Path]) -> None:
+    for path in (path for pair in zip(optical, sar, strict=True) for path in pair):
+        if image_size(path) != (TILE, TILE):
+            raise BadImageError(f"{path}: is {image_size(path)} px (height, width), expected {(TILE, TILE)}")
+    verify_images([(path, 3) for path in optical])
+    verify_images([(path, 1) for path in sar])
+
+
+def _north_west(names: list[str], corners: Corners) -> tuple[float, float]:
+    points = [point for n in names for point in corners[n]]
+    return min(x for x, _ in points), max(y for _, y in points)
+
+
+def _places(table: Path, names: list[str], corners: Corners) -> dict[str, tuple[int, int]]:
+    """Row and column of the tiles of a region on its grid, in pixels."""
+    west, north = _north_west(names, corners)
+    name_at: dict[tuple[int, int], str] = {}
+    for n in names:
+        x, y = _north_west([n], corners)
+        try:
+            at = (_grid_step(north - y), _grid_step(x - west))
+        except ValueError as error:
+            raise ValueError(f"{table}: {n!r}: {error}") from error
+        if at in name_at:
+            raise ValueError(f"{table}: {n!r} lies where {name_at[at]!r} lies, expected a place of its own")
+        name_at[at] = n
+    return {n: at for at, n in name_at.items()}
+
+
+def _area(
+    region: str,
+    places: dict[str, tuple[int, int]],
+    optical: dict[str, Path],
+    sar: dict[str, Path],
+    origin: tuple[float, float],
+) -> Area:
+    def tile(name: str, path: Path, channels: int) -> Tile:
+        return Tile(*places[name], TILE, TILE, partial(read_part, path, channels))
+
+    tiles = tuple(tile(n, optical[n], 3) for n in places)
+    return Area(
+        name=region,
+        map=Raster("Sentinel-2", tiles, ("red", "green", "blue"), "reflectance"),
+        strips=tuple(Raster(n, (tile(n, sar[n], 1),), ("VH",), "amplitude") for n in places),
+        roles=tuple(ROLES[i % len(ROLES)] for i in range(len(places))),
+        origin=origin,
     )
 
 
@@ -195,7 +215,7 @@ def _grid_step(distance: float) -> int:
     return round(steps) * TILE
 
 
-def _corners(folder: Path) -> tuple[Path, dict[str, list[list[float]]]]:
+def _corners(folder: Path) -> tuple[Path, Corners]:
     """The table of tiles, beside which `opt/` and `sar/` lie, and the corners of every tile by its name."""
     file = next((f for f in TABLES if (folder / f).is_file()), None)
     if file is None:

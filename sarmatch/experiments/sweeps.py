@@ -13,7 +13,7 @@ from sarmatch.atomic_io import write, write_json
 from sarmatch.evaluation import bootstrap_difference
 from sarmatch.paths import ROOT
 from sarmatch.progress import progress
-from sarmatch.simulation.simulate import flown_otherwise
+from sarmatch.simulation.simulate import with_acquisition
 from sarmatch.training.config import Config, recipe
 from sarmatch.training.runs import Run, blocks, evaluate, run
 
@@ -229,7 +229,7 @@ FLIGHTS: dict[str, dict[str, dict[str, Any]]] = {
         "+4": {"incidence_shift": 4.0},
         "+8": {"incidence_shift": 8.0},
     },
-    "side of view (no unit)": {"its own": {}, "the other": {"other_side": True}},
+    "side of view (no unit)": {"its own": {}, "the other": {"opposite_look": True}},
 }
 
 
@@ -247,7 +247,7 @@ def robustness(arms: Mapping[str, Sequence[Run]], kind: str = "arbitrary") -> pd
         config, key = finished.config, (finished.path, json.dumps(options))
         if key not in known:  # the scene itself stands in every panel
             bands = ("HH",) if config.bands == "first" else config.bands
-            scene = flown_otherwise(config.scene, config.profile, bands, **options)
+            scene = with_acquisition(config.scene, config.profile, bands, **options)
             known[key] = evaluate(finished.encoder, scene, config, "cross_area", kind)[0]
         names = {"change": change, "value": value, "arm": arm, "seed": config.seed, "data": "simulated", "kind": kind}
         rows.append(names | {k: v for k, v in known[key].items() if k in KEPT})

@@ -149,7 +149,9 @@ def peaks(surface: Tensor, tile_m: float) -> tuple[NDArray[np.float32], NDArray[
         before = flat[each, (row - axis_row).clamp(0, side - 1), (column - axis_column).clamp(0, side - 1)]
         after = flat[each, (row + axis_row).clamp(0, side - 1), (column + axis_column).clamp(0, side - 1)]
         bend = 2 * value - before - after
-        return torch.where(bend > 1e-9, 0.5 * (after - before) / bend.clamp(min=1e-9), 0.0).clamp(-0.5, 0.5)
+        line = row if axis_row else column
+        known = (bend > 1e-9) & (line > 0) & (line < side - 1)  # on the rim one neighbour is missing
+        return torch.where(known, 0.5 * (after - before) / bend.clamp(min=1e-9), 0.0).clamp(-0.5, 0.5)
 
     middle = (side - 1) // 2  # no shift, for odd resolutions too: they have an even side
     north = -(row + between(1, 0) - middle).double() * pixel

@@ -1,4 +1,4 @@
-"""Scenes: areas of ground with an optical map and SAR strips on one pixel grid, whatever data they come from."""
+"""Scenes: areas with an optical map and SAR strips on one pixel grid, whatever data they come from."""
 
 from sarmatch.scenes.scene import Area, NoCoordinatesError, Raster, Scene, Tile
 

@@ -1,4 +1,4 @@
-"""What a scene is: areas of ground, each with an optical map and the SAR strips flown over it.
+"""What a scene is: areas, each with an optical map and the SAR strips acquired over it.
 
 Everything in one area lies on one pixel grid (north up, one pixel size), so a patch is a window `(row, col, size)` on
 that grid whatever image it is cut from. Positions in metres come from the scene, and only from it: a set of image pairs
@@ -74,8 +74,11 @@ class Tile:
 
 def valid_blocks(valid: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
     """A mask of pixels `(H, W)` to the blocks that are wholly valid; `None` where everything is."""
-    if valid.all():
-        return None
+    return None if valid.all() else whole_blocks(valid)
+
+
+def whole_blocks(valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Blocks `(ceil(H / BLOCK), ceil(W / BLOCK))` in which a mask of pixels `(H, W)` is true everywhere."""
     short = [-n % BLOCK for n in valid.shape]
     padded = np.pad(valid, [(0, n) for n in short], constant_values=True)
     return padded.reshape(padded.shape[0] // BLOCK, BLOCK, -1, BLOCK).all((1, 3))
@@ -268,7 +271,7 @@ def _shifted(read: Read, row: int, col: int, rows: slice, cols: slice) -> np.nda
 
 @dataclass(frozen=True)
 class Area:
-    """A piece of connected ground: one optical map and the SAR strips over it, on one pixel grid.
+    """A connected region: one optical map and the SAR strips over it, on one pixel grid.
 
     Parameters
     ----------
@@ -325,7 +328,7 @@ class Scene:
     val_areas
         The same for validation; without, a band of every training area is.
     simulated
-        Simulated ground is called simulated in every title and table.
+        What is simulated is called simulated in every title and table.
     crs
         Coordinate reference system that `crs_transform` leads to, e.g. `EPSG:3395`.
     crs_transform

@@ -1,12 +1,12 @@
 """A procedural city written like a shader: every map is a pure function of position and hashed integers.
 
 Nothing is drawn object by object, so a window equals the same area cut from the whole, windows can be computed by
-several threads, and a strip seen from another side is the same function evaluated on turned coordinates. The price is
+several threads, and a strip under another heading is the same function evaluated on turned coordinates. The price is
 that a pixel must find out by itself which district, block, lot and tree it belongs to; that is what `_evaluate` does,
 in that order. Lengths are metres; x points east and y north.
 
-The town exists at two epochs, that of the photograph and that of the flight: a share of its lots, trees and fields is
-replaced in between, and every vehicle has moved.
+The town exists at two epochs, that of the photograph and that of the SAR acquisition: a fraction of its lots, trees and
+fields is replaced in between, and every vehicle has moved.
 """
 
 import math
@@ -23,6 +23,10 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float32]
+
+compiled = njit(nogil=True, cache=True)
+#: For parts of a pixel: to pass what the caller knows of the town would cost more than the work.
+inlined = njit(nogil=True, cache=True, inline="always")
 
 MATERIALS = (
     "water",
@@ -92,7 +96,7 @@ class City:
     relief_m : float
         The terrain stays within plus and minus this height.
     change : float
-        Share of lots, clusters of trees and fields that are others in epoch 1 than in epoch 0.
+        Fraction of lots, clusters of trees and fields that are others in epoch 1 than in epoch 0.
     """
 
     seed: int
@@ -175,7 +179,7 @@ _A, _B = np.uint64(0x2C1B3C6D), np.uint64(0x297A2D38)
 _ONE, _SEVEN, _EIGHT, _FIFTEEN, _SIXTEEN = (np.uint64(n) for n in (1, 7, 8, 15, 16))
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def mix(h: np.uint64) -> np.uint64:
     """Scramble 32 bits (Wellons' `lowbias32`)."""
     h ^= h >> _SIXTEEN
@@ -185,20 +189,20 @@ def mix(h: np.uint64) -> np.uint64:
     return h ^ (h >> _SIXTEEN)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def step(h: np.uint64, i: int, factor: np.uint64) -> np.uint64:
     """A hash that hangs on another one and an integer, which may be negative."""
     return mix((h + np.uint64(np.int64(i)) * factor) & _LOW)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def hash2(seed: int, i: int, j: int) -> np.uint64:
     """Hash of an integer cell: 32 bits."""
     salt = mix((np.uint64(np.int64(seed)) * _GOLDEN + _Q) & _LOW)
     return step(step(salt, i, _P), j, _Q)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def unit(h: np.uint64, k: int) -> float:
     """The k-th number in [0, 1) that hangs on a hash."""
     n = np.uint64(k)
@@ -206,7 +210,7 @@ def unit(h: np.uint64, k: int) -> float:
     return float((((h ^ (h >> (_SEVEN + n))) * odd) & _LOW) >> _EIGHT) * 2.0**-24
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def value_noise(seed: int, x: float, y: float, cell_m: float) -> float:
     """Smooth noise in [0, 1): hashed values on a lattice of `cell_m` metres, blended with a smoothstep."""
     x, y = x / cell_m, y / cell_m
@@ -218,12 +222,12 @@ def value_noise(seed: int, x: float, y: float, cell_m: float) -> float:
     return _lerp(low, high, fy)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def _lerp(a: float, b: float, t: float) -> float:
     return a + t * (b - a)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@inlined
 def _clip(value: float, low: float, high: float) -> float:
     return min(max(value, low), high)
 
@@ -238,9 +242,9 @@ class _Plan(NamedTuple):
     side: float  # smallest distance between house and neighbour
     front: float  # smallest distance between house and street
     depth: float  # smallest depth of a house
-    built: float  # share of lots with a house
-    trees: float  # share of tree cells that bear one
-    parked: float  # share of places at the kerb with a car
+    built: float  # fraction of lots with a house
+    trees: float  # fraction of tree cells that bear one
+    parked: float  # fraction of places at the kerb with a car
 
 
 _PLANS = (
@@ -331,7 +335,7 @@ def district(city: City, i: int, j: int) -> District:
 def world_of(city: City, epoch: int, box: tuple[float, float, float, float]) -> World:
     """What is needed to evaluate the city at points within a box (x low, x high, y low, y high)."""
     if epoch not in (0, 1):
-        raise ValueError(f"epoch is {epoch}, expected 0 (photograph) or 1 (flight)")
+        raise ValueError(f"epoch is {epoch}, expected 0 (photograph) or 1 (acquisition)")
     style = STYLES[city.style]
     reach = 2 + math.ceil(66 * style.bend / DISTRICT_M)  # two cells for the neighbours, and what the warp moves
     first_i, last_i, first_j, last_j = (math.floor(b / DISTRICT_M) for b in box)
@@ -356,8 +360,143 @@ def world_of(city: City, epoch: int, box: tuple[float, float, float, float]) -> 
     )
 
 
-# --------------------------------------------------------------------------------------------- parts of a pixel
-@njit(nogil=True, cache=True)
+# ------------------------------------------------------------------------------------------- where a pixel belongs
+class _Site(NamedTuple):
+    """The district that a place belongs to, and its border with the next one."""
+
+    district: District
+    key: np.uint64  # hash of the district
+    edge: float  # metres to the border
+    nx: float  # unit vector across the border, towards this district
+    ny: float
+
+
+class _Bank(NamedTuple):
+    """Where a place lies to the river."""
+
+    distance: float  # metres to the water, negative in it
+    along: float  # metres along the river
+    side: float  # 1 to the left of its course, -1 to the right
+
+
+class _Block(NamedTuple):
+    """The block between streets that a place lies in."""
+
+    key: np.uint64  # hash of the block
+    u: float  # metres along the district's axes
+    v: float
+    fu: float  # the same from the block's corner, in the middle of a street
+    fv: float
+
+
+class _Lot(NamedTuple):
+    """The lot that a place lies on."""
+
+    key: np.uint64  # hash of the lot
+    a: float  # metres along the street
+    b: float  # metres away from it
+    width: float
+    depth: float
+    free: bool  # of arterials and of the river: what is built here is cut by neither
+
+
+# Rows of the world's tables are read number by number: a view of a row counts references, for every pixel.
+@inlined
+def _district_of(world: World, i: int, j: int) -> District:
+    d = world.districts
+    return District(d[i, j, 0], d[i, j, 1], int(d[i, j, 2]), d[i, j, 3], d[i, j, 4], d[i, j, 5], d[i, j, 6])
+
+
+@inlined
+def _plan_of(world: World, kind: int) -> _Plan:
+    p, k = world.plans, kind
+    return _Plan(p[k, 0], p[k, 1], p[k, 2], p[k, 3], p[k, 4], p[k, 5], p[k, 6], p[k, 7], p[k, 8])
+
+
+@inlined
+def _site(world: World, x: float, y: float) -> _Site:
+    """Nearest and second nearest seed; the border is their bisector, so an arterial keeps its width."""
+    p, bend = world.warp, world.bend
+    wx = x + bend * (26 * math.sin(y / 95 + p[0]) + 40 * math.sin(y / 260 + p[1]))
+    wy = y + bend * (26 * math.sin(x / 103 + p[2]) + 40 * math.sin(x / 240 + p[3]))
+    ci, cj = math.floor(wx / DISTRICT_M) - world.first[0], math.floor(wy / DISTRICT_M) - world.first[1]
+    d1, d2 = np.inf, np.inf
+    i1, j1, i2, j2 = 0, 0, 0, 0
+    for i in range(ci - 2, ci + 3):
+        for j in range(cj - 2, cj + 3):
+            d = (wx - world.districts[i, j, 0]) ** 2 + (wy - world.districts[i, j, 1]) ** 2
+            if d < d1:
+                d2, i2, j2 = d1, i1, j1
+                d1, i1, j1 = d, i, j
+            elif d < d2:
+                d2, i2, j2 = d, i, j
+    here, other = _district_of(world, i1, j1), _district_of(world, i2, j2)
+    between = math.hypot(here.x - other.x, here.y - other.y)
+    nx, ny = (here.x - other.x) / between, (here.y - other.y) / between
+    return _Site(here, world.keys[i1, j1], 0.5 * (d2 - d1) / between, nx, ny)
+
+
+@inlined
+def _bank(world: World, x: float, y: float) -> _Bank:
+    cos, sin, rx, ry, width, p0, p1, p2 = world.river
+    if width <= 0:
+        return _Bank(1e6, 0.0, 1.0)
+    along = (x - rx) * cos + (y - ry) * sin
+    off = (y - ry) * cos - (x - rx) * sin
+    off -= 55 * math.sin(along / 210 + p0) + 22 * math.sin(along / 93 + p1)
+    distance = abs(off) - width / 2 * (1 + 0.22 * math.sin(along / 150 + p2))
+    return _Bank(distance, along, 1.0 if off > 0 else -1.0)
+
+
+@inlined
+def _terrain(world: World, x: float, y: float, bank: float) -> float:
+    """Low hills that flatten towards the banks."""
+    q = world.hills
+    hills = 0.6 * math.sin(x / 190 + q[0]) * math.sin(y / 230 + q[1])
+    hills += 0.4 * math.sin(x / 113 + q[2]) * math.sin(y / 97 + q[3])
+    return world.relief * hills * _clip(bank / 150, 0.0, 1.0)
+
+
+@inlined
+def _block(site: _Site, dx: float, dy: float) -> _Block:
+    """Streets are a bent grid (`dx`, `dy` from the district's seed), turned into the direction of the district."""
+    d = site.district
+    u, v = d.cos * dx + d.sin * dy, d.cos * dy - d.sin * dx
+    iu = math.floor(u / d.block_u)
+    column = step(site.key, iu, _P)
+    v += d.block_v * unit(column, 0)  # each column of blocks has its own cross streets
+    iv = math.floor(v / d.block_v)
+    return _Block(step(column, iv, _Q), u, v, u - iu * d.block_u, v - iv * d.block_v)
+
+
+@inlined
+def _lot(world: World, site: _Site, bank: _Bank, block: _Block, plan: _Plan) -> _Lot:
+    """Lots of a block lie in two rows back to back, in columns along u."""
+    d, half = site.district, plan.street
+    inner_u, inner_v = d.block_u - 2 * half, d.block_v - 2 * half
+    width, depth = inner_u / max(1, round(inner_u / plan.lot)), inner_v / 2
+    a, b = block.fu - half, block.fv - half
+    column = math.floor(a / width)
+    back = b > depth
+    key = step(block.key, column * 2 + back, _GOLDEN)
+    if world.epoch and unit(key, 20) < world.change:
+        key = step(key, world.epoch, _P)
+    a -= column * width
+    b = inner_v - b if back else b
+    # a lot whose centre is too near to an arterial or the river stays empty: no house is cut by them
+    du = width / 2 - a
+    dv = b - depth / 2 if back else depth / 2 - b
+    east, north = d.cos * du - d.sin * dv, d.sin * du + d.cos * dv
+    reach = min(math.hypot(width, depth) * 0.36, 30.0)
+    free = site.edge + east * site.nx + north * site.ny > ARTERIAL_M + reach
+    river_cos, river_sin = world.river[0], world.river[1]
+    free = free and bank.distance + bank.side * (north * river_cos - east * river_sin) > 6 + reach
+    return _Lot(key, a, b, width, depth, free)
+
+
+# -------------------------------------------------------------------------------------------- what a pixel shows
+# Each of these gives height, material and tone; `level` is the height of the open ground.
+@compiled
 def _crown(world: World, x: float, y: float, density: float) -> float:
     """Height of a tree's crown above the ground, 0 without a tree.
 
@@ -381,22 +520,21 @@ def _crown(world: World, x: float, y: float, density: float) -> float:
     return crown
 
 
-@njit(nogil=True, cache=True)
-def _house(
-    kind: int, plan: NDArray, h: np.uint64, a: float, b: float, lot_width: float, lot_depth: float, storey: float
-) -> tuple[float, bool]:
-    """Height above ground (0 outside) and flatness of the roof of the building on a lot, `a` along the street."""
-    side = plan[3] * (1 + 0.7 * unit(h, 1))
-    front = plan[4] * (1 + 0.8 * unit(h, 2))
-    w = lot_width - 2 * side
-    d = lot_depth - front - 6 if kind == INDUSTRY else min(plan[5] * (1 + 0.5 * unit(h, 3)), lot_depth - front - 2)
-    a, b = a - side, b - front
+@compiled
+def _house(kind: int, plan: _Plan, lot: _Lot, storey: float) -> tuple[float, bool]:
+    """Height above ground (0 outside) and flatness of the roof of the building on a lot."""
+    h = lot.key
+    side = plan.side * (1 + 0.7 * unit(h, 1))
+    front = plan.front * (1 + 0.8 * unit(h, 2))
+    w = lot.width - 2 * side
+    d = lot.depth - front - 6 if kind == INDUSTRY else min(plan.depth * (1 + 0.5 * unit(h, 3)), lot.depth - front - 2)
+    a, b = lot.a - side, lot.b - front
     if unit(h, 4) < 0.5:
         a = w - a
     to_side, to_front = min(a, w - a), min(b, d - b)
     wing = unit(h, 5)
     cut_out = wing < 0.45 and a > w * (0.45 + wing * 0.6) and b > d * (0.4 + wing * 0.4)  # an L
-    if to_side <= 0 or to_front <= 0 or cut_out or unit(h, 6) >= plan[6]:
+    if to_side <= 0 or to_front <= 0 or cut_out or unit(h, 6) >= plan.built:
         return 0.0, False
     level = unit(h, 7)
     if kind == BLOCKS:
@@ -412,9 +550,10 @@ def _house(
     return eave + min(rise, 2.5 if hall else 4.5), False
 
 
-@njit(nogil=True, cache=True)
-def _yard(h: np.uint64, a: float, b: float, width: float, depth: float) -> float:
+@compiled
+def _yard(lot: _Lot) -> float:
     """Height of containers or tanks on an industrial lot without a hall; 0 between them."""
+    h, a, b, width, depth = lot.key, lot.a, lot.b, lot.width, lot.depth
     if unit(h, 11) < 0.6:
         i, j = math.floor(a / 13.2), math.floor(b / 3.3)
         box = step(step(h, i, _P), j, _Q)
@@ -428,255 +567,212 @@ def _yard(h: np.uint64, a: float, b: float, width: float, depth: float) -> float
     return 7 + 7 * unit(h, 13) if along * along + (b - depth / 2) ** 2 < radius * radius else 0.0
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _car(h: np.uint64, along: float, across: float, pitch: float, share: float, epoch: int) -> bool:
+@inlined
+def _car(h: np.uint64, along: float, across: float, pitch: float, fraction: float, epoch: int) -> bool:
     """Whether a car stands here: one place every `pitch` metres, `across` counted from the middle of the row."""
     n = math.floor(along / pitch)
     place = step(step(h, n, _P), epoch, _Q)
-    if unit(place, 0) >= share or abs(across) > 0.9:
+    if unit(place, 0) >= fraction or abs(across) > 0.9:
         return False
     start = (pitch - 4.5) * unit(place, 1)
     return start <= along - n * pitch <= start + 4.5
 
 
-# ------------------------------------------------------------------------------------------------------ ground
-@njit(nogil=True, cache=True)
+@compiled
+def _traffic(world: World, level: float, site: _Site, x: float, y: float, tone: float) -> tuple[float, int, float]:
+    """The roadway of an arterial: its middle is the border between two districts."""
+    key, edge = site.key, site.edge
+    along = site.ny * x - site.nx * y
+    if _car(step(key, 71, _P), along, edge - 2.4, 30.0, 0.2, world.epoch):
+        return level + VEHICLE_M, VEHICLE, unit(step(key, math.floor(along / 30.0), _Q), 5)
+    if _car(step(key, 72, _P), along, edge - 5.4, 18.0, 0.15, world.epoch):
+        return level + VEHICLE_M, VEHICLE, unit(step(key, math.floor(along / 18.0), _Q), 6)
+    paint = edge < 0.15 or (abs(edge - 3.9) < 0.15 and along % 9.0 < 3.0)
+    return level, ASPHALT, 1.0 if paint else tone
+
+
+@compiled
+def _street(world: World, level: float, site: _Site, plan: _Plan, block: _Block) -> tuple[float, int, float]:
+    """A street between blocks: moving cars, parked cars, dashes and zebra crossings."""
+    kind, half = site.district.kind, plan.street
+    fu, fv, block_u, block_v = block.fu, block.fv, site.district.block_u, site.district.block_v
+    tu, tv = (fu if fu < block_u / 2 else fu - block_u), (fv if fv < block_v / 2 else fv - block_v)
+    with_v = abs(tu) < abs(tv)  # the street's own direction
+    across, along, to_crossing = (tu, block.v, abs(tv) - half) if with_v else (tv, block.u, abs(tu) - half)
+    tone = 0.06 + 0.16 * unit(site.key, 1)
+    if to_crossing < 0:  # where two streets meet
+        return level, ASPHALT, tone
+    lane = step(site.key, 40 + with_v * 2 + (across > 0), _P)
+    if to_crossing > 5 and _car(lane, along, abs(across) - half + 1.1, 6.0, plan.parked, world.epoch):
+        return level + VEHICLE_M, VEHICLE, unit(step(lane, math.floor(along / 6.0), _Q), 5)
+    if _car(step(lane, 9, _P), along, abs(across) - 0.3 * half, 40.0, 0.15 * (plan.parked > 0), world.epoch):
+        return level + VEHICLE_M, VEHICLE, unit(step(lane, math.floor(along / 40.0), _Q), 6)
+    zebra = kind == BLOCKS and 0.6 < to_crossing < 3.6 and across % 1.0 < 0.5
+    dash = kind != HOUSES and abs(across) < 0.15 and to_crossing > 6 and along % 6.0 < 3.0
+    return level, ASPHALT, 1.0 if zebra or dash else tone
+
+
+@compiled
+def _building(world: World, level: float, kind: int, plan: _Plan, lot: _Lot) -> tuple[float, int, float]:
+    """What stands on a lot, at `level` where nothing does."""
+    industry = kind == INDUSTRY
+    rise, flat = _house(kind, plan, lot, world.storey)
+    if rise > 0:
+        roof = METAL if industry and unit(lot.key, 16) < 0.6 else GRAVEL if flat else TILE
+        return level + rise, roof, unit(lot.key, 14)
+    if industry and unit(lot.key, 6) >= plan.built:
+        return level + _yard(lot), METAL, unit(lot.key, 17)
+    return level, GRASS, 0.0
+
+
+@compiled
+def _works(world: World, level: float, lot: _Lot, built: bool) -> tuple[float, int, float]:
+    """The paved yard of an industrial lot, with cars behind the hall."""
+    tone, row = unit(lot.key, 14), step(lot.key, math.floor(lot.a / 2.7), _P)
+    behind = built and unit(lot.key, 18) < 0.5 and lot.b > lot.depth - 9
+    if behind and _car(row, lot.b, (lot.a % 2.7) - 1.35, 5.5, 0.35, world.epoch):
+        return level + VEHICLE_M, VEHICLE, unit(row, 3)
+    return level, ASPHALT if tone < 0.5 else CONCRETE, 0.1 + 0.25 * tone
+
+
+@compiled
+def _car_park(world: World, level: float, lot: _Lot) -> tuple[float, int, float]:
+    """A car park in the courtyard of a block."""
+    row = step(lot.key, math.floor(lot.a / 2.7), _P)
+    if _car(row, lot.b - 20, (lot.a % 2.7) - 1.35, 6.0, 0.4, world.epoch):
+        return level + VEHICLE_M, VEHICLE, unit(row, 3)
+    paint = lot.a % 2.7 < 0.15 and (lot.b - 20) % 6.0 < 4.5
+    return level, ASPHALT if paint else CONCRETE, 1.0 if paint else 0.25 + 0.5 * unit(lot.key, 14)
+
+
+@compiled
+def _drive(world: World, level: float, lot: _Lot) -> tuple[float, int, float]:
+    """The drive beside a house."""
+    if _car(lot.key, lot.b - 3, lot.a - 1.6, 6.0, 0.35, world.epoch):
+        return level + VEHICLE_M, VEHICLE, unit(lot.key, 19)
+    return level, CONCRETE, 0.25 + 0.5 * unit(lot.key, 14)
+
+
+@compiled
+def _field(world: World, level: float, block: _Block) -> tuple[float, int, float]:
+    """A field with its furrows and tramlines: soil, crop or grass."""
+    key = block.key
+    if world.epoch and unit(key, 20) < world.change:
+        key = step(key, world.epoch, _P)
+    kind, across = unit(key, 1), block.fv if unit(key, 4) < 0.5 else block.fu
+    rows = 0.06 if math.floor(across / 1.5) % 2 else -0.06
+    lines = 0.12 if across % 21 < 0.6 else 0.0
+    material = SOIL if kind < 0.35 else CROP if kind < 0.8 else GRASS
+    return level, material, _clip(0.15 + 0.7 * unit(key, 2) + rows + lines, 0.0, 1.0)
+
+
+@compiled
+def _open_lot(world: World, level: float, kind: int, block: _Block, lot: _Lot, built: bool) -> tuple[float, int, float]:
+    """The part of a lot that holds neither building nor tree."""
+    if kind == INDUSTRY:
+        return _works(world, level, lot, built)
+    if kind == BLOCKS and unit(lot.key, 15) < 0.4 and 20 < lot.b < lot.depth * 0.9:
+        return _car_park(world, level, lot)
+    if kind == HOUSES and abs(lot.a - 1.6) < 1.4 and lot.b < 14:
+        return _drive(world, level, lot)
+    if kind == FIELDS:
+        return _field(world, level, block)
+    return level, GRASS, 0.25 + 0.5 * unit(lot.key, 14)
+
+
+@inlined
+def _is_water(site: _Site, bank: _Bank, arterial: bool, r2: float) -> bool:
+    """River, basins of the harbour, ponds; `r2` is the squared distance from the district's seed."""
+    kind = site.district.kind
+    basin = kind == INDUSTRY and bank.distance < 150 and 30 < bank.along % 165 < 95 and not arterial
+    pond = kind == PARK and r2 < (24 + 30 * unit(site.key, 3)) ** 2
+    return bank.distance < 0 or basin or pond
+
+
+@inlined
+def _is_quay(kind: int, bank: _Bank) -> bool:
+    """The paved edge of the river in town, and of the basins of the harbour."""
+    if kind > INDUSTRY:
+        return False
+    if bank.distance < 4.5:
+        return True
+    at = bank.along % 165
+    if kind != INDUSTRY or bank.distance >= 154 or not 26 < at < 99:
+        return False
+    return min(abs(at - 30), abs(at - 95), abs(bank.distance - 150)) < 4.5
+
+
+@inlined
+def _surface(world: World, x: float, y: float, site: _Site, bank: _Bank, terrain: float) -> tuple[float, int, float]:
+    """Height, material and tone of what is met from above: water, road, quay, building, tree or open ground."""
+    kind, arterial = site.district.kind, site.edge < ARTERIAL_M
+    crosses = abs(site.nx * world.river[0] + site.ny * world.river[1]) > 0.6
+    if arterial and bank.distance < 0 and crosses:  # a bridge, whose deck is as high as a ship needs in mid-stream
+        deck = 0.4 + 3.5 * (1 - (1 + _clip(2 * bank.distance / world.river[4], -1.0, 0.0)) ** 2)
+        return _traffic(world, deck, site, x, y, 0.2)
+    dx = x + world.bend * 6 * math.sin(y / 47) - site.district.x
+    dy = y + world.bend * 6 * math.sin(x / 53) - site.district.y
+    if _is_water(site, bank, arterial, dx * dx + dy * dy):
+        return WATER_LEVEL_M, WATER, 0.5
+
+    built_up, level = kind <= INDUSTRY, terrain
+    if not built_up and 0 <= bank.distance < 8:
+        level += WATER_LEVEL_M * (1 - bank.distance / 8)  # banks slope down to the water
+    if arterial:
+        return _traffic(world, level, site, x, y, 0.06 + 0.16 * unit(site.key, 1))
+    plan, block = _plan_of(world, kind), _block(site, dx, dy)
+    to_u, to_v = min(block.fu, site.district.block_u - block.fu), min(block.fv, site.district.block_v - block.fv)
+    to_street = min(to_u, to_v) - plan.street
+    to_road = min(to_street, site.edge - ARTERIAL_M)
+    if built_up and to_street < 0:
+        return _street(world, level, site, plan, block)
+    if _is_quay(kind, bank):
+        return level, CONCRETE, 0.5
+    if to_street < 0:
+        return level, SOIL, 0.7  # a path through park or fields
+
+    lot = _lot(world, site, bank, block, plan)
+    built = to_road > 0.5 and lot.free
+    if built:
+        height, material, tone = _building(world, level, kind, plan, lot)
+        if height > level:
+            return height, material, tone
+    crown = _crown(world, x, y, plan.trees)  # trees keep off houses, water and the middle of a road
+    if crown > 0 and not (kind == INDUSTRY and crown < 5):
+        return level + crown, TREE, _clip(crown / 12, 0.0, 1.0)
+    if built_up and to_road < plan.walk:
+        return level, CONCRETE, 0.4
+    return _open_lot(world, level, kind, block, lot, built)
+
+
+@compiled
 def _evaluate(world: World, x: float, y: float) -> tuple[float, float, int, float]:
     """Height, terrain, material and tone at one place; it depends on no other."""
     # snapped to 1/1024 m, so that the rounding of an origin cannot move an edge from one window to the next
     x, y = round(x * 1024) / 1024, round(y * 1024) / 1024
-    epoch = world.epoch
-
-    # district: nearest and second nearest seed; the border is their bisector, so an arterial keeps its width
-    p, bend = world.warp, world.bend
-    wx = x + bend * (26 * math.sin(y / 95 + p[0]) + 40 * math.sin(y / 260 + p[1]))
-    wy = y + bend * (26 * math.sin(x / 103 + p[2]) + 40 * math.sin(x / 240 + p[3]))
-    ci, cj = math.floor(wx / DISTRICT_M) - world.first[0], math.floor(wy / DISTRICT_M) - world.first[1]
-    d1, d2 = np.inf, np.inf
-    i1, j1, i2, j2 = 0, 0, 0, 0
-    for i in range(ci - 2, ci + 3):
-        for j in range(cj - 2, cj + 3):
-            d = (wx - world.districts[i, j, 0]) ** 2 + (wy - world.districts[i, j, 1]) ** 2
-            if d < d1:
-                d2, i2, j2 = d1, i1, j1
-                d1, i1, j1 = d, i, j
-            elif d < d2:
-                d2, i2, j2 = d, i, j
-    here, other = world.districts[i1, j1], world.districts[i2, j2]
-    between = math.hypot(here[0] - other[0], here[1] - other[1])
-    edge = 0.5 * (d2 - d1) / between
-    nx, ny = (here[0] - other[0]) / between, (here[1] - other[1]) / between
-    kind, cos, sin, block_u, block_v = int(here[2]), here[3], here[4], here[5], here[6]
-    key = world.keys[i1, j1]
-    plan = world.plans[kind]
-
-    # river and terrain: low hills that flatten towards the banks
-    r_cos, r_sin, rx, ry, width, p0, p1, p2 = world.river
-    bank, along_river, river_side = 1e6, 0.0, 1.0
-    if width > 0:
-        along_river = (x - rx) * r_cos + (y - ry) * r_sin
-        off = (y - ry) * r_cos - (x - rx) * r_sin
-        off -= 55 * math.sin(along_river / 210 + p0) + 22 * math.sin(along_river / 93 + p1)
-        bank = abs(off) - width / 2 * (1 + 0.22 * math.sin(along_river / 150 + p2))
-        river_side = 1.0 if off > 0 else -1.0
-    q = world.hills
-    hills = 0.6 * math.sin(x / 190 + q[0]) * math.sin(y / 230 + q[1])
-    hills += 0.4 * math.sin(x / 113 + q[2]) * math.sin(y / 97 + q[3])
-    terrain = world.relief * hills * _clip(bank / 150, 0.0, 1.0)
-
-    # streets: a bent grid, turned into the direction of the district
-    dx = x + bend * 6 * math.sin(y / 47) - here[0]
-    dy = y + bend * 6 * math.sin(x / 53) - here[1]
-    u, v = cos * dx + sin * dy, cos * dy - sin * dx
-    iu = math.floor(u / block_u)
-    fu = u - iu * block_u
-    column = step(key, iu, _P)
-    v += block_v * unit(column, 0)  # each column of blocks has its own cross streets
-    iv = math.floor(v / block_v)
-    fv = v - iv * block_v
-    block = step(column, iv, _Q)
-    half = plan[0]
-    to_u, to_v = min(fu, block_u - fu), min(fv, block_v - fv)
-    to_street = min(to_u, to_v) - half
-    to_road = min(to_street, edge - ARTERIAL_M)
-    arterial = edge < ARTERIAL_M
-    built_up = kind <= INDUSTRY
-    road = arterial or (built_up and to_street < 0)
-
-    # lots: two rows back to back, columns along u
-    inner_u, inner_v = block_u - 2 * half, block_v - 2 * half
-    lot_width, lot_depth = inner_u / max(1, round(inner_u / plan[2])), inner_v / 2
-    a, b = fu - half, fv - half
-    col = math.floor(a / lot_width)
-    back = b > lot_depth
-    lot = step(block, col * 2 + back, _GOLDEN)
-    if epoch and unit(lot, 20) < world.change:
-        lot = step(lot, epoch, _P)
-    a -= col * lot_width
-    b = inner_v - b if back else b
-    # a lot whose centre is too near to an arterial or the river stays empty: no house is cut by them
-    du = lot_width / 2 - a
-    dv = b - lot_depth / 2 if back else lot_depth / 2 - b
-    east, north = cos * du - sin * dv, sin * du + cos * dv
-    reach = min(math.hypot(lot_width, lot_depth) * 0.36, 30.0)
-    free = edge + east * nx + north * ny > ARTERIAL_M + reach
-    free = free and bank + river_side * (north * r_cos - east * r_sin) > 6 + reach
-
-    # water: river, basins of the harbour, ponds
-    quay_at = along_river % 165
-    industry = kind == INDUSTRY
-    basin = industry and bank < 150 and 30 < quay_at < 95 and not arterial
-    pond = kind == PARK and dx * dx + dy * dy < (24 + 30 * unit(key, 3)) ** 2
-    bridge = arterial and bank < 0 and abs(nx * r_cos + ny * r_sin) > 0.6  # the arterial crosses, not follows
-    water = (bank < 0 or basin or pond) and not bridge
-    if water:
-        return WATER_LEVEL_M, terrain, WATER, 0.5
-    if bridge:
-        # the deck is as high as a ship needs in mid-stream
-        deck = 0.4 + 3.5 * (1 - (1 + _clip(2 * bank / width, -1.0, 0.0)) ** 2)
-        return _traffic(world, deck, terrain, key, edge, ny * x - nx * y, 0.2)
-    quay = built_up and bank < 4.5
-    if industry and bank < 154 and 26 < quay_at < 99:
-        quay = quay or min(abs(quay_at - 30), abs(quay_at - 95), abs(bank - 150)) < 4.5
-
-    # ground
-    level = terrain
-    if not built_up and 0 <= bank < 8:
-        level += WATER_LEVEL_M * (1 - bank / 8)  # banks slope down to the water
-    if arterial:
-        return _traffic(world, level, terrain, key, edge, ny * x - nx * y, 0.06 + 0.16 * unit(key, 1))
-    if road:
-        return _street(world, level, terrain, key, kind, plan, fu, fv, block_u, block_v, u, v)
-    if quay:
-        return level, terrain, CONCRETE, 0.5
-    if to_street < 0:
-        return level, terrain, SOIL, 0.7  # a path through park or fields
-    open_lot = to_road > 0.5 and free
-    if open_lot:
-        rise, flat = _house(kind, plan, lot, a, b, lot_width, lot_depth, world.storey)
-        if rise > 0:
-            roof = METAL if industry and unit(lot, 16) < 0.6 else GRAVEL if flat else TILE
-            return level + rise, terrain, roof, unit(lot, 14)
-        if industry and unit(lot, 6) >= plan[6]:
-            rise = _yard(lot, a, b, lot_width, lot_depth)
-            if rise > 0:
-                return level + rise, terrain, METAL, unit(lot, 17)
-
-    # trees keep off houses, water and the middle of a road
-    crown = _crown(world, x, y, plan[7])
-    if crown > 0 and not (industry and crown < 5):
-        return level + crown, terrain, TREE, _clip(crown / 12, 0.0, 1.0)
-    if built_up and to_road < plan[1]:
-        return level, terrain, CONCRETE, 0.4
-    tone = unit(lot, 14)
-    if industry:
-        row = step(lot, math.floor(a / 2.7), _P)
-        behind = open_lot and unit(lot, 18) < 0.5 and b > lot_depth - 9  # cars behind the hall
-        if behind and _car(row, b, (a % 2.7) - 1.35, 5.5, 0.35, epoch):
-            return level + VEHICLE_M, terrain, VEHICLE, unit(row, 3)
-        return level, terrain, ASPHALT if tone < 0.5 else CONCRETE, 0.1 + 0.25 * tone
-    if kind == BLOCKS and unit(lot, 15) < 0.4 and 20 < b < lot_depth * 0.9:  # a car park in the courtyard
-        row = step(lot, math.floor(a / 2.7), _P)
-        if _car(row, b - 20, (a % 2.7) - 1.35, 6.0, 0.4, epoch):
-            return level + VEHICLE_M, terrain, VEHICLE, unit(row, 3)
-        paint = a % 2.7 < 0.15 and (b - 20) % 6.0 < 4.5
-        return level, terrain, ASPHALT if paint else CONCRETE, 1.0 if paint else 0.25 + 0.5 * tone
-    if kind == HOUSES and abs(a - 1.6) < 1.4 and b < 14:  # a drive beside the house
-        if _car(lot, b - 3, a - 1.6, 6.0, 0.35, epoch):
-            return level + VEHICLE_M, terrain, VEHICLE, unit(lot, 19)
-        return level, terrain, CONCRETE, 0.25 + 0.5 * tone
-    if kind == FIELDS:
-        if epoch and unit(block, 20) < world.change:
-            block = step(block, epoch, _P)
-        sort = unit(block, 1)
-        rows = 0.06 if math.floor((fv if unit(block, 4) < 0.5 else fu) / 1.5) % 2 else -0.06  # furrows and tramlines
-        lines = 0.12 if (fv if unit(block, 4) < 0.5 else fu) % 21 < 0.6 else 0.0
-        field = SOIL if sort < 0.35 else CROP if sort < 0.8 else GRASS
-        return level, terrain, field, _clip(0.15 + 0.7 * unit(block, 2) + rows + lines, 0.0, 1.0)
-    return level, terrain, GRASS, 0.25 + 0.5 * tone
+    site, bank = _site(world, x, y), _bank(world, x, y)
+    terrain = _terrain(world, x, y, bank.distance)
+    height, material, tone = _surface(world, x, y, site, bank, terrain)
+    return height, terrain, material, tone
 
 
-@njit(nogil=True, cache=True)
-def _traffic(
-    world: World, level: float, terrain: float, key: np.uint64, edge: float, along: float, tone: float
-) -> tuple[float, float, int, float]:
-    """The roadway of an arterial: its middle is the border between two districts, `along` runs with it."""
-    if _car(step(key, 71, _P), along, edge - 2.4, 30.0, 0.2, world.epoch):
-        return level + VEHICLE_M, terrain, VEHICLE, unit(step(key, math.floor(along / 30.0), _Q), 5)
-    if _car(step(key, 72, _P), along, edge - 5.4, 18.0, 0.15, world.epoch):
-        return level + VEHICLE_M, terrain, VEHICLE, unit(step(key, math.floor(along / 18.0), _Q), 6)
-    paint = edge < 0.15 or (abs(edge - 3.9) < 0.15 and along % 9.0 < 3.0)
-    return level, terrain, ASPHALT, 1.0 if paint else tone
-
-
-@njit(nogil=True, cache=True)
-def _street(
-    world: World,
-    level: float,
-    terrain: float,
-    key: np.uint64,
-    kind: int,
-    plan: NDArray,
-    fu: float,
-    fv: float,
-    block_u: float,
-    block_v: float,
-    u: float,
-    v: float,
-) -> tuple[float, float, int, float]:
-    """A street between blocks: moving cars, parked cars, dashes and zebra crossings."""
-    half = plan[0]
-    tu, tv = (fu if fu < block_u / 2 else fu - block_u), (fv if fv < block_v / 2 else fv - block_v)
-    with_v = abs(tu) < abs(tv)  # the street's own direction
-    across, along, to_crossing = (tu, v, abs(tv) - half) if with_v else (tv, u, abs(tu) - half)
-    tone = 0.06 + 0.16 * unit(key, 1)
-    if to_crossing < 0:  # where two streets meet
-        return level, terrain, ASPHALT, tone
-    lane = step(key, 40 + with_v * 2 + (across > 0), _P)
-    if to_crossing > 5 and _car(lane, along, abs(across) - half + 1.1, 6.0, plan[8], world.epoch):
-        return level + VEHICLE_M, terrain, VEHICLE, unit(step(lane, math.floor(along / 6.0), _Q), 5)
-    if _car(step(lane, 9, _P), along, abs(across) - 0.3 * half, 40.0, 0.15 * (plan[8] > 0), world.epoch):
-        return level + VEHICLE_M, terrain, VEHICLE, unit(step(lane, math.floor(along / 40.0), _Q), 6)
-    zebra = kind == BLOCKS and 0.6 < to_crossing < 3.6 and across % 1.0 < 0.5
-    dash = kind != HOUSES and abs(across) < 0.15 and to_crossing > 6 and along % 6.0 < 3.0
-    return level, terrain, ASPHALT, 1.0 if zebra or dash else tone
-
-
-@njit(nogil=True, cache=True)
-def _fill(
-    world: World,
-    x0: float,
-    y0: float,
-    cos: float,
-    sin: float,
-    row0: int,
-    col0: int,
-    height: np.ndarray,
-    terrain: np.ndarray,
-    material: np.ndarray,
-    tone: np.ndarray,
-) -> None:
-    """Evaluate the pixels of a tile whose first one is (row0, col0) of a grid; cos and sin are times the pixel size."""
-    rows, cols = height.shape
+@compiled
+def _fill(world: World, frame: tuple[float, float, float, float], row: int, col: int, out: Ground) -> None:
+    """Evaluate the pixels of a tile whose first one is (row, col) of a grid; `frame` is its x, y, cosine and sine, the
+    latter two times the pixel size."""
+    x0, y0, cos, sin = frame
+    rows, cols = out.height.shape
     for r in range(rows):
         for c in range(cols):
-            u, v = col0 + c + 0.5, row0 + r + 0.5
+            u, v = col + c + 0.5, row + r + 0.5
             z, t, m, s = _evaluate(world, x0 + (u * cos - v * sin), y0 - (u * sin + v * cos))
-            height[r, c], terrain[r, c], material[r, c], tone[r, c] = z, t, m, s
+            out.height[r, c], out.terrain[r, c], out.material[r, c], out.tone[r, c] = z, t, m, s
 
 
-@njit(nogil=True, cache=True)
-def _fill_points(
-    world: World,
-    x: np.ndarray,
-    y: np.ndarray,
-    height: np.ndarray,
-    terrain: np.ndarray,
-    material: np.ndarray,
-    tone: np.ndarray,
-) -> None:
+@compiled
+def _fill_points(world: World, x: np.ndarray, y: np.ndarray, out: Ground) -> None:
     for k in range(len(x)):
-        height[k], terrain[k], material[k], tone[k] = _evaluate(world, x[k], y[k])
+        out.height[k], out.terrain[k], out.material[k], out.tone[k] = _evaluate(world, x[k], y[k])
 
 
 def _empty(shape: tuple[int, ...]) -> Ground:
@@ -692,7 +788,7 @@ def ground(city: City, x: ArrayLike, y: ArrayLike, *, epoch: int = 0) -> Ground:
     x, y : array_like
         Metres east and north, broadcast against each other.
     epoch : int
-        0 for the photograph, 1 for the flight.
+        0 for the photograph, 1 for the SAR acquisition.
 
     Returns
     -------
@@ -703,7 +799,7 @@ def ground(city: City, x: ArrayLike, y: ArrayLike, *, epoch: int = 0) -> Ground:
     out = _empty(x.shape)
     if x.size:
         world = world_of(city, epoch, (x.min(), x.max(), y.min(), y.max()))
-        _fill_points(world, x.ravel(), y.ravel(), *(layer.reshape(-1) for layer in out))
+        _fill_points(world, x.ravel(), y.ravel(), Ground(*(layer.reshape(-1) for layer in out)))
     return out
 
 
@@ -726,7 +822,7 @@ def ground_grid(city: City, grid: Grid, *, epoch: int = 0, workers: int | None =
     city : City
     grid : Grid
     epoch : int
-        0 for the photograph, 1 for the flight.
+        0 for the photograph, 1 for the SAR acquisition.
     workers : int, optional
         Threads; all processors by default.
 
@@ -746,8 +842,8 @@ def ground_grid(city: City, grid: Grid, *, epoch: int = 0, workers: int | None =
 
     def fill(tile: tuple[int, int]) -> None:
         row, col = tile
-        part = (layer[row : row + TILE_PX, col : col + TILE_PX] for layer in out)
-        _fill(world, float(grid.x0), float(grid.y0), cos, sin, row, col, *part)
+        part = Ground(*(layer[row : row + TILE_PX, col : col + TILE_PX] for layer in out))
+        _fill(world, (float(grid.x0), float(grid.y0), cos, sin), row, col, part)
 
     for_each(fill, product(range(0, grid.shape[0], TILE_PX), range(0, grid.shape[1], TILE_PX)), workers)
     return out

@@ -1,4 +1,4 @@
-"""A close look at a simulated town: one building in both images with what the radar did to it, and what the ground is.
+"""A close look at a simulated town: one building in both images with what the radar did to it, and the materials.
 
 Only a simulated town can be asked this: it knows its own heights and materials.
 """
@@ -55,10 +55,10 @@ def closeup(scene: Scene, area: str, row: int, col: int, size: int, incidence_de
     """
     city, extent_px = _city(scene, area)
     grid = map_grid(extent_px).window(row, col, size, size)
-    flight = _flight(grid, incidence_deg)
-    image = sar.render_strip(city, flight, PIXEL_SIZE, seed=city.seed)
+    acquisition = _acquisition(grid, incidence_deg)
+    image = sar.render_strip(city, acquisition, PIXEL_SIZE, seed=city.seed)
     photo = optical.render_map(city, grid).astype(np.float32) / 255
-    return Closeup(photo, image, _effects(city, flight, grid))
+    return Closeup(photo, image, _effects(city, acquisition, grid))
 
 
 def material_values(
@@ -91,11 +91,11 @@ def material_values(
     city, extent_px = _city(scene, area)
     corner = (extent_px - size) // 2
     grid = map_grid(extent_px).window(corner, corner, size, size)
-    flight = _flight(grid, incidence_deg)
+    acquisition = _acquisition(grid, incidence_deg)
     ground = ground_grid(city, grid)
-    intensity = sar.render_strip(city, flight, PIXEL_SIZE, seed=city.seed, bands=bands)
+    intensity = sar.render_strip(city, acquisition, PIXEL_SIZE, seed=city.seed, bands=bands)
     image = np.stack([ndimage.uniform_filter(band, 3) for band in intensity])
-    shadow = sar.trace(ground, PIXEL_SIZE, sar.view_of(flight)).shadow
+    shadow = sar.trace(ground, PIXEL_SIZE, sar.view_of(acquisition)).shadow
     brightness = optical.render_map(city, grid).mean(0) / 255
     shift = np.round(ground.height / np.tan(np.deg2rad(incidence_deg)) / PIXEL_SIZE).astype(int)
     at = np.arange(size) - shift
@@ -119,21 +119,21 @@ def _city(scene: Scene, area: str) -> tuple[City, int]:
     return city_of(PRESETS[scene.name], towns[area], extent_px), extent_px
 
 
-def _flight(grid: Grid, incidence_deg: float) -> sar.Flight:
+def _acquisition(grid: Grid, incidence_deg: float) -> sar.Acquisition:
     """A pass over a window that looks east and makes no error."""
     x, y = grid.xy(grid.shape[0] / 2, grid.shape[1] / 2)
     length, swath = (n * grid.pixel_size for n in grid.shape)
-    return sar.Flight(float(x), float(y), length, swath, incidence_deg=incidence_deg, altitude_m=ALTITUDE_M)
+    return sar.Acquisition(float(x), float(y), length, swath, incidence_deg=incidence_deg, altitude_m=ALTITUDE_M)
 
 
-def _effects(city: City, flight: sar.Flight, grid: Grid) -> dict[str, np.ndarray]:
+def _effects(city: City, acquisition: sar.Acquisition, grid: Grid) -> dict[str, np.ndarray]:
     """Masks of the window, traced with a margin as wide as the longest shadow or layover that may reach into it."""
-    tan = np.tan(np.deg2rad(flight.incidence_deg))
+    tan = np.tan(np.deg2rad(acquisition.incidence_deg))
     margin = int(np.ceil((city.max_height_m + city.relief_m) * max(tan, 1 / tan) / PIXEL_SIZE))
     rows, cols = grid.shape
     wide = grid.window(0, -margin, rows, cols + 2 * margin)
-    near = sar.view_of(flight).near_m - margin * PIXEL_SIZE
-    traced = sar.trace(ground_grid(city, wide), PIXEL_SIZE, sar.View(near, flight.altitude_m))
+    near = sar.view_of(acquisition).near_m - margin * PIXEL_SIZE
+    traced = sar.trace(ground_grid(city, wide), PIXEL_SIZE, sar.View(near, acquisition.altitude_m))
     masks = {
         "layover": traced.layover_count > 1.5,
         "shadow": traced.layover_count < 0.5,
@@ -188,8 +188,8 @@ def lone_building(scene: Scene, area: str, around_m: float = 100.0, least_height
     return Building(row, col, float(heights[best]))
 
 
-def material_share(scene: Scene, windows: pd.DataFrame) -> pd.DataFrame:
-    """What the ground of each window is made of.
+def material_fractions(scene: Scene, windows: pd.DataFrame) -> pd.DataFrame:
+    """What the surface of each window is made of.
 
     Parameters
     ----------
@@ -200,12 +200,12 @@ def material_share(scene: Scene, windows: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame with the index of `windows` and a column per material, shares of the window that sum to 1.
+    DataFrame with the index of `windows` and a column per material, fractions of the window that sum to 1.
     """
-    shares = np.empty((len(windows), len(MATERIALS)))
+    fractions = np.empty((len(windows), len(MATERIALS)))
     for area, places in windows.groupby("area").indices.items():
         material = _survey(scene, area).material
         for i, (r, c, n) in zip(places, windows[["row", "col", "size"]].to_numpy()[places] // COARSE, strict=True):
             counts = np.bincount(material[r : r + n, c : c + n].ravel(), minlength=len(MATERIALS))
-            shares[i] = counts / counts.sum()
-    return pd.DataFrame(shares, index=windows.index, columns=list(MATERIALS))
+            fractions[i] = counts / counts.sum()
+    return pd.DataFrame(fractions, index=windows.index, columns=list(MATERIALS))

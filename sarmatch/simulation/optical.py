@@ -4,7 +4,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from sarmatch.simulation.city import (
@@ -13,6 +12,8 @@ from sarmatch.simulation.city import (
     City,
     Floats,
     Grid,
+    Ground,
+    compiled,
     for_each,
     ground_grid,
     hash2,
@@ -69,6 +70,8 @@ SEASONS: dict[str, dict[str, Paint]] = {
 FACADE = np.array([0.55, 0.52, 0.48], np.float32)  # what is seen of a leaning building's side, before its own tone
 SHADOW_SLACK_M = 0.3  # a sun ray that passes so little above a surface still lights it
 _BLOCK = 1024  # rows rendered at a time
+_LINES = 64  # of which a thread takes so many
+_LIMITS = {"sun_elevation_deg": (5, 90), "lean_deg": (0, 45), "haze": (0, 1)}
 
 
 def cast_shadow(
@@ -99,25 +102,47 @@ def cast_shadow(
     return top > height + np.float32(SHADOW_SLACK_M)
 
 
-@njit(nogil=True, cache=True)
+class _Frame(NamedTuple):
+    """Where the pixels of an image lie: its corner, the cosine and sine of its turn in metres per pixel, its pixel."""
+
+    x0: float
+    y0: float
+    cos: float
+    sin: float
+    pixel: float
+
+
+class _Light(NamedTuple):
+    """Colours, light and air."""
+
+    paints: Floats  # (materials, 4, 3): three colours and the grain
+    sun: tuple[float, float, float]  # unit vector to the right, up and away from the image
+    haze: float
+
+
+class _Lean(NamedTuple):
+    """How the camera displaces what is high, in pixels."""
+
+    per_metre: float
+    reach: float  # of the highest thing
+    dr: float  # unit vector in rows and columns
+    dc: float
+
+
+@compiled
 def _shade(
-    height: np.ndarray,
-    material: np.ndarray,
-    tone: np.ndarray,
+    ground: Ground,
     shadow: np.ndarray,
+    frame: _Frame,
+    light: _Light,
+    seed: int,
     first: int,
     last: int,
-    origin: tuple[float, float, float, float],
-    pixel: float,
-    sun: tuple[float, float, float],
-    paints: np.ndarray,
-    seed: int,
-    haze: float,
     image: np.ndarray,
 ) -> None:
     """Colour the rows `first` to `last`: paint, grain and light."""
+    height, paints, sun, pixel = ground.height, light.paints, light.sun, frame.pixel
     rows, cols = height.shape
-    x0, y0, cos, sin = origin
     for r in range(first, last):
         up, down = max(r - 1, 0), min(r + 1, rows - 1)
         for c in range(cols):
@@ -128,47 +153,40 @@ def _shade(
             facing = (sun[2] - zx * sun[0] - zy * sun[1]) / math.sqrt(1 + zx * zx + zy * zy)
             lit = 0.0 if shadow[r, c] else max(0.0, facing) / sun[2]
             # grain belongs to the place, so that every window shows the same
-            x = x0 + (c + 0.5) * cos - (r + 0.5) * sin
-            y = y0 - (c + 0.5) * sin - (r + 0.5) * cos
+            x = frame.x0 + (c + 0.5) * frame.cos - (r + 0.5) * frame.sin
+            y = frame.y0 - (c + 0.5) * frame.sin - (r + 0.5) * frame.cos
             x, y = round(x * 1024) / 1024, round(y * 1024) / 1024
             grain = unit(hash2(seed, math.floor(x / pixel), math.floor(y / pixel)), 0) - 0.5
             patchy = value_noise(seed + 1, x, y, 7.0) - 0.5
-            m = material[r, c]
-            light = (1 + paints[m, 3, 0] * (grain + 1.3 * patchy)) * (0.36 + 0.64 * lit)
-            t = 2 * min(max(tone[r, c], 0.0), 1.0)
+            m = ground.material[r, c]
+            brightness = (1 + paints[m, 3, 0] * (grain + 1.3 * patchy)) * (0.36 + 0.64 * lit)
+            t = 2 * min(max(ground.tone[r, c], 0.0), 1.0)
             k = 1 if t >= 1 else 0
             for band in range(3):
                 value = paints[m, k, band] + (t - k) * (paints[m, k + 1, band] - paints[m, k, band])
                 if band == 2 and lit < 0.05:
                     value *= 1.10  # the sky lights shadows
-                value = 0.035 + 0.97 * value * light
-                value += haze * (0.82 - value)
+                value = 0.035 + 0.97 * value * brightness
+                value += light.haze * (0.82 - value)
                 image[band, r, c] = min(max(value, 0.0), 1.0)
 
 
-@njit(nogil=True, cache=True)
-def _lean(
-    image: np.ndarray,
-    above: np.ndarray,
-    material: np.ndarray,
-    tone: np.ndarray,
-    per_metre: float,
-    reach: float,
-    dr: float,
-    dc: float,
-    first: int,
-    last: int,
-    out: np.ndarray,
+@compiled
+def _displace(
+    ground: Ground, above: np.ndarray, image: np.ndarray, lean: _Lean, first: int, last: int, out: np.ndarray
 ) -> None:
-    """Displace what stands above the ground: each pixel marches from the farthest place that may lie over it.
+    """Displace what stands `above` the ground, in the rows `first` to `last`.
+
+    Each pixel marches from the farthest place that may lie over it.
 
     A surface `h` above its ground appears `h * per_metre` pixels along (dr, dc); the first one met that is high enough
     hides the rest. Where it is more than high enough, its side is seen and not its roof.
     """
     rows, cols = above.shape
+    per_metre, dr, dc = lean.per_metre, lean.dr, lean.dc
     for r in range(first, last):
         for c in range(cols):
-            t = reach
+            t = lean.reach
             while t > 0:
                 i, j = int(round(r - t * dr)), int(round(c - t * dc))
                 if 0 <= i < rows and 0 <= j < cols and above[i, j] * per_metre >= t:
@@ -176,10 +194,10 @@ def _lean(
                 t -= 0.5
             t = max(t, 0.0)
             i, j = int(round(r - t * dr)), int(round(c - t * dc))
-            side = t > 0 and material[i, j] >= FIRST_ROOF and above[i, j] * per_metre > t + 1.5
+            side = t > 0 and ground.material[i, j] >= FIRST_ROOF and above[i, j] * per_metre > t + 1.5
             for band in range(3):
                 if side:
-                    shine = 0.7 + 0.5 * tone[i, j]
+                    shine = 0.7 + 0.5 * ground.tone[i, j]
                     storey = 0.85 if (above[i, j] - t / per_metre) % 3.0 < 1.2 else 1.0  # rows of windows
                     out[band, r - first, c] = FACADE[band] * shine * storey
                 else:
@@ -226,64 +244,87 @@ def render_map(
     ValueError
         Where an angle, the season or the haze is out of range.
     """
+    _refuse_impossible(season, sun_elevation_deg=sun_elevation_deg, lean_deg=lean_deg, haze=haze)
+    azimuth, top = sun_azimuth_deg - grid.turn_deg, city.max_height_m + city.relief_m
+    light = _Light(_paints(season), _to_the_sun(azimuth, sun_elevation_deg), haze)
+    lean = _lean_of(lean_deg, lean_azimuth_deg - grid.turn_deg, top, grid.pixel_size)
+    shade_px = top / math.tan(math.radians(sun_elevation_deg)) / grid.pixel_size
+    above, below, left, right = _margins(azimuth, shade_px, lean.reach)
+    out = np.empty((3, *grid.shape), np.uint8)
+    for row in range(0, grid.shape[0], _BLOCK):
+        height = min(_BLOCK, grid.shape[0] - row)
+        part = grid.window(row - above, -left, height + above + below, grid.shape[1] + left + right)
+        ground = ground_grid(city, part, epoch=epoch, workers=workers)
+        shadow = cast_shadow(ground.height, grid.pixel_size, azimuth, sun_elevation_deg, top)
+        image = _shaded(ground, shadow, part, light, city.seed, workers)
+        if lean_deg:
+            image = _leaning(ground, image, lean, above, height, workers)
+        else:
+            image = image[:, above : above + height]
+        visible = image[:, :, left : left + grid.shape[1]]
+        out[:, row : row + height] = visible * np.float32(255) + np.float32(0.5)
+    return out
+
+
+def _refuse_impossible(season: str, **values: float) -> None:
     if season not in SEASONS:
         raise ValueError(f"season is {season!r}, expected one of {sorted(SEASONS)}")
-    for name, value, low, high in (
-        ("sun_elevation_deg", sun_elevation_deg, 5, 90),
-        ("lean_deg", lean_deg, 0, 45),
-        ("haze", haze, 0, 1),
-    ):
+    for name, value in values.items():
+        low, high = _LIMITS[name]
         if not low <= value <= high:
             raise ValueError(f"{name} is {value}, expected {low} to {high}")
+
+
+def _paints(season: str) -> Floats:
+    """Colours (0 to 1) and grain of every material: (materials, 4, 3)."""
     paints = np.zeros((len(MATERIALS), 4, 3), np.float32)
     for i, name in enumerate(MATERIALS):
         *colours, grain = SEASONS[season].get(name, PAINTS[name])
         paints[i] = [*(np.array(colours) / 255), [grain] * 3]
+    return paints
 
-    pixel, turn = grid.pixel_size, grid.turn_deg
-    az, el = np.deg2rad([sun_azimuth_deg - turn, sun_elevation_deg])
-    sun = (float(np.cos(el) * np.sin(az)), float(np.cos(el) * np.cos(az)), float(np.sin(el)))
-    per_metre = math.tan(math.radians(lean_deg)) / pixel
-    top = city.max_height_m + city.relief_m
-    reach = top * per_metre
-    shade_px = top / math.tan(math.radians(sun_elevation_deg)) / pixel
-    # margins towards the sun and, on all sides, as wide as a building may lean
+
+def _to_the_sun(azimuth_deg: float, elevation_deg: float) -> tuple[float, float, float]:
+    az, el = np.deg2rad([azimuth_deg, elevation_deg])
+    return float(np.cos(el) * np.sin(az)), float(np.cos(el) * np.cos(az)), float(np.sin(el))
+
+
+def _lean_of(lean_deg: float, azimuth_deg: float, top_m: float, pixel: float) -> _Lean:
+    per_metre, azimuth = math.tan(math.radians(lean_deg)) / pixel, math.radians(azimuth_deg)
+    return _Lean(per_metre, top_m * per_metre, -math.cos(azimuth), math.sin(azimuth))
+
+
+def _margins(azimuth_deg: float, shade_px: float, reach_px: float) -> tuple[int, int, int, int]:
+    """Pixels above, below, left and right: a shadow's length towards the sun, and all around what a building leans."""
+    az = np.deg2rad(azimuth_deg)
     sides = (math.cos(az), -math.cos(az), -math.sin(az), math.sin(az))
-    above_, below, left, right = (math.ceil(max(0.0, s) * shade_px + reach) + 2 for s in sides)
-    lean = math.radians(lean_azimuth_deg - turn)
-    dr, dc = -math.cos(lean), math.sin(lean)
-    out = np.empty((3, *grid.shape), np.uint8)
-    cos, sin = pixel * math.cos(math.radians(turn)), pixel * math.sin(math.radians(turn))
-    for block in range(0, grid.shape[0], _BLOCK):
-        height = min(_BLOCK, grid.shape[0] - block)
-        part = grid.window(block - above_, -left, height + above_ + below, grid.shape[1] + left + right)
-        ground = ground_grid(city, part, epoch=epoch, workers=workers)
-        shadow = cast_shadow(ground.height, pixel, sun_azimuth_deg - turn, sun_elevation_deg, top)
-        image = np.empty((3, *part.shape), np.float32)
-        origin = (part.x0, part.y0, cos, sin)
+    return tuple(math.ceil(max(0.0, s) * shade_px + reach_px) + 2 for s in sides)
 
-        def shade(
-            row: int, ground=ground, shadow=shadow, image=image, origin=origin, rows: int = part.shape[0]
-        ) -> None:
-            _shade(
-                ground.height, ground.material, ground.tone, shadow, row, min(row + 64, rows), origin, pixel, sun,
-                paints, city.seed, haze, image,
-            )  # fmt: skip
 
-        for_each(shade, range(0, part.shape[0], 64), workers)
-        rendered = image[:, above_ : above_ + height]
-        if lean_deg:
-            above = ground.height - ground.terrain
-            rendered = np.empty((3, height, part.shape[1]), np.float32)
+def _shaded(
+    ground: Ground, shadow: NDArray[np.bool_], grid: Grid, light: _Light, seed: int, workers: int | None
+) -> Floats:
+    """What a camera straight above sees, 0 to 1: (3, H, W)."""
+    turn, rows = math.radians(grid.turn_deg), grid.shape[0]
+    cos, sin = grid.pixel_size * math.cos(turn), grid.pixel_size * math.sin(turn)
+    frame = _Frame(grid.x0, grid.y0, cos, sin, grid.pixel_size)
+    image = np.empty((3, *grid.shape), np.float32)
 
-            def displace(row: int, ground=ground, image=image, above=above, rendered=rendered, rows=height) -> None:
-                first, last = row, min(row + 64, rows)
-                _lean(
-                    image, above, ground.material, ground.tone, per_metre, reach, dr, dc, first + above_,
-                    last + above_, rendered[:, first:last],
-                )  # fmt: skip
+    def shade(row: int) -> None:
+        _shade(ground, shadow, frame, light, seed, row, min(row + _LINES, rows), image)
 
-            for_each(displace, range(0, height, 64), workers)
-        visible = rendered[:, :, left : left + grid.shape[1]]
-        out[:, block : block + height] = visible * np.float32(255) + np.float32(0.5)
+    for_each(shade, range(0, rows, _LINES), workers)
+    return image
+
+
+def _leaning(ground: Ground, image: Floats, lean: _Lean, first: int, height: int, workers: int | None) -> Floats:
+    """Rows `first` to `first + height` of an image, with what stands above the ground displaced."""
+    above = ground.height - ground.terrain
+    out = np.empty((3, height, image.shape[2]), np.float32)
+
+    def displace(row: int) -> None:
+        end = min(row + _LINES, height)
+        _displace(ground, above, image, lean, first + row, first + end, out[:, row:end])
+
+    for_each(displace, range(0, height, _LINES), workers)
     return out

@@ -17,11 +17,22 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sarmatch.simulation.city import FIRST_ROOF, MATERIALS, City, Grid, Ground, for_each, ground_grid, hash2, unit
+from sarmatch.simulation.city import (
+    FIRST_ROOF,
+    MATERIALS,
+    City,
+    Grid,
+    Ground,
+    compiled,
+    for_each,
+    ground_grid,
+    hash2,
+    inlined,
+    unit,
+)
 
 Floats = NDArray[np.float32]
 
@@ -37,8 +48,8 @@ class Surface(NamedTuple):
     vv: float
     hv: float
     exponent: float  # of the cosine law; 0 for a volume, 3 for a mirror
-    corner: float  # share of a wall's double bounce that this ground returns
-    points: float  # share of pixels that hold a single strong scatterer: a railing, a window, a pole
+    corner: float  # fraction of a wall's double bounce that this ground returns
+    points: float  # fraction of pixels that hold a single strong scatterer: a railing, a window, a pole
 
 
 SURFACES: dict[str, Surface] = {
@@ -84,20 +95,20 @@ _HALO = 8  # lines that a block looks over its edge: the point spread and the di
 _BLOCK = 128  # lines rendered at a time
 
 
-# ----------------------------------------------------------------------------------------------------------- flights
-class Flight(NamedTuple):
-    """One pass: where its strip lies by its own account, how it looks down, and what it gets wrong.
+# ------------------------------------------------------------------------------------------------------ acquisitions
+class Acquisition(NamedTuple):
+    """One acquisition: where its strip lies by its own account, how it looks down, and what it gets wrong.
 
     Parameters
     ----------
     x, y
         Centre of the strip in metres east and north.
     length_m, swath_m
-        Of the strip along the flight and across it.
+        Of the strip along the track and across it.
     heading_deg
-        Compass heading of the flight: 0 north, 90 east.
-    side
-        `right` or `left`: where the radar looks.
+        Compass heading of the platform: 0 north, 90 east.
+    look_direction
+        `right` or `left` of the track.
     incidence_deg
         Angle between ray and vertical in the middle of the swath.
     altitude_m
@@ -115,7 +126,7 @@ class Flight(NamedTuple):
     length_m: float
     swath_m: float
     heading_deg: float = 0.0
-    side: str = "right"
+    look_direction: str = "right"
     incidence_deg: float = 42.0
     altitude_m: float = 1500.0
     offset_m: tuple[float, float] = (0.0, 0.0)
@@ -123,7 +134,7 @@ class Flight(NamedTuple):
     gain_db: float = 0.0
 
 
-SIDES = {"right": 0.0, "left": 180.0}
+LOOK_DIRECTIONS = {"right": 0.0, "left": 180.0}
 """Turn of the strip's grid against the heading: columns run away from the platform, so a left look turns it about."""
 
 
@@ -134,48 +145,56 @@ class View(NamedTuple):
     altitude_m: float
 
 
-def view_of(flight: Flight) -> View:
+def view_of(acquisition: Acquisition) -> View:
     """Where the platform flies, seen from the strip.
 
     Raises
     ------
     ValueError
-        Where the side is unknown, or part of the swath lies below 10 or above 80 degrees.
+        Where the look direction is unknown, or part of the swath lies below 10 or above 80 degrees.
     """
-    if flight.side not in SIDES:
-        raise ValueError(f"side is {flight.side!r}, expected one of {sorted(SIDES)}")
-    middle = flight.altitude_m * math.tan(math.radians(flight.incidence_deg))
+    if acquisition.look_direction not in LOOK_DIRECTIONS:
+        raise ValueError(f"look_direction is {acquisition.look_direction!r}, expected one of {sorted(LOOK_DIRECTIONS)}")
+    middle = acquisition.altitude_m * math.tan(math.radians(acquisition.incidence_deg))
     for edge in (-0.5, 0.5):
-        angle = math.degrees(math.atan2(middle + edge * flight.swath_m, flight.altitude_m))
+        angle = math.degrees(math.atan2(middle + edge * acquisition.swath_m, acquisition.altitude_m))
         if not 10 <= angle <= 80:
             raise ValueError(
-                f"incidence_deg = {flight.incidence_deg} at {flight.altitude_m} m puts an edge of a swath of "
-                f"{flight.swath_m} m at {angle:.1f} degrees, expected 10 to 80"
+                f"incidence_deg = {acquisition.incidence_deg} at {acquisition.altitude_m} m puts an edge of a swath of "
+                f"{acquisition.swath_m} m at {angle:.1f} degrees, expected 10 to 80"
             )
-    return View(middle - flight.swath_m / 2, flight.altitude_m)
+    return View(middle - acquisition.swath_m / 2, acquisition.altitude_m)
 
 
-def strip_grid(flight: Flight, pixel_size: float, *, true: bool = False) -> Grid:
+def strip_grid(acquisition: Acquisition, pixel_size: float, *, true: bool = False) -> Grid:
     """The pixel grid of a strip: columns from near to far range, rows along the track, backwards when looking right.
 
     Parameters
     ----------
-    flight, pixel_size
+    acquisition, pixel_size
         Which strip, and metres per pixel.
     true
         The ground that is really seen instead of where the strip claims to be.
     """
-    view_of(flight)
-    turn = flight.heading_deg + SIDES[flight.side] + (flight.heading_error_deg if true else 0.0)
-    x, y = (flight.x, flight.y) if not true else (flight.x + flight.offset_m[0], flight.y + flight.offset_m[1])
-    shape = (round(flight.length_m / pixel_size), round(flight.swath_m / pixel_size))
+    view_of(acquisition)
+    turn = (
+        acquisition.heading_deg
+        + LOOK_DIRECTIONS[acquisition.look_direction]
+        + (acquisition.heading_error_deg if true else 0.0)
+    )
+    x, y = (
+        (acquisition.x, acquisition.y)
+        if not true
+        else (acquisition.x + acquisition.offset_m[0], acquisition.y + acquisition.offset_m[1])
+    )
+    shape = (round(acquisition.length_m / pixel_size), round(acquisition.swath_m / pixel_size))
     half_v, half_u = (n * pixel_size / 2 for n in shape)
     cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
     return Grid(x - half_u * cos + half_v * sin, y + half_u * sin + half_v * cos, shape, pixel_size, turn)
 
 
 # ---------------------------------------------------------------------------------------------------------- geometry
-@njit(nogil=True, cache=True)
+@compiled
 def look(x: float, h: float, near: float, altitude: float) -> tuple[float, float, float]:
     """Angle from the nadir, slant range, and place on the ground-range axis of a point `x` m beyond the near edge."""
     ground, down = near + x, altitude - h
@@ -183,7 +202,7 @@ def look(x: float, h: float, near: float, altitude: float) -> tuple[float, float
     return math.atan2(ground, down), slant, math.sqrt(slant * slant - altitude * altitude) - near
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def spread(out: np.ndarray, a: float, b: float, energy: float) -> None:
     """Spread an energy evenly over the interval between `a` and `b`, in bins, and add it to the bins' `out`."""
     low, high = min(a, b), max(a, b)
@@ -197,9 +216,9 @@ def spread(out: np.ndarray, a: float, b: float, energy: float) -> None:
         out[k] += per_bin * (min(high, k + 1.0) - max(low, float(k)))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def wall_direction(height: np.ndarray, row: int, col: int) -> float:
-    """Angle between a wall and the flight line, from a height gradient over 5 x 5 pixels."""
+    """Angle between a wall and the track, from a height gradient over 5 x 5 pixels."""
     rows, cols = height.shape
     smooth = (1.0, 4.0, 6.0, 4.0, 1.0)
     slope = (-1.0, -2.0, 0.0, 2.0, 1.0)
@@ -213,7 +232,7 @@ def wall_direction(height: np.ndarray, row: int, col: int) -> float:
     return math.atan2(abs(gy), abs(gx))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def gamma_of(
     gamma: float, exponent: float, specular: float, slope_range: float, slope_azimuth: float, sin: float, cos: float
 ) -> float:
@@ -239,116 +258,158 @@ class SarTrace(NamedTuple):
     double_bounce: Floats  # (H, W): the part of the first band's intensity that comes from wall-ground corners
 
 
-@njit(nogil=True, cache=True)
+class _Place(NamedTuple):
+    """Where the pixels of a ground grid lie: its corner, and the cosine and sine of its turn."""
+
+    x0: float
+    y0: float
+    cos: float
+    sin: float
+
+
+class _Response(NamedTuple):
+    """How materials and structures answer in each band (power)."""
+
+    gamma: NDArray[np.float64]  # (bands, materials)
+    channels: NDArray[np.float64]  # (bands, fields of Channel)
+
+
+class _Image(NamedTuple):
+    """What is traced, in float64: see `SarTrace`."""
+
+    intensity: NDArray[np.float64]
+    count: NDArray[np.float64]
+    shadow: NDArray[np.bool_]
+    bounce: NDArray[np.float64]
+
+
+class _Echo(NamedTuple):
+    """From where the radar sees a pixel's surface, and where it puts it."""
+
+    angle: float  # from the nadir
+    slant: float  # range in metres
+    at: float  # place on the image's range axis, in pixels
+
+
+@inlined
+def _echo(x: float, height: float, pixel: float, view: View) -> _Echo:
+    angle, slant, at = look(x, height, view.near_m, view.altitude_m)
+    return _Echo(angle, slant, at / pixel)
+
+
+@compiled
 def _sweep(
-    height: np.ndarray,
-    terrain: np.ndarray,
-    material: np.ndarray,
-    origin: tuple[float, float, float, float],
+    ground: Ground,
     pixel: float,
-    near: float,
-    altitude: float,
-    gamma: np.ndarray,
-    channels: np.ndarray,
+    view: View,
+    response: _Response,
+    place: _Place,
     seed: int,
-    first: int,
-    last: int,
-    intensity: np.ndarray,
-    count: np.ndarray,
-    shadow: np.ndarray,
-    bounce: np.ndarray,
+    lines: tuple[int, int],
+    out: _Image,
 ) -> None:
-    """Trace the lines `first` to `last` of a ground grid; see `trace`."""
-    rows, cols = height.shape
-    bands = len(gamma)
-    x_start, y_start, cos_turn, sin_turn = origin
-    for row in range(first, last):
-        frontier, _, b = look(0.5 * pixel, height[row, 0], near, altitude)
-        angle_before, slant_before, bin_before = frontier, 0.0, b / pixel
+    """Trace some lines of a ground grid; see `trace`."""
+    height, terrain, material, _ = ground
+    gamma, channels = response
+    intensity, count, shadow, _ = out
+    bands, cols = len(gamma), height.shape[1]
+    for row in range(lines[0], lines[1]):
+        before = _echo(0.5 * pixel, height[row, 0], pixel, view)
+        frontier = before.angle
         taken = -1  # the last column that holds something high or hidden
         for col in range(cols):
-            h = height[row, col]
-            angle, slant, ground = look((col + 0.5) * pixel, h, near, altitude)
-            at = ground / pixel
-            m = material[row, col]
-            hidden = angle < frontier
+            here, m = _echo((col + 0.5) * pixel, height[row, col], pixel, view), material[row, col]
+            hidden = here.angle < frontier
             shadow[row, col] = hidden
             if col:
-                step = h - height[row, col - 1]
-                before = material[row, col - 1]
-                wall = step > WALL_M and (m >= FIRST_ROOF or before == WATER)
-                if wall and not shadow[row, col - 1] and before < FIRST_ROOF:
-                    _corner(
-                        height, row, col - 1, step, col - 1 - taken, before, angle_before, bin_before, pixel, channels,
-                        intensity, bounce,
-                    )  # fmt: skip
-                lit = angle - frontier
-                if lit > 0:
-                    start = 0.0
-                    if angle > angle_before:
-                        start = min(max(1 - lit / (angle - angle_before), 0.0), 1.0)
-                    near_end = bin_before + start * (at - bin_before)
-                    area = lit * 0.5 * (slant + (slant_before if slant_before else slant)) / pixel
-                    middle = angle - 0.5 * lit
-                    sin, cos = math.sin(middle), math.cos(middle)
-                    slope = min(max(step / pixel, -2.0), 2.0)
-                    up, down = max(row - 1, 0), min(row + 1, rows - 1)
-                    across = 0.0
-                    if down > up:
-                        across = (height[down, col] - height[up, col]) / ((down - up) * pixel)
-                        across = min(max(across, -2.0), 2.0)
+                foot = material[row, col - 1]
+                wall = height[row, col] - height[row, col - 1] > WALL_M and (m >= FIRST_ROOF or foot == WATER)
+                if wall and not shadow[row, col - 1] and foot < FIRST_ROOF:
+                    _corner(height, row, col, before, (col - 1 - taken) * pixel, foot, pixel, channels, out)
+                if here.angle - frontier > 0:
+                    near_end, area, sin, cos = _lit(before, here, frontier, pixel)
+                    slope, across = _slopes(height, row, col, pixel)
                     for k in range(bands):
                         if wall:
                             g = channels[k, 0]
                         else:
                             mirror = channels[k, 4] if m == METAL else 0.0
                             g = gamma_of(gamma[k, m], _EXPONENT[m], mirror, slope, across, sin, cos)
-                        spread(intensity[k, row], near_end, at, g * area)
-                    spread(count[row], near_end, at, abs(at - near_end))
-            if not hidden and _POINTS[m] > 0:
-                x = x_start + pixel * ((col + 0.5) * cos_turn - (row + 0.5) * sin_turn)
-                y = y_start - pixel * ((col + 0.5) * sin_turn + (row + 0.5) * cos_turn)
-                key = hash2(seed, int(math.floor(x / pixel)), int(math.floor(y / pixel)))
-                if unit(key, 0) < _POINTS[m]:
-                    normal = math.sqrt(-2 * math.log(1 - unit(key, 1))) * math.cos(2 * math.pi * unit(key, 2))
-                    bin_ = int(math.floor(at))
-                    if 0 <= bin_ < cols:
-                        for k in range(bands):
-                            intensity[k, row, bin_] += channels[k, 3] * 10 ** (0.1 * _POINT_SPREAD_DB * normal)
-            frontier = max(frontier, angle)
-            if hidden or h - terrain[row, col] > WALL_M:
+                        spread(intensity[k, row], near_end, here.at, g * area)
+                    spread(count[row], near_end, here.at, abs(here.at - near_end))
+            bin_ = int(math.floor(here.at))
+            if not hidden and _POINTS[m] > 0 and 0 <= bin_ < cols:
+                power = _point(row, col, pixel, place, seed, _POINTS[m])
+                for k in range(bands):
+                    intensity[k, row, bin_] += channels[k, 3] * power
+            frontier = max(frontier, here.angle)
+            if hidden or height[row, col] - terrain[row, col] > WALL_M:
                 taken = col
-            angle_before, slant_before, bin_before = angle, slant, at
+            before = here
 
 
-@njit(nogil=True, cache=True)
+@inlined
+def _lit(before: _Echo, here: _Echo, frontier: float, pixel: float) -> tuple[float, float, float, float]:
+    """Of the surface between two pixels, what reaches over the frontier: its near end, area, and sine and cosine."""
+    lit = here.angle - frontier
+    start = 0.0
+    if here.angle > before.angle:
+        start = min(max(1 - lit / (here.angle - before.angle), 0.0), 1.0)
+    middle = here.angle - 0.5 * lit
+    area = lit * 0.5 * (here.slant + before.slant) / pixel
+    return before.at + start * (here.at - before.at), area, math.sin(middle), math.cos(middle)
+
+
+@inlined
+def _slopes(height: np.ndarray, row: int, col: int, pixel: float) -> tuple[float, float]:
+    """Slope of the surface along range and azimuth."""
+    slope = min(max((height[row, col] - height[row, col - 1]) / pixel, -2.0), 2.0)
+    up, down = max(row - 1, 0), min(row + 1, height.shape[0] - 1)
+    across = 0.0
+    if down > up:
+        across = (height[down, col] - height[up, col]) / ((down - up) * pixel)
+        across = min(max(across, -2.0), 2.0)
+    return slope, across
+
+
+@inlined
+def _point(row: int, col: int, pixel: float, place: _Place, seed: int, density: float) -> float:
+    """Power, about 1, of the point scatterer that the world holds at a pixel; 0 without."""
+    x = place.x0 + pixel * ((col + 0.5) * place.cos - (row + 0.5) * place.sin)
+    y = place.y0 - pixel * ((col + 0.5) * place.sin + (row + 0.5) * place.cos)
+    key = hash2(seed, int(math.floor(x / pixel)), int(math.floor(y / pixel)))
+    if unit(key, 0) >= density:
+        return 0.0
+    normal = math.sqrt(-2 * math.log(1 - unit(key, 1))) * math.cos(2 * math.pi * unit(key, 2))
+    return 10 ** (0.1 * _POINT_SPREAD_DB * normal)
+
+
+@compiled
 def _corner(
     height: np.ndarray,
     row: int,
     col: int,
-    step: float,
-    free: int,
+    foot: _Echo,
+    free_m: float,
     ground: int,
-    angle: float,
-    at: float,
     pixel: float,
     channels: np.ndarray,
-    intensity: np.ndarray,
-    bounce: np.ndarray,
+    out: _Image,
 ) -> None:
-    """Add the double bounce of a wall behind pixel `col`: all wall-ground paths are as long as the way to its foot."""
-    bin_ = int(math.floor(at))
+    """Add the double bounce of a wall at pixel `col`: all wall-ground paths are as long as the way to its foot."""
+    bin_ = int(math.floor(foot.at))
     if not 0 <= bin_ < height.shape[1]:
         return
-    tan = math.tan(angle)
-    reached = min(step, free * pixel / tan)  # the ground in front that lies free limits how much of the wall takes part
-    phi = wall_direction(height, row, col)
+    tan = math.tan(foot.angle)
+    # the ground in front that lies free limits how much of the wall takes part
+    reached = min(height[row, col] - height[row, col - 1], free_m / tan)
+    phi = wall_direction(height, row, col - 1)
     lobe = math.cos(phi) * math.exp(-((tan * math.sin(phi)) ** 2) / (2 * _CORNER_SLOPE**2))
     for k in range(len(channels)):
-        energy = (channels[k, 1] * lobe + channels[k, 2]) * reached * math.sin(angle) * _CORNER[ground] / pixel
-        intensity[k, row, bin_] += energy
+        energy = (channels[k, 1] * lobe + channels[k, 2]) * reached * math.sin(foot.angle) * _CORNER[ground] / pixel
+        out.intensity[k, row, bin_] += energy
         if k == 0:
-            bounce[row, bin_] += energy
+            out.bounce[row, bin_] += energy
 
 
 def trace(
@@ -383,28 +444,30 @@ def trace(
     SarTrace
         Power per unit of ground area: flat ground of the reference angle has the table's value.
     """
+    response = _response(bands, points=points_seed is not None)
+    shape = ground.height.shape
+    place = _Place(0.0, 0.0, 1.0, 0.0)
+    if origin is not None:
+        turn = math.radians(origin.turn_deg)
+        place = _Place(float(origin.x0), float(origin.y0), math.cos(turn), math.sin(turn))
+    out = _Image(np.zeros((len(bands), *shape)), np.zeros(shape), np.zeros(shape, bool), np.zeros(shape))
+    view = View(float(view.near_m), float(view.altitude_m))
+    _sweep(ground, float(pixel_size), view, response, place, points_seed or 0, lines or (0, shape[0]), out)
+    image, count, shadow, bounce = out
+    return SarTrace(image.astype(np.float32), count.astype(np.float32), shadow, bounce.astype(np.float32))
+
+
+def _response(bands: Sequence[str], points: bool) -> _Response:
     unknown = sorted(set(bands) - set(POLARISATIONS))
     if unknown or not bands:
         raise ValueError(f"bands are {tuple(bands)}, expected some of {list(POLARISATIONS)}")
-    rows, cols = ground.height.shape
     column = {"HH": 0, "VV": 1, "HV": 2}
     gamma = np.stack([10 ** (_TABLE[:, column[b]] / 10) / _REFERENCE for b in bands])
     channels = np.array([POLARISATIONS[b] for b in bands], np.float64)
     channels[:, :4] = 10 ** (channels[:, :4] / 10)
-    if points_seed is None:
+    if not points:
         channels[:, 3] = 0.0
-    place = (0.0, 0.0, 1.0, 0.0)
-    if origin is not None:
-        turn = math.radians(origin.turn_deg)
-        place = (float(origin.x0), float(origin.y0), math.cos(turn), math.sin(turn))
-    out = (np.zeros((len(bands), rows, cols)), np.zeros((rows, cols)), np.zeros((rows, cols), bool))
-    bounce = np.zeros((rows, cols))
-    first, last = lines or (0, rows)
-    _sweep(
-        ground.height, ground.terrain, ground.material, place, float(pixel_size), float(view.near_m),
-        float(view.altitude_m), gamma, channels, points_seed or 0, first, last, *out, bounce,
-    )  # fmt: skip
-    return SarTrace(out[0].astype(np.float32), out[1].astype(np.float32), out[2], bounce.astype(np.float32))
+    return _Response(gamma, channels)
 
 
 # --------------------------------------------------------------------------------------------------- speckle and image
@@ -463,7 +526,7 @@ def point_spread(resolution_px: float, half: int = 6) -> NDArray[np.float64]:
 
 def render_strip(
     city: City,
-    flight: Flight,
+    acquisition: Acquisition,
     pixel_size: float,
     *,
     seed: int,
@@ -483,7 +546,7 @@ def render_strip(
 
     Parameters
     ----------
-    city, flight, pixel_size
+    city, acquisition, pixel_size
         What is seen, from where, and metres per pixel.
     seed
         Of the speckle.
@@ -505,17 +568,16 @@ def render_strip(
         Threads; all processors by default.
     """
     speckle((0,), looks, texture_order, np.random.default_rng(0))  # refuses impossible values before hours of rendering
-    view, grid = view_of(flight), strip_grid(flight, pixel_size, true=True)
+    view, grid = view_of(acquisition), strip_grid(acquisition, pixel_size, true=True)
     first, last = rows or (0, grid.shape[0])
     if not 0 <= first < last <= grid.shape[0]:
         raise ValueError(f"rows are {(first, last)}, expected a part of 0 to {grid.shape[0]}")
-    near, far = _margins(city, flight, pixel_size)
+    near, far = _margins(city, acquisition, pixel_size)
     width = grid.shape[1]
     wide_view = View(view.near_m - near * pixel_size, view.altitude_m)
     spreads = [point_spread(r) for r in resolution_px]
-    middle = np.linspace(-1, 1, width)
-    pattern = (10 ** (-roll_off_db * middle**2 / 10)).astype(np.float32)
-    gain, floor = np.float32(10 ** (flight.gain_db / 10)), np.float32(10 ** (noise_floor_db / 10))
+    pattern = (10 ** (-roll_off_db * np.linspace(-1, 1, width) ** 2 / 10)).astype(np.float32)
+    gain, floor = np.float32(10 ** (acquisition.gain_db / 10)), np.float32(10 ** (noise_floor_db / 10))
     out = np.empty((len(bands), last - first, width), np.float32)
 
     def work(block: int) -> None:
@@ -523,10 +585,9 @@ def render_strip(
         part = grid.window(block - _HALO, -near, end - block + 2 * _HALO, near + width + far)
         ground = ground_grid(city, part, epoch=epoch, workers=1)
         traced = trace(ground, pixel_size, wide_view, bands, origin=part, points_seed=city.seed + 9)
-        for k in range(len(bands)):
-            image = ndimage.convolve1d(traced.intensity[k], spreads[0], axis=0, mode="nearest")[_HALO:-_HALO]
-            image = ndimage.convolve1d(image, spreads[1], axis=1, mode="nearest")[:, near : near + width]
-            out[k, block - first : end - first] = image * pattern + floor
+        image = ndimage.convolve1d(traced.intensity, spreads[0], axis=1, mode="nearest")[:, _HALO:-_HALO]
+        image = ndimage.convolve1d(image, spreads[1], axis=2, mode="nearest")[:, :, near : near + width]
+        out[:, block - first : end - first] = image * pattern + floor
         for row in range(block, end):
             out[:, row - first] *= gain * speckle_line(bands, width, looks, texture_order, seed, row)
 
@@ -534,9 +595,9 @@ def render_strip(
     return out
 
 
-def _margins(city: City, flight: Flight, pixel_size: float) -> tuple[int, int]:
+def _margins(city: City, acquisition: Acquisition, pixel_size: float) -> tuple[int, int]:
     """Columns before and behind the swath that may throw a shadow or a layover into it."""
-    view, top = view_of(flight), city.max_height_m + city.relief_m
+    view, top = view_of(acquisition), city.max_height_m + city.relief_m
     near = math.ceil(top * view.near_m / (view.altitude_m - top) / pixel_size) + _HALO
-    far = math.ceil(top * view.altitude_m / (view.near_m + flight.swath_m) / pixel_size) + _HALO
+    far = math.ceil(top * view.altitude_m / (view.near_m + acquisition.swath_m) / pixel_size) + _HALO
     return near, far

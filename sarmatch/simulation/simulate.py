@@ -1,13 +1,12 @@
 """Simulated scenes: procedural towns, rendered as optical maps and SAR strips when an image is first read.
 
-A photograph is taken at one time and the strips are flown at another; a preset says what happened in between and how
-well the platform knew where it was. Strips are rendered along their own flight line and then laid onto the grid
+A photograph is taken at one time and the strips are acquired at another; a preset says what happened in between and how
+well the platform knew where it was. Strips are rendered along their own track and then laid onto the grid
 of the map, as a processor of real data does. Images are kept on disk under a hash of what shaped them, so that they are
 rendered once.
 """
 
 import hashlib
-import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,32 +24,32 @@ from sarmatch.atomic_io import write
 from sarmatch.paths import cache_dir
 from sarmatch.progress import progress
 from sarmatch.scenes.scene import BLOCK, Area, Raster, Scene, Tile
-from sarmatch.simulation import city as city_module
 from sarmatch.simulation import optical, sar
 from sarmatch.simulation.city import City, Grid
 
 PIXEL_SIZE = 0.5  # m, as SpaceNet 6
 PATCH_SIZE = 200  # px, so that a patch is 100 m wide
-SWATH_M = 1000.0  # a pass over wider ground is flown as several strips
+SWATH_M = 1000.0  # a pass over a wider area is acquired as several strips
 OVERLAP_M = 100.0  # which share this much
-MAP_EPOCH, FLIGHT_EPOCH = 0, 1
+MAP_EPOCH, ACQUISITION_EPOCH = 0, 1
 EXTENT_PX = {"quick": 4000, "full": 8000}
+RENDERERS = 1  # version of what `city`, `optical` and `sar` draw: raised whenever a pixel changes, kept where none does
 GAP_M = 5000.0  # towns lie this far apart in the scene's frame
 
 
 class Pass(NamedTuple):
-    """One pass over a town: parallel strips over a part of it, seen from one side."""
+    """One pass over a town: parallel strips over a part of it, with one look direction."""
 
     name: str
     role: str
-    across: tuple[float, float]  # from the left to the right edge as seen in flight, 0 to 1 of the town's width
+    across: tuple[float, float]  # from the left to the right edge as seen along the heading, 0 to 1 of the town's width
     incidence_deg: float  # in the middle of each strip
     heading_deg: float = 0.0
-    side: str = "right"
+    look_direction: str = "right"
 
 
 class Town(NamedTuple):
-    """One town and the flights over it."""
+    """One town and the passes over it."""
 
     name: str
     seed: int
@@ -59,14 +58,14 @@ class Town(NamedTuple):
 
 
 class Preset(NamedTuple):
-    """How hard the search is: what differs between photograph and flight.
+    """How hard the search is: what differs between photograph and acquisition.
 
     Errors are drawn once per strip from its name, uniformly up to the value given.
     """
 
     about: str
     towns: tuple[Town, ...]
-    change: float  # share of lots, trees and fields that are others when the strips are flown
+    change: float  # fraction of lots, trees and fields that are others when the strips are acquired
     offset_m: float  # error of the navigation to the east and to the north
     heading_error_deg: float
     gain_db: float
@@ -80,8 +79,8 @@ class Preset(NamedTuple):
 HALVES = ((0.0, 0.5), (0.5, 1.0))
 LEFT, RIGHT = HALVES
 
-#: Two towns to learn from and one never seen. Held-out passes over `north` show seen ground at another incidence angle,
-#: and from another side where the preset says so.
+#: Two towns to learn from and one never seen. Held-out passes over `north` show a known area at another incidence
+#: angle, and under another look direction where the preset says so.
 _EASY = (
     Town(
         "north",
@@ -132,7 +131,7 @@ _VARIED = (
 
 PRESETS: dict[str, Preset] = {
     "easy": Preset(
-        "nothing changed, a true map, perfect navigation, one side of view",
+        "nothing changed, a true map, perfect navigation, one look direction",
         _EASY,
         change=0.0,
         offset_m=0.0,
@@ -176,15 +175,15 @@ def simulate_preset(name: str, profile: str, bands: Sequence[str] = ("HH",)) -> 
     return simulate(name, PRESETS[name], EXTENT_PX[profile], bands, test_areas=("unseen",))
 
 
-def flown_otherwise(
+def with_acquisition(
     name: str,
     profile: str,
     bands: Sequence[str] = ("HH",),
     looks: float | None = None,
     incidence_shift: float = 0.0,
-    other_side: bool = False,
+    opposite_look: bool = False,
 ) -> Scene:
-    """A preset with the same towns and photographs, and other flights: what a trained encoder has to stand.
+    """A preset with the same towns and photographs under another acquisition: what a trained encoder has to stand.
 
     Parameters
     ----------
@@ -194,16 +193,16 @@ def flown_otherwise(
         Looks of the speckle, instead of the preset's.
     incidence_shift
         Degrees added to the incidence angle of every pass.
-    other_side
-        Every pass looks to its other side.
+    opposite_look
+        Every pass looks to the other side of its track.
     """
-    preset, sides = PRESETS[name], {"left": "right", "right": "left"}
+    preset, opposite = PRESETS[name], {"left": "right", "right": "left"}
 
-    def turned(flown: Pass) -> Pass:
-        side = sides[flown.side] if other_side else flown.side
-        return flown._replace(incidence_deg=flown.incidence_deg + incidence_shift, side=side)
+    def changed(p: Pass) -> Pass:
+        look_direction = opposite[p.look_direction] if opposite_look else p.look_direction
+        return p._replace(incidence_deg=p.incidence_deg + incidence_shift, look_direction=look_direction)
 
-    towns = tuple(t._replace(passes=tuple(map(turned, t.passes))) for t in preset.towns)
+    towns = tuple(t._replace(passes=tuple(map(changed, t.passes))) for t in preset.towns)
     preset = preset._replace(towns=towns, looks=preset.looks if looks is None else looks)
     return simulate(name, preset, EXTENT_PX[profile], bands, test_areas=("unseen",))
 
@@ -236,7 +235,7 @@ def simulate(
     pitch = extent_px * PIXEL_SIZE + GAP_M
     areas = []
     for i, town in enumerate(preset.towns):
-        strips = [(p, s, f) for p in town.passes for s, f in flights_of(preset, p, extent_px)]
+        strips = [(p, s, a) for p in town.passes for s, a in acquisitions_of(preset, p, extent_px)]
         areas.append(
             Area(
                 name=town.name,
@@ -244,12 +243,12 @@ def simulate(
                 strips=tuple(
                     Raster(
                         strip,
-                        (_strip_tile(preset, town, strip, flight, extent_px, tuple(bands)),),
+                        (_strip_tile(preset, town, strip, acquisition, extent_px, tuple(bands)),),
                         tuple(bands),
                         "intensity",
-                        {"heading_deg": p.heading_deg, "side": p.side, "incidence_deg": p.incidence_deg},
+                        {"heading_deg": p.heading_deg, "side": p.look_direction, "incidence_deg": p.incidence_deg},
                     )
-                    for p, strip, flight in strips
+                    for p, strip, acquisition in strips
                 ),
                 roles=tuple(p.role for p, _, _ in strips),
                 origin=(i * pitch, 0.0),
@@ -263,37 +262,37 @@ def city_of(preset: Preset, town: Town, extent_px: int) -> City:
     return City(seed=town.seed, extent_m=extent_px * PIXEL_SIZE, style=town.style, change=preset.change)
 
 
-def flights_of(preset: Preset, flown: Pass, extent_px: int) -> list[tuple[str, sar.Flight]]:
-    """Name and flight of the strips of a pass, side by side from left to right, with what each gets wrong."""
+def acquisitions_of(preset: Preset, over: Pass, extent_px: int) -> list[tuple[str, sar.Acquisition]]:
+    """Name and acquisition of the strips of a pass, side by side from left to right, with what each gets wrong."""
     extent = extent_px * PIXEL_SIZE
-    low, high = (share * extent for share in flown.across)
+    low, high = (part * extent for part in over.across)
     count = max(1, round((high - low) / SWATH_M))
     width = (high - low) / count
-    heading = np.deg2rad(flown.heading_deg)
-    flights = []
+    heading = np.deg2rad(over.heading_deg)
+    acquisitions = []
     for i in range(count):
-        name = flown.name if count == 1 else f"{flown.name}.{i + 1}"
+        name = over.name if count == 1 else f"{over.name}.{i + 1}"
         # a swath reaches over its neighbour, but not over the edge of the pass
         left = low + i * width - (OVERLAP_M / 2 if i else 0)
         right = low + (i + 1) * width + (OVERLAP_M / 2 if i < count - 1 else 0)
         across = (left + right) / 2 - extent / 2
         rng = np.random.default_rng(list(name.encode()))
         east, north, turn, gain = rng.uniform(-1, 1, 4)
-        flight = sar.Flight(
+        acquisition = sar.Acquisition(
             x=extent / 2 + across * np.cos(heading),
             y=extent / 2 - across * np.sin(heading),
-            length_m=_length(flown.heading_deg, extent),
+            length_m=_length(over.heading_deg, extent),
             swath_m=right - left,
-            heading_deg=flown.heading_deg,
-            side=flown.side,
-            incidence_deg=flown.incidence_deg,
+            heading_deg=over.heading_deg,
+            look_direction=over.look_direction,
+            incidence_deg=over.incidence_deg,
             altitude_m=preset.altitude_m,
             offset_m=(east * preset.offset_m, north * preset.offset_m),
             heading_error_deg=turn * preset.heading_error_deg,
             gain_db=gain * preset.gain_db,
         )
-        flights.append((name, flight))
-    return flights
+        acquisitions.append((name, acquisition))
+    return acquisitions
 
 
 def _length(heading_deg: float, extent: float) -> float:
@@ -315,39 +314,39 @@ def map_grid(extent_px: int) -> Grid:
     return Grid(0.0, extent_px * PIXEL_SIZE, (extent_px, extent_px), PIXEL_SIZE)
 
 
-def footprint(strip: Grid, ground: Grid) -> tuple[int, int, int, int]:
+def footprint(strip: Grid, grid: Grid) -> tuple[int, int, int, int]:
     """Rows and columns of a grid (first, last, first, last) around a strip, not beyond the grid's edge."""
     rows, cols = strip.shape
-    to_ground = ~affine_of(ground) @ affine_of(strip)
-    corner = np.array([to_ground @ c for c in ((0, 0), (cols, 0), (0, rows), (cols, rows))])
+    to_grid = ~affine_of(grid) @ affine_of(strip)
+    corner = np.array([to_grid @ c for c in ((0, 0), (cols, 0), (0, rows), (cols, rows))])
     (left, top), (right, bottom) = np.round(corner.min(0), 6), np.round(corner.max(0), 6)
     low = np.maximum(np.floor([top, left]), 0).astype(int)
-    high = np.minimum(np.ceil([bottom, right]), ground.shape).astype(int)
+    high = np.minimum(np.ceil([bottom, right]), grid.shape).astype(int)
     return int(low[0]), int(high[0]), int(low[1]), int(high[1])
 
 
-def covered_blocks(strip: Grid, ground: Grid) -> NDArray[np.bool_] | None:
+def covered_blocks(strip: Grid, grid: Grid) -> NDArray[np.bool_] | None:
     """Which blocks of a north-up grid lie wholly inside a strip; `None` where all do (see `Tile.valid`)."""
-    rows, cols = ground.shape
+    rows, cols = grid.shape
     col, row = np.meshgrid(
         np.minimum(np.arange(0, cols + BLOCK, BLOCK), cols), np.minimum(np.arange(0, rows + BLOCK, BLOCK), rows)
     )
-    u, v = (~affine_of(strip) @ affine_of(ground)) @ (col.astype(float), row.astype(float))
+    u, v = (~affine_of(strip) @ affine_of(grid)) @ (col.astype(float), row.astype(float))
     slack = 1e-6
     inside = (u > -slack) & (v > -slack) & (u < strip.shape[1] + slack) & (v < strip.shape[0] + slack)
     blocks = inside[1:, 1:] & inside[:-1, 1:] & inside[1:, :-1] & inside[:-1, :-1]
     return None if blocks.all() else blocks
 
 
-def geocode(image: NDArray[np.float32], strip: Grid, ground: Grid) -> NDArray[np.float32]:
+def geocode(image: NDArray[np.float32], strip: Grid, grid: Grid) -> NDArray[np.float32]:
     """Lay `(B, H, W)` in strip geometry onto a north-up grid by bilinear interpolation, NaN outside of the strip."""
-    out = np.full((len(image), *ground.shape), np.nan, np.float32)
+    out = np.full((len(image), *grid.shape), np.nan, np.float32)
     plane = CRS.from_wkt('LOCAL_CS["town",UNIT["metre",1]]')
     reproject(
         image,
         out,
         src_transform=affine_of(strip),
-        dst_transform=affine_of(ground),
+        dst_transform=affine_of(grid),
         src_crs=plane,
         dst_crs=plane,
         src_nodata=np.nan,
@@ -365,7 +364,7 @@ def _render_map(city: City, extent_px: int, lean_deg: float, season: str) -> np.
 
 def _render_strip(
     city: City,
-    flight: sar.Flight,
+    acquisition: sar.Acquisition,
     window: Grid,
     bands: tuple[str, ...],
     seed: int,
@@ -373,8 +372,8 @@ def _render_strip(
     texture_order: float | None,
 ) -> np.ndarray:
     options = {"bands": bands, "looks": looks, "texture_order": texture_order}
-    intensity = sar.render_strip(city, flight, PIXEL_SIZE, seed=seed, epoch=FLIGHT_EPOCH, **options)
-    intensity = geocode(intensity, sar.strip_grid(flight, PIXEL_SIZE), window)
+    intensity = sar.render_strip(city, acquisition, PIXEL_SIZE, seed=seed, epoch=ACQUISITION_EPOCH, **options)
+    intensity = geocode(intensity, sar.strip_grid(acquisition, PIXEL_SIZE), window)
     return intensity.astype(np.float16)  # 11 bits over 12 decades: finer than the speckle, half the disk
 
 
@@ -384,14 +383,14 @@ def _map_tile(preset: Preset, town: Town, extent_px: int) -> Tile:
 
 
 def _strip_tile(
-    preset: Preset, town: Town, name: str, flight: sar.Flight, extent_px: int, bands: tuple[str, ...]
+    preset: Preset, town: Town, name: str, acquisition: sar.Acquisition, extent_px: int, bands: tuple[str, ...]
 ) -> Tile:
-    ground, strip = map_grid(extent_px), sar.strip_grid(flight, PIXEL_SIZE)
-    row0, row1, col0, col1 = footprint(strip, ground)
-    window = ground.window(row0, col0, row1 - row0, col1 - col0)
+    grid, strip = map_grid(extent_px), sar.strip_grid(acquisition, PIXEL_SIZE)
+    row0, row1, col0, col1 = footprint(strip, grid)
+    window = grid.window(row0, col0, row1 - row0, col1 - col0)
     seed = int.from_bytes(hashlib.sha256(f"{town.name}/{name}".encode()).digest()[:4])
     city = city_of(preset, town, extent_px)
-    render = partial(_render_strip, city, flight, window, bands, seed, preset.looks, preset.texture_order)
+    render = partial(_render_strip, city, acquisition, window, bands, seed, preset.looks, preset.texture_order)
     job = _job(f"{town.name} {name}", render)
     return Tile(row0, col0, *window.shape, partial(_read, job), covered_blocks(strip, window))
 
@@ -405,9 +404,8 @@ class Job(NamedTuple):
 
 
 def _job(name: str, render: partial) -> Job:
-    """A job whose file is named by everything that shapes the image: its parameters and the renderers' own source."""
-    sources = [inspect.getsource(module) for module in (city_module, optical, sar)]
-    key = hashlib.sha256(json.dumps([render.args, sources], default=asdict).encode()).hexdigest()[:12]
+    """A job whose file is named by everything that shapes the image: its parameters and the renderers' version."""
+    key = hashlib.sha256(json.dumps([render.args, RENDERERS], default=asdict).encode()).hexdigest()[:12]
     return Job(name, cache_dir() / f"{name.replace(' ', '-')}-{key}.npy", render)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sarmatch.datasets import check_data, load_scene
-from sarmatch.datasets.pairs import SHARES, paired_folders, split_groups
+from sarmatch.datasets.pairs import FRACTIONS, paired_folders, split_groups
 from sarmatch.datasets.registry import reader_of
 from sarmatch.patches import TrainingPairs, queries, references, search_task, training_regions
 from sarmatch.scenes import NoCoordinatesError
@@ -96,11 +96,11 @@ def test_no_group_stands_in_two_splits(sizes):
     split = split_groups(group)
     assert split.index.equals(group.index)
     assert (split.groupby(group).nunique() == 1).all()
-    assert set(split) == set(SHARES)
+    assert set(split) == set(FRACTIONS)
     order = split.groupby(group).first().map({"train": 0, "val": 1, "test": 2})
     assert order.is_monotonic_increasing  # blocks: neighbours stay together
     counts = order.value_counts(normalize=True)
-    assert abs(counts[0] - SHARES["train"]) < 0.5 / len(sizes) + 1 / 3
+    assert abs(counts[0] - FRACTIONS["train"]) < 0.5 / len(sizes) + 1 / 3
 
 
 def test_a_pattern_reads_any_folders(tmp_path):

@@ -406,6 +406,14 @@ def test_peaks_are_refined_within_the_pixel():
     assert value[0] == pytest.approx(1 - 0.01 * (0.3**2 + 0.2**2))
 
 
+def test_a_peak_on_the_rim_stays_there():
+    """One of its neighbours is missing: nothing says that it lies further out, on the next tile."""
+    y, x = np.mgrid[0:21, 0:21]
+    for row, column, expected in ((0, 10, (0, 50)), (20, 20, (50, -50)), (10, 0, (-50, 0))):
+        surface = torch.from_numpy(1 - 0.01 * ((y - row) ** 2 + (x - column) ** 2))
+        np.testing.assert_allclose(peaks(surface[None], 100.0)[1][0], expected, atol=1e-6)
+
+
 def test_pixels_are_asked_for_by_name():
     lists, _ = world()
     with pytest.raises(ValueError, match="'correlation' requires pixels"):

@@ -5,7 +5,7 @@ import pytest
 
 import sarmatch as sm
 from sarmatch.simulation.city import MATERIALS, ground, ground_grid
-from sarmatch.simulation.closeup import closeup, lone_building, material_share
+from sarmatch.simulation.closeup import closeup, lone_building, material_fractions
 from sarmatch.simulation.simulate import PIXEL_SIZE, PRESETS, city_of, map_grid
 
 SIZE = 200
@@ -85,9 +85,9 @@ def test_masks_do_not_depend_on_where_the_window_ends(towns, building, looks):
         assert (half.effects[name] == whole).mean() > 0.98
 
 
-def test_material_shares_count_the_ground(towns):
+def test_material_fractionss_count_the_ground(towns):
     tiles = sm.references(towns).query("area == 'south'").iloc[[37, 250]]
-    shares = material_share(towns, tiles)
+    shares = material_fractions(towns, tiles)
     assert list(shares.columns) == list(MATERIALS)
     assert shares.index.equals(tiles.index)
     extent = towns.area("south").map.bounds[2]
@@ -103,7 +103,7 @@ def test_ground_that_is_not_simulated_cannot_be_asked(towns, tiny_scene, pairs_f
         lone_building(towns, "east")
     real = sm.load_scene(pairs_folder)
     with pytest.raises(ValueError, match="no simulated town"):
-        material_share(real, sm.references(real))
+        material_fractions(real, sm.references(real))
 
 
 def test_an_impossible_angle_is_refused(towns):

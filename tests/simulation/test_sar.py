@@ -12,7 +12,7 @@ from sarmatch.simulation.city import MATERIALS, City, Grid, Ground, ground_grid
 from sarmatch.simulation.sar import (
     POLARISATIONS,
     SURFACES,
-    Flight,
+    Acquisition,
     View,
     point_spread,
     render_strip,
@@ -75,14 +75,14 @@ def test_the_reference_angle_has_the_value_of_the_table():
 
 def test_incidence_across_a_low_swath_is_what_trigonometry_says():
     """With a cosine law of exponent n the return of flat ground goes with cos^(n + 1) of the angle at each column."""
-    flight = Flight(0, 0, LINES * PIXEL, 1000.0, incidence_deg=45.0, altitude_m=1500.0)
-    near = view_of(flight).near_m
+    acquisition = Acquisition(0, 0, LINES * PIXEL, 1000.0, incidence_deg=45.0, altitude_m=1500.0)
+    near = view_of(acquisition).near_m
     assert math.degrees(math.atan2(near, 1500.0)) == pytest.approx(33.69, abs=0.01)
     assert math.degrees(math.atan2(near + 1000.0, 1500.0)) == pytest.approx(53.13, abs=0.01)
     shape = (LINES, 2000)
     level = np.zeros(shape, np.float32)
     ground = Ground(level, level, np.full(shape, SOIL, np.uint8), level)
-    image = trace(ground, PIXEL, view_of(flight)).intensity[0, 3]
+    image = trace(ground, PIXEL, view_of(acquisition)).intensity[0, 3]
     angle = np.degrees(np.arctan2(near + (np.arange(2000) + 0.5) * PIXEL, 1500.0))
     expected = [gamma("soil", t) * math.cos(math.radians(t)) for t in angle]
     np.testing.assert_allclose(image[2:-2], expected[2:-2], rtol=1e-3)
@@ -139,7 +139,7 @@ def test_the_corner_is_the_brightest_bin():
     assert 12 < 10 * np.log10(row.max() / soil) < 30
 
 
-def test_a_wall_turned_from_the_flight_line_answers_less():
+def test_a_wall_turned_from_the_track_answers_less():
     def brightest(shear: float) -> float:
         ground = box(edge=lambda line: NEAR_WALL + round(shear * line))
         return trace(ground, PIXEL, view()).double_bounce[4:8].max()
@@ -276,73 +276,73 @@ def test_the_point_spread_has_its_width_and_low_sidelobes(resolution):
 
 # ------------------------------------------------------------------------------------------------------- strips
 CITY = City(seed=5, extent_m=400)
-FLIGHT = Flight(200.0, 200.0, 120.0, 160.0, incidence_deg=THETA, altitude_m=2000.0)
+ACQUISITION = Acquisition(200.0, 200.0, 120.0, 160.0, incidence_deg=THETA, altitude_m=2000.0)
 CALM = {"seed": 3, "looks": 1e6}  # next to no speckle: geometry alone is compared
 
 
 def test_a_strip_is_seeded():
-    first, again = (render_strip(CITY, FLIGHT, PIXEL, seed=3) for _ in range(2))
+    first, again = (render_strip(CITY, ACQUISITION, PIXEL, seed=3) for _ in range(2))
     assert first.shape == (1, 240, 320)
     assert np.array_equal(first, again)
-    assert not np.array_equal(first, render_strip(CITY, FLIGHT, PIXEL, seed=4))
+    assert not np.array_equal(first, render_strip(CITY, ACQUISITION, PIXEL, seed=4))
 
 
 @settings(max_examples=6, deadline=None)
 @given(st.integers(0, 200), st.integers(1, 40), st.sampled_from([0.0, 77.0]))
 def test_a_part_of_a_strip_is_part_of_the_whole(first, count, heading):
-    flight = FLIGHT._replace(heading_deg=heading)
+    acquisition = ACQUISITION._replace(heading_deg=heading)
     options = {"seed": 1, "bands": ("HH", "HV"), "texture_order": 3.0}
-    whole = render_strip(CITY, flight, PIXEL, **options)
-    part = render_strip(CITY, flight, PIXEL, rows=(first, first + count), **options)
+    whole = render_strip(CITY, acquisition, PIXEL, **options)
+    part = render_strip(CITY, acquisition, PIXEL, rows=(first, first + count), **options)
     np.testing.assert_allclose(part, whole[:, first : first + count], rtol=1e-5)
 
 
 @pytest.mark.parametrize("heading", [0.0, 30.0, 200.0])
-def test_the_strip_lies_where_the_flight_says(heading):
-    grid = strip_grid(FLIGHT._replace(heading_deg=heading), PIXEL)
+def test_the_strip_lies_where_the_acquisition_says(heading):
+    grid = strip_grid(ACQUISITION._replace(heading_deg=heading), PIXEL)
     assert np.array(grid.xy(120, 160)) == pytest.approx((200.0, 200.0))
     along_range = np.array(grid.xy(0, 1)) - grid.xy(0, 0)
     assert np.degrees(np.arctan2(*along_range)) % 360 == pytest.approx((heading + 90) % 360)
-    left = strip_grid(FLIGHT._replace(heading_deg=heading, side="left"), PIXEL)
+    left = strip_grid(ACQUISITION._replace(heading_deg=heading, look_direction="left"), PIXEL)
     assert np.array(left.xy(0, 1)) - left.xy(0, 0) == pytest.approx(-along_range)
 
 
 def test_errors_of_the_navigation_move_and_turn_what_is_seen():
-    flight = FLIGHT._replace(offset_m=(5.0, -3.0), heading_error_deg=4.0)
-    nominal, seen = strip_grid(flight, PIXEL), strip_grid(flight, PIXEL, true=True)
-    assert nominal == strip_grid(FLIGHT, PIXEL)
+    acquisition = ACQUISITION._replace(offset_m=(5.0, -3.0), heading_error_deg=4.0)
+    nominal, seen = strip_grid(acquisition, PIXEL), strip_grid(acquisition, PIXEL, true=True)
+    assert nominal == strip_grid(ACQUISITION, PIXEL)
     assert np.array(seen.xy(120, 160)) - nominal.xy(120, 160) == pytest.approx((5.0, -3.0))
     assert seen.turn_deg - nominal.turn_deg == 4.0
 
 
 def test_looking_left_while_flying_back_is_looking_right():
-    right = render_strip(CITY, FLIGHT, PIXEL, **CALM)
-    left = render_strip(CITY, FLIGHT._replace(heading_deg=180.0, side="left"), PIXEL, **CALM)
+    right = render_strip(CITY, ACQUISITION, PIXEL, **CALM)
+    left = render_strip(CITY, ACQUISITION._replace(heading_deg=180.0, look_direction="left"), PIXEL, **CALM)
     np.testing.assert_allclose(left, right, rtol=1e-5)
 
 
 def test_a_gain_error_scales_the_strip():
-    plain, loud = (render_strip(CITY, FLIGHT._replace(gain_db=g), PIXEL, seed=0) for g in (0.0, 3.0))
+    plain, loud = (render_strip(CITY, ACQUISITION._replace(gain_db=g), PIXEL, seed=0) for g in (0.0, 3.0))
     np.testing.assert_allclose(loud / plain, 10**0.3, rtol=1e-4)
 
 
 def test_a_wider_swath_at_the_same_place_shows_the_same_ground():
     """What lies outside of the swath throws its shadow and layover into it."""
-    wide = FLIGHT._replace(swath_m=240.0)
+    wide = ACQUISITION._replace(swath_m=240.0)
     half = 40.0 / PIXEL
-    middle = FLIGHT.altitude_m * TAN
-    narrow = render_strip(CITY, FLIGHT, PIXEL, roll_off_db=0.0, **CALM)[0]
+    middle = ACQUISITION.altitude_m * TAN
+    narrow = render_strip(CITY, ACQUISITION, PIXEL, roll_off_db=0.0, **CALM)[0]
     part = render_strip(CITY, wide, PIXEL, roll_off_db=0.0, **CALM)[0][:, int(half) : int(half) + 320]
     assert view_of(wide).near_m == pytest.approx(middle - 120.0)
     np.testing.assert_allclose(narrow[:, 8:-8], part[:, 8:-8], rtol=0.02)
 
 
-@pytest.mark.parametrize(("heading", "side"), [(0.0, "right"), (0.0, "left"), (90.0, "right"), (35.0, "left")])
-def test_shadows_fall_away_from_the_sensor(heading, side):
+@pytest.mark.parametrize(("heading", "looks"), [(0.0, "right"), (0.0, "left"), (90.0, "right"), (35.0, "left")])
+def test_shadows_fall_away_from_the_sensor(heading, looks):
     """In the strip's own grid the dark pixels lie on the far side of what casts them, whatever the heading."""
-    flight = Flight(200.0, 200.0, 150.0, 150.0, heading, side, THETA, 5000.0)
-    image = render_strip(CITY, flight, PIXEL, **CALM)[0]
-    ground = ground_grid(CITY, strip_grid(flight, PIXEL))
+    acquisition = Acquisition(200.0, 200.0, 150.0, 150.0, heading, looks, THETA, 5000.0)
+    image = render_strip(CITY, acquisition, PIXEL, **CALM)[0]
+    ground = ground_grid(CITY, strip_grid(acquisition, PIXEL))
     tall = ground.height - ground.terrain > 5
     dry = ground.material != WATER
     behind = np.roll(tall, 12, 1) & ~tall & dry
@@ -371,9 +371,9 @@ def test_point_scatterers_belong_to_the_world():
 
 def test_water_is_dark_and_not_below_the_noise():
     city = City(seed=1, extent_m=2000)
-    flight = Flight(1000.0, 1000.0, 300.0, 300.0, altitude_m=5000.0)
-    ground = ground_grid(city, strip_grid(flight, PIXEL))
-    image = 10 * np.log10(render_strip(city, flight, PIXEL, seed=0, looks=64, noise_floor_db=-25.0)[0])
+    acquisition = Acquisition(1000.0, 1000.0, 300.0, 300.0, altitude_m=5000.0)
+    ground = ground_grid(city, strip_grid(acquisition, PIXEL))
+    image = 10 * np.log10(render_strip(city, acquisition, PIXEL, seed=0, looks=64, noise_floor_db=-25.0)[0])
     water = ground.material == WATER
     assert water.mean() > 0.05
     assert np.median(image[water]) == pytest.approx(-23.3, abs=1.0)  # -28 dB and the noise floor together
@@ -383,14 +383,14 @@ def test_water_is_dark_and_not_below_the_noise():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"side": "up"}, "'up'"),
+        ({"look_direction": "up"}, "'up'"),
         ({"incidence_deg": 85.0}, "85.0"),
         ({"incidence_deg": 12.0, "altitude_m": 300.0}, "12.0"),
     ],
 )
-def test_impossible_flights_are_refused_by_name(change, said):
+def test_impossible_acquisitions_are_refused_by_name(change, said):
     with pytest.raises(ValueError, match=said):
-        render_strip(CITY, FLIGHT._replace(**change), PIXEL, seed=0)
+        render_strip(CITY, ACQUISITION._replace(**change), PIXEL, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -399,4 +399,4 @@ def test_impossible_flights_are_refused_by_name(change, said):
 )
 def test_impossible_renderings_are_refused_by_name(options, said):
     with pytest.raises(ValueError, match=said):
-        render_strip(CITY, FLIGHT, PIXEL, seed=0, **options)
+        render_strip(CITY, ACQUISITION, PIXEL, seed=0, **options)

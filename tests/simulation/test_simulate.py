@@ -7,22 +7,24 @@ from hypothesis import strategies as st
 
 from sarmatch.datasets import load_scene
 from sarmatch.patches import queries, read_patch
-from sarmatch.simulation.city import Grid
-from sarmatch.simulation.sar import Flight, strip_grid
+from sarmatch.simulation.city import City, Grid
+from sarmatch.simulation.optical import render_map
+from sarmatch.simulation.sar import Acquisition, render_strip, strip_grid
 from sarmatch.simulation.simulate import (
     EXTENT_PX,
     PIXEL_SIZE,
     PRESETS,
+    RENDERERS,
     Pass,
     Town,
+    acquisitions_of,
     affine_of,
     covered_blocks,
-    flights_of,
-    flown_otherwise,
     footprint,
     geocode,
     map_grid,
     simulate,
+    with_acquisition,
 )
 
 LEFT, RIGHT, ALL = (0.0, 0.5), (0.5, 1.0), (0.0, 1.0)
@@ -103,10 +105,12 @@ def test_both_images_show_the_same_ground(heading):
 @given(st.floats(0, 360), st.floats(-20, 20), st.floats(-20, 20), st.booleans())
 def test_laying_a_strip_onto_the_map_keeps_positions(heading, east, north, left):
     """An image whose values are its own coordinates comes out as the coordinates of the map."""
-    flight = Flight(100 + east, 100 + north, 150.0, 120.0, heading, "left" if left else "right", altitude_m=3000.0)
-    strip, ground = strip_grid(flight, PIXEL_SIZE), map_grid(400)
-    row0, row1, col0, col1 = footprint(strip, ground)
-    window = ground.window(row0, col0, row1 - row0, col1 - col0)
+    acquisition = Acquisition(
+        100 + east, 100 + north, 150.0, 120.0, heading, "left" if left else "right", altitude_m=3000.0
+    )
+    strip, grid = strip_grid(acquisition, PIXEL_SIZE), map_grid(400)
+    row0, row1, col0, col1 = footprint(strip, grid)
+    window = grid.window(row0, col0, row1 - row0, col1 - col0)
     r, c = np.meshgrid(np.arange(strip.shape[0]) + 0.5, np.arange(strip.shape[1]) + 0.5, indexing="ij")
     image = np.stack(strip.xy(r, c)).astype(np.float32)
     found = geocode(image, strip, window)
@@ -128,11 +132,11 @@ def test_grids_and_affines_say_the_same():
     assert affine_of(grid) @ (3.0, 2.0) == pytest.approx(np.array(grid.xy(2.0, 3.0)))
 
 
-def test_wide_ground_is_flown_as_strips_that_overlap():
-    flights = flights_of(TWO, Pass("w", "test", ALL, 45.0, 90.0), 8000)
-    assert [name for name, _ in flights] == ["w.1", "w.2", "w.3", "w.4"]
-    south = [4000 - f.y for _, f in flights]  # flying east, the right is south
-    edges = [(s - f.swath_m / 2, s + f.swath_m / 2) for s, (_, f) in zip(south, flights, strict=True)]
+def test_a_wide_area_is_acquired_in_strips_that_overlap():
+    acquisitions = acquisitions_of(TWO, Pass("w", "test", ALL, 45.0, 90.0), 8000)
+    assert [name for name, _ in acquisitions] == ["w.1", "w.2", "w.3", "w.4"]
+    south = [4000 - f.y for _, f in acquisitions]  # flying east, the right is south
+    edges = [(s - f.swath_m / 2, s + f.swath_m / 2) for s, (_, f) in zip(south, acquisitions, strict=True)]
     assert edges[0][0] == pytest.approx(0)
     assert edges[-1][1] == pytest.approx(4000)
     for (_, end), (start, _) in zip(edges, edges[1:], strict=False):
@@ -141,19 +145,19 @@ def test_wide_ground_is_flown_as_strips_that_overlap():
 
 def test_errors_stay_within_what_the_preset_allows_and_differ_between_strips():
     preset = PRESETS["hard"]
-    flights = [f for town in preset.towns for p in town.passes for _, f in flights_of(preset, p, 4000)]
-    for flight in flights:
-        assert max(map(abs, flight.offset_m)) <= preset.offset_m
-        assert abs(flight.heading_error_deg) <= preset.heading_error_deg
-        assert abs(flight.gain_db) <= preset.gain_db
-    assert len({f.offset_m for f in flights}) == len(flights)
-    assert len({f.side for f in flights}) == 2
+    acquisitions = [f for town in preset.towns for p in town.passes for _, f in acquisitions_of(preset, p, 4000)]
+    for acquisition in acquisitions:
+        assert max(map(abs, acquisition.offset_m)) <= preset.offset_m
+        assert abs(acquisition.heading_error_deg) <= preset.heading_error_deg
+        assert abs(acquisition.gain_db) <= preset.gain_db
+    assert len({f.offset_m for f in acquisitions}) == len(acquisitions)
+    assert len({f.look_direction for f in acquisitions}) == 2
     easy = PRESETS["easy"]
     assert all(
         f.offset_m == (0, 0) and f.gain_db == 0
         for t in easy.towns
         for p in t.passes
-        for _, f in flights_of(easy, p, 4000)
+        for _, f in acquisitions_of(easy, p, 4000)
     )
 
 
@@ -185,12 +189,12 @@ def test_an_unknown_band_is_named():
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [({"looks": 1.0}, None), ({"incidence_shift": 4.0}, "incidence_deg"), ({"other_side": True}, "side")],
+    [({"looks": 1.0}, None), ({"incidence_shift": 4.0}, "incidence_deg"), ({"opposite_look": True}, "side")],
 )
-def test_other_flights_over_the_same_towns(tmp_path, monkeypatch, change, field):
+def test_other_acquisitions_over_the_same_towns(tmp_path, monkeypatch, change, field):
     monkeypatch.setitem(EXTENT_PX, "quick", 256)
     monkeypatch.setitem(PRESETS, "two", TWO._replace(towns=(TOWNS[0], TOWNS[1]._replace(name="unseen"))))
-    scenes = [flown_otherwise("two", "quick"), flown_otherwise("two", "quick", **change)]
+    scenes = [with_acquisition("two", "quick"), with_acquisition("two", "quick", **change)]
     maps, strips = (
         [getter(s).read(100, 100, 32, 32) for s in scenes]
         for getter in (lambda s: s.area("unseen").map, lambda s: s.area("unseen").strips[0])
@@ -201,3 +205,19 @@ def test_other_flights_over_the_same_towns(tmp_path, monkeypatch, change, field)
     for before, after in zip(*details, strict=True):
         assert {k for k in before if before[k] != after[k]} == ({field} if field else set())
     assert len([p for p in tmp_path.iterdir() if "map" in p.name]) == 1, "the photograph is rendered once for both"
+
+
+def test_what_is_drawn_changes_only_with_the_version_of_the_renderers():
+    """Images on disk are named by the version: where this fails on purpose, raise `RENDERERS` and renew the numbers."""
+    city = City(seed=1, extent_m=400.0, change=0.3)
+    photo = render_map(city, Grid(0.0, 400.0, (160, 160), 2.5), lean_deg=10.0, season="autumn")
+    acquisition = Acquisition(200.0, 200.0, 400.0, 400.0, 30.0, altitude_m=3000.0)
+    options = {"bands": ("HH", "HV"), "looks": 1.0, "texture_order": 4.0}
+    strip = render_strip(city, acquisition, 2.5, seed=0, epoch=1, **options)
+    assert RENDERERS == 1
+    quarters = photo.reshape(3, 2, 80, 2, 80).mean((2, 4)).ravel()
+    expected = (101.419, 98.411, 99.51, 107.589, 104.21, 100.809, 100.923, 104.692, 91.966, 88.571, 86.33, 90.478)
+    np.testing.assert_allclose(quarters, expected, atol=0.02)
+    decibels = 10 * np.log10(strip.reshape(2, 2, 80, 2, 80).mean((2, 4)).ravel())
+    expected = (-11.2699, -9.0996, -10.3616, -10.7721, -18.6468, -16.4633, -16.9075, -18.1530)
+    np.testing.assert_allclose(decibels, expected, atol=0.005)

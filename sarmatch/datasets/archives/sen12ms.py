@@ -16,8 +16,8 @@ from sarmatch.scenes.scene import Scene
 
 PATCH = re.compile(r"(?P<roi>ROIs\d+_\w+?)_(?P<kind>s1|s2)_(?P<scene>\d+)_p(?P<number>\d+)\.tif")
 RGB = (4, 3, 2)  # of the 13 bands of Sentinel-2
-VAL_SHARE = 0.1
-TEST_SHARE = 0.2
+VAL_FRACTION = 0.1
+TEST_FRACTION = 0.2
 
 
 def _patches(folder: Path) -> list[tuple[re.Match, Path]]:
@@ -52,9 +52,9 @@ def _scene(folder: Path, files: pd.DataFrame) -> Scene:
     if (folder / "test_list.txt").is_file():
         test = [a for a in areas if a in _listed(folder / "test_list.txt")]
     else:
-        test = areas[round((1 - TEST_SHARE) * len(areas)) :] if len(areas) > 2 else []
+        test = areas[round((1 - TEST_FRACTION) * len(areas)) :] if len(areas) > 2 else []
     rest = [a for a in areas if a not in test]
-    val = rest[-max(1, round(VAL_SHARE * len(areas))) :] if len(rest) > 1 and test else []
+    val = rest[-max(1, round(VAL_FRACTION * len(areas))) :] if len(rest) > 1 and test else []
     return mosaic_scene(
         folder,
         files,
