@@ -40,7 +40,7 @@ def conda_packages() -> dict[str, SpecifierSet]:
 
 
 def test_environment_repeats_the_names_and_bounds_of_pyproject():
-    wanted = bounds(PROJECT["dependencies"] + EXTRAS["cpu"] + EXTRAS["dev"])
+    wanted = bounds(PROJECT["dependencies"] + EXTRAS["cpu"] + EXTRAS["notebooks"] + EXTRAS["dev"])
     expected = {CONDA_NAMES.get(name, name): bound for name, bound in wanted.items()}
     expected["python"] = SpecifierSet(PROJECT["requires-python"])
     assert conda_packages() == expected
