@@ -71,6 +71,7 @@ def test_nothing_installs_both_builds_of_faiss():
     assert len([n for n in conda_packages() if n.startswith(("faiss", "libfaiss"))]) == 1
 
 
+@pytest.mark.slow
 def test_sarmatch_and_then_timm_import_in_a_fresh_process():
     code = "import sarmatch, timm, torchvision.transforms; print(timm.is_model('resnet18'), sarmatch.__version__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -78,6 +79,7 @@ def test_sarmatch_and_then_timm_import_in_a_fresh_process():
     assert done.stdout.split() == ["True", PROJECT["version"]]
 
 
+@pytest.mark.slow
 def test_timm_imports_where_torchvision_failed_before():
     code = """
 try:
