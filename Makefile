@@ -1,16 +1,22 @@
-# Two commands matter: `make demo` and `make test`. Both build the environment first where it is missing.
+# Three commands matter: `make demo`, `make check` and `make test`. Each builds the environment first where it is missing.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# As many processes as cores, at most eight; each with one thread, or they wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
-.PHONY: demo test lab sweep notebooks lint format clean
+.PHONY: demo check test lab sweep notebooks lint types format hooks clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready  ## the main job: train, search, report; on your data with SCENE=folder
 	$(BIN)/sarmatch run demo $(if $(SCENE),--scene "$(SCENE)")
 
-test: $(VENV)/.ready lint  ## lint, tests, every notebook in the quick profile
-	$(BIN)/python -m pytest
+check: $(VENV)/.ready lint types  ## before a commit, two minutes: lint, types, doctests, the fast tests
+	$(PYTEST) -m "not slow and not notebook"
+
+test: $(VENV)/.ready lint types  ## the whole: lint, types, doctests, every test, every notebook in the quick profile
+	$(PYTEST) -m "not notebook"
+	$(BIN)/python -m pytest -m notebook
 
 lab: $(VENV)/.ready  ## JupyterLab at the first notebook
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
@@ -32,12 +38,18 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+types: $(VENV)/.ready
+	$(BIN)/mypy
+
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+hooks: $(VENV)/.ready  ## lint, format, notebooks' metadata and types at every commit
+	$(BIN)/pre-commit install
+
 clean:
-	rm -rf $(VENV) runs data/cache build *.egg-info
+	rm -rf $(VENV) runs data/cache build *.egg-info .mypy_cache .ruff_cache
 
 $(VENV)/.ready: pyproject.toml constraints.txt .ci/install.py
 	$(PYTHON) .ci/install.py $(VENV)

@@ -1,21 +1,16 @@
-"""The same from a shell: `sarmatch run demo`."""
+"""The same from a shell: `sarmatch run demo`.
+
+What a command needs is imported in it, so that `sarmatch --help` answers at once.
+"""
 
 import json
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import typer
-from pydantic import ValidationError
 
 import sarmatch as sm
-from sarmatch.experiments.lists import fold_config
-from sarmatch.experiments.records import keep_run as keep
-from sarmatch.experiments.report import write_report
-from sarmatch.experiments.studies import STUDIES, run_study, study_of
-from sarmatch.experiments.sweeps import SWEEPS, run_sweep
 from sarmatch.paths import ROOT, runs_dir
-from sarmatch.training.config import RECIPES
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=sm.__doc__, pretty_exceptions_enable=False)
 
@@ -29,13 +24,15 @@ def run(
     ] = None,
 ) -> None:
     """Train, search and report; goes on where an interrupted run of the same config stopped."""
+    from sarmatch.experiments.report import write_report
+
     changes = dict(_parse(text) for text in change or [])
     if scene is not None:
         changes["scene"] = scene
     try:
         config = sm.recipe(recipe, **changes)
         finished = sm.run(config)
-    except (ValidationError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
@@ -45,24 +42,28 @@ def run(
     counts = finished.metrics.groupby(["protocol", "kind"], sort=False)["queries"].first()
     typer.echo(f"\nscene {config.scene.rstrip('/').split('/')[-1]!r}, {label}; recall as shares, errors in metres")
     typer.echo("test queries: " + ", ".join(f"{p} {k} {n}" for (p, k), n in counts.items()) + "\n")
-    with pd.option_context("display.width", 120, "display.float_format", _number):
-        typer.echo(finished.summary.to_string(na_rep="-"))
+    typer.echo(finished.summary.to_string(na_rep="-", float_format=_number))
     typer.echo(f"\nreport: {write_report(finished)}")
 
 
 @app.command()
 def recipes() -> None:
     """List the recipes."""
+    from sarmatch.training.config import RECIPES
+
     for name, what in sorted(RECIPES.items()):
         typer.echo(f"{name:16} {what.about}")
 
 
 @app.command()
 def sweep(
-    name: Annotated[str, typer.Argument(help="a comparison: " + ", ".join(sorted(SWEEPS)))],
+    name: Annotated[str, typer.Argument(help="a comparison; a name that is none lists them")],
     scene: Annotated[str, typer.Option(help="folder of the real data, where it needs any")] = "",
 ) -> None:
     """Run a comparison of many configs and seeds, and keep its table; goes on where it was cut off."""
+    from sarmatch.experiments.records import keep_run as keep
+    from sarmatch.experiments.sweeps import SWEEPS, run_sweep
+
     try:
         table = run_sweep(name, scene)
     except (ValueError, OSError) as error:
@@ -77,7 +78,7 @@ def sweep(
 
 @app.command()
 def refine(
-    name: Annotated[str, typer.Argument(help="a run's folder, or a comparison: " + ", ".join(sorted(STUDIES)))],
+    name: Annotated[str, typer.Argument(help="a run's folder, or a comparison; a name that is none lists them")],
     folder: Annotated[
         Path | None, typer.Option(help="where the table is kept: in the run's folder, or under data/results")
     ] = None,
@@ -86,6 +87,10 @@ def refine(
 
     The encoders that leave out a fold of its training ground are trained first, where they are not yet.
     """
+    from sarmatch.experiments.lists import fold_config
+    from sarmatch.experiments.records import keep_run as keep
+    from sarmatch.experiments.studies import STUDIES, run_study, study_of
+
     try:
         study = study_of(name)
         for i, fold in enumerate(study.folds):
@@ -116,6 +121,8 @@ def record(
     weights: Annotated[bool, typer.Option(help="keep the weights too")] = False,
 ) -> None:
     """Keep the numbers of a run in the repository."""
+    from sarmatch.experiments.records import keep_run as keep
+
     keep(sm.load_run(run), folder, weights)
 
 
@@ -135,8 +142,7 @@ def floors() -> None:
         "recall@1_chance",
         "median_m",
     ]
-    with pd.option_context("display.width", 120, "display.float_format", _number):
-        typer.echo(record_baselines()[columns].to_string(index=False))
+    typer.echo(record_baselines()[columns].to_string(index=False, float_format=_number))
 
 
 @app.command()

@@ -32,6 +32,7 @@ def trained(name: str, shift: float, steps: int = 400, **options):
     return alignment
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shift", "penalty"), [(1.0, 10.0), (3.0, 10.0), (3.0, 100.0)])
 def test_the_critic_finds_the_shift_of_two_gaussians(shift, penalty):
     """Between N(m, I) and N(0, I) the Wasserstein-1 distance is the length of m.
@@ -156,6 +157,7 @@ class TestClipped:
         assert alignment.estimate(query, reference) == pytest.approx((1 + 2) / 2 - (1.5 + 2.5) / 2)
         assert float(alignment.loss(query, reference)) == pytest.approx(-(1.5 + 2.5) / 2)
 
+    @pytest.mark.slow
     def test_its_estimate_is_in_no_known_unit(self):
         """The negative control of the penalty: ten times the clip, another number for the same clouds."""
         values = [trained("wasserstein_clipped", 2.0, steps=60, clip=c).estimate(*clouds(2.0)) for c in (0.1, 1.0)]
@@ -201,6 +203,7 @@ class TestDistances:
         assert values == sorted(values)
         assert all(v >= 0 for v in values)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["coral", "sinkhorn", "sliced"])
     def test_a_pure_shift_costs_its_squared_length(self, name):
         cloud = clouds()[1].double()
@@ -260,6 +263,7 @@ class TestDistances:
         assert float(coral.loss(flat, gauss)) < 0.05, "another shape, the same moments"
 
 
+@pytest.mark.slow
 def test_fitting_to_two_clouds_finds_their_distance_and_leaves_chance_alone():
     query, reference = clouds(1.0, 2000)
     torch.manual_seed(5)

@@ -28,6 +28,8 @@ from tests import fake_mosaics as fake
 
 SIDE = 24  # px of the images of pairs
 
+pytestmark = pytest.mark.slow  # hundreds of broken folders
+
 
 def fuzz(examples: int):
     quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]

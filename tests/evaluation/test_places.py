@@ -148,6 +148,7 @@ def test_the_report_by_hand():
         "p90_m": pytest.approx(np.quantile([3, np.hypot(100, 100), np.hypot(10, 100)], 0.9)),
         "within_10m": pytest.approx(1 / 3),
         "within_150m": 1.0,
+        **{f"within_{share}_tile": pytest.approx(1 / 3) for share in ("0.1", "0.25", "0.5", "1")},
     }
 
 

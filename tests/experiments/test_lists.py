@@ -166,6 +166,7 @@ def test_a_run_without_a_refiner_says_so(finished):
         _ = finished[0].refiner
 
 
+@pytest.mark.slow
 def test_the_comparison_gives_all_rows_and_paired_differences(finished, tmp_path, monkeypatch):
     whole, folds = finished
     arms = ("coarse", "geographic_vote", "correlation", "M2", "G0", "G1", "G1t", "surface")

@@ -107,6 +107,7 @@ def test_records_name_no_folder_of_one_machine(path):
         assert not re.search(r'"/\w', file.read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["data/demo", "data/checkpoints/wasserstein"])
 def test_a_shipped_checkpoint_gives_the_recorded_recall(folder):
     run = sm.load_run(ROOT / folder)

@@ -182,6 +182,7 @@ def ground_world(seed, count=300):
     return LabelledLists(candidates, context, share, shift.astype(np.float32)), target
 
 
+@pytest.mark.slow
 def test_a_graph_learns_what_only_neighbours_tell_and_a_perceptron_cannot():
     train, _ = ground_world(0, 600)
     test, target = ground_world(1)

@@ -344,6 +344,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
 
 
+@pytest.mark.slow
 def test_two_processes_get_the_losses_of_one(tmp_path):
     """Batches are divided, embeddings gathered: the loss sees the same whole batch. (Without batch norm, which would
     see only its half on CPUs; on GPUs it is synchronised.)"""
