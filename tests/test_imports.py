@@ -38,7 +38,7 @@ def test_a_loss_loads_torch_and_no_data_nor_models():
 
 def test_torch_comes_before_faiss():
     code = (
-        "import sarmatch as sm, sys; sm.MapIndex\n"
+        "import sarmatch as sm, sys; sm.VectorSearch\n"
         "order = list(sys.modules); assert order.index('torch') < order.index('faiss')"
     )
     assert {"torch", "faiss"} <= loaded_by(code)

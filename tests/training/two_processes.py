@@ -25,4 +25,5 @@ config = Config(
     alignment_weight=1.0,
     encoder_options={"widths": (8, 16, 32, 32, 32), "feature_dim": 16, "groups": 4},
 )
-train(config, scene, Path(sys.argv[1]))
+if __name__ == "__main__":
+    train(config, scene, Path(sys.argv[1]))
