@@ -43,7 +43,8 @@ def identity_of(run: Run) -> dict[str, str]:
     weights = {
         p.name: hashlib.sha256(p.read_bytes()).hexdigest()[:12] for p in files if p.name != "training.safetensors"
     }
-    return {"config": digest_of(run.config.model_dump(mode="json", exclude={"scene"})), **weights}
+    config = run.config.model_dump(mode="json") | {"scene": Path(run.config.scene).name}
+    return {"config": digest_of(config), **weights}
 
 
 def made_with() -> dict[str, str]:

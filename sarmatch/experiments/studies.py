@@ -31,8 +31,9 @@ from sarmatch.training.runs import LIST_LENGTH, Run, blocks, load_run, run
 
 SEEDS = (0, 1, 2)
 K = LIST_LENGTH  # about nine lists in ten hold the truth on `easy`
-#: Rooms whose code shapes a result; experiments is this file's own.
+#: Rooms and modules whose code shapes a result.
 SHAPING = ("scenes", "simulation", "datasets", "patches", "encoders", "search", "refinement", "evaluation")
+SHAPING += ("training/runs", "experiments/lists", "experiments/studies")
 LEARNING = {"epochs": 8, "batch_size": 64}  # the same for all that learn
 TRAINING_LISTS = 2700  # a quarter of them, and a strip between, only to choose by
 

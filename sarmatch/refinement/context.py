@@ -23,6 +23,14 @@ REQUIREMENTS = {
 }
 
 
+def checked_requirements(requires: Collection[str]) -> tuple[str, ...]:
+    """What a refiner requires; a ValueError for what nobody can give."""
+    unknown = [what for what in requires if what not in REQUIREMENTS]
+    if isinstance(requires, str) or unknown:
+        raise ValueError(f"requires is {requires!r}, expected a sequence of {sorted(REQUIREMENTS)}")
+    return tuple(requires)
+
+
 class Pixels(Protocol):
     """Grey pixels of queries and map, see `sarmatch.patches.ScenePixels`."""
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sarmatch.atomic_io import write
 from sarmatch.evaluation.calibration import fit_temperature
 from sarmatch.progress import progress
-from sarmatch.refinement.context import RefinementContext
+from sarmatch.refinement.context import RefinementContext, checked_requirements
 from sarmatch.refinement.correlation import surfaces
 from sarmatch.refinement.inputs import ListBatch, concatenated, network_inputs, rows_of, to_device
 from sarmatch.refinement.labelled import LabelledLists
@@ -55,7 +55,7 @@ def register_network(
     """
 
     def keep(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-        NETWORKS.register(name, build)(Network(build, tuple(requires)))
+        NETWORKS.register(name, build)(Network(build, checked_requirements(requires)))
         REFINERS.register(name, build)(partial(LearnedRefiner, name))
         return build
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 from numpy.typing import NDArray
 
-from sarmatch.refinement.context import RefinementContext
+from sarmatch.refinement.context import RefinementContext, checked_requirements
 from sarmatch.refinement.labelled import LabelledLists, reciprocal_rank
 from sarmatch.registry import Registry
 from sarmatch.search import Candidates
@@ -66,7 +66,9 @@ def register_refiner(name: str, requires: Sequence[str] = ("tiles",), **choices:
     """
 
     def keep(score: Score) -> Score:
-        REFINERS.register(name, score)(partial(TrainingFreeRefiner, name, score, tuple(requires), choices))
+        REFINERS.register(name, score)(
+            partial(TrainingFreeRefiner, name, score, checked_requirements(requires), choices)
+        )
         return score
 
     return keep

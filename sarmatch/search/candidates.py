@@ -112,7 +112,7 @@ class Candidates:
         if scores.shape != self.scores.shape:
             raise ValueError(f"scores must be {self.scores.shape}, one per candidate, got {scores.shape}")
         scores = np.where(self.valid, scores, -np.inf).astype(np.float32)
-        order = np.argsort(-scores, axis=1, kind="stable")
+        order = np.lexsort((-scores, ~self.valid), axis=-1)  # stable; a score that is no number comes last of the valid
         places = self.places if places is None else np.asarray(places, np.float64)
         if log_prob is not None:
             here = np.take_along_axis(log_prob[:, :-1], order, 1)

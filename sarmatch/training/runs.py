@@ -213,6 +213,10 @@ def run(config: Config, folder: Path | None = None, report: Report = print_epoch
         raise ValueError(
             f"scene {scene.name!r} cannot be split by {sorted(missing)}; it has protocols {protocols_of(scene)}"
         )
+    if config.refiner != "none" and not scene.has_coordinates:
+        raise ValueError(
+            f"scene {scene.name!r} has no coordinates, and refiner {config.refiner!r} needs places in metres"
+        )
     write_json(known, config.model_dump())
     write_json(folder / "environment.json", describe_environment())
 
