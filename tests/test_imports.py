@@ -36,6 +36,13 @@ def test_a_loss_loads_torch_and_no_data_nor_models():
     assert not loaded & (HEAVY | {"faiss"})
 
 
+def test_a_run_and_its_report_need_nothing_of_the_notebooks():
+    """They are an extra; a module that is None in `sys.modules` cannot be imported."""
+    absent = ["IPython", "ipywidgets", "jupyterlab", "matplotlib_inline", "nbclient", "nbformat", "seaborn", "umap"]
+    needed = "import sarmatch.figures, sarmatch.training, sarmatch.experiments.report, sarmatch.experiments.studies"
+    loaded_by(f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n{needed}\nsarmatch.figures.use_style()")
+
+
 def test_torch_comes_before_faiss():
     code = (
         "import sarmatch as sm, sys; sm.VectorSearch\n"

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
@@ -244,6 +243,8 @@ def material_statistics(values: pd.DataFrame, data: str) -> Figure:
     data
         `simulated` or `real`.
     """
+    import seaborn as sns  # only this figure needs it
+
     bands = [c for c in values if c not in ("material", "brightness")]
     order = list(values.groupby("material")[bands[0]].median().sort_values().index)
     figure, axes = new_figure(11, 4.6, 1, 2, sharey=True)

@@ -1,11 +1,10 @@
 """One look for every figure: colours with a fixed meaning, display scaling, axes in metres."""
 
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
-import seaborn as sns
-from IPython import get_ipython
-from matplotlib import patheffects
+from matplotlib import patheffects, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -112,10 +111,35 @@ WHITE_EDGE = [patheffects.withStroke(linewidth=2.5, foreground="white")]
 DARK_EDGE = [patheffects.withStroke(linewidth=2.5, foreground="black")]
 
 
+#: What differs from matplotlib's own look.
+_LOOK: dict[str, Any] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": ".15",
+    "axes.labelcolor": ".15",
+    "axes.labelsize": 10.2,
+    "axes.linewidth": 1.25,
+    "axes.titlesize": 10.2,
+    "font.sans-serif": ["Arial", "DejaVu Sans", "Liberation Sans", "Bitstream Vera Sans", "sans-serif"],
+    "font.size": 10.2,
+    "grid.color": ".8",
+    "grid.linewidth": 1.0,
+    "legend.fontsize": 9.35,
+    "legend.title_fontsize": 10.2,
+    "lines.solid_capstyle": "round",
+    "patch.edgecolor": "w",
+    "patch.force_edgecolor": True,
+    "text.color": ".15",
+    **{f"{axis}tick.{what}": size for axis in "xy" for what, size in (("color", ".15"), ("labelsize", 9.35))},
+    **{f"{axis}tick.major.{what}": size for axis in "xy" for what, size in (("size", 6.0), ("width", 1.25))},
+    **{f"{axis}tick.minor.{what}": size for axis in "xy" for what, size in (("size", 4.0), ("width", 1.0))},
+}
+
+
 def use_style() -> None:
     """Set the look of all figures; in a notebook they are embedded as JPEG, five times smaller than PNG for SAR."""
-    sns.set_theme(context="notebook", style="ticks", font_scale=0.85)
-    if get_ipython() is not None:
+    rcParams.update(_LOOK)
+    ipython = sys.modules.get("IPython")  # there already where a notebook is, and else of no use
+    if ipython is not None and ipython.get_ipython() is not None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         set_matplotlib_formats("jpeg", pil_kwargs={"quality": 72}, dpi=100)

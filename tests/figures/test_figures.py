@@ -4,9 +4,11 @@ import base64
 import io
 import re
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+import seaborn
 from matplotlib.colors import to_hex
 from PIL import Image
 
@@ -513,3 +515,16 @@ class TestReport:
         page = self.page(scene, tmp_path, monkeypatch)
         assert "<script>" not in page
         assert "&lt;b&gt;&amp;" in page
+
+
+def test_the_look_is_what_seaborn_calls_ticks():
+    """Only its colours differ: every figure names its own."""
+    ours, theirs = {}, {}
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        figures.use_style()
+        ours.update(mpl.rcParams)
+        mpl.rcdefaults()
+        seaborn.set_theme(context="notebook", style="ticks", font_scale=0.85)
+        theirs.update(mpl.rcParams)
+    assert {name for name, value in ours.items() if value != theirs[name]} == {"axes.prop_cycle", "image.cmap"}
