@@ -16,7 +16,7 @@ from . import (
     training,
 )
 from .alignment import create_alignment, list_alignments, register_alignment
-from .datasets import DataCheck, check_data, list_scenes, load_crossview, load_scene
+from .datasets import DataCheck, check_data, list_scenes, load_crossview, load_scene, with_unplaced_strip
 from .encoders import create_encoder, embed, list_encoders, register_encoder
 from .evaluation import (
     bootstrap_difference,
@@ -114,4 +114,5 @@ __all__ = [
     "simulation",
     "sweep",
     "training",
+    "with_unplaced_strip",
 ]

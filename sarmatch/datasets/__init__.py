@@ -3,5 +3,6 @@
 from sarmatch.datasets.check import DataCheck, check_data
 from sarmatch.datasets.crossview import CrossView, load_crossview
 from sarmatch.datasets.registry import list_scenes, load_scene
+from sarmatch.datasets.unplaced import with_unplaced_strip
 
-__all__ = ["CrossView", "DataCheck", "check_data", "list_scenes", "load_crossview", "load_scene"]
+__all__ = ["CrossView", "DataCheck", "check_data", "list_scenes", "load_crossview", "load_scene", "with_unplaced_strip"]

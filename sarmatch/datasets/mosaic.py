@@ -62,7 +62,7 @@ class Source(NamedTuple):
     descriptions: tuple[str | None, ...]
 
 
-def source_of(path: Path, crs: CRS | None = None, transform: Affine | None = None) -> Source:
+def source_of(path: Path, crs: CRS | None = None, transform: Affine | None = None, own_place: bool = True) -> Source:
     """Read a file's header.
 
     Parameters
@@ -71,6 +71,8 @@ def source_of(path: Path, crs: CRS | None = None, transform: Affine | None = Non
         Anything GDAL reads.
     crs, transform
         Where the file lies if it does not say so itself.
+    own_place
+        Whether it is asked where it lies; else it lies where it is said to.
 
     Raises
     ------
@@ -81,7 +83,7 @@ def source_of(path: Path, crs: CRS | None = None, transform: Affine | None = Non
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path) as file:
-                crs = file.crs or crs
+                crs = (file.crs if own_place else None) or crs
                 transform = transform or file.transform
                 found = (file.height, file.width, file.count, file.dtypes[0], file.descriptions)
     except RasterioError as error:
@@ -443,7 +445,7 @@ def _rasters(
     reach = _reach([grid.box(s) for s in optical.source])
     strips = []
     for key, parts in sar.groupby("key", sort=True):
-        raster, bad = _strip(label, key, parts, grid, reach, layout)
+        raster, bad = read_strip(label, key, parts, grid, reach, layout)
         problems += bad
         if raster is not None:
             strips.append(raster)
@@ -520,7 +522,7 @@ def _cut(box: Box, other: Box) -> Box | None:
     return (top, left, bottom - top, right - left) if top < bottom and left < right else None
 
 
-def _strip(
+def read_strip(
     label: str, key: str, rows: pd.DataFrame, grid: AreaGrid, reach: Box, layout: Layout
 ) -> tuple[Raster | None, list[str]]:
     """A strip, cut to the map's box, or what is wrong with its files."""
