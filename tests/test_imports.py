@@ -36,6 +36,7 @@ def test_a_loss_loads_torch_and_no_data_nor_models():
     assert not loaded & (HEAVY | {"faiss"})
 
 
+@pytest.mark.slow
 def test_a_run_and_its_report_need_nothing_of_the_notebooks():
     """They are an extra; a module that is None in `sys.modules` cannot be imported."""
     absent = ["IPython", "ipywidgets", "jupyterlab", "matplotlib_inline", "nbclient", "nbformat", "seaborn", "umap"]
@@ -43,6 +44,7 @@ def test_a_run_and_its_report_need_nothing_of_the_notebooks():
     loaded_by(f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n{needed}\nsarmatch.figures.use_style()")
 
 
+@pytest.mark.slow
 def test_torch_comes_before_faiss():
     code = (
         "import sarmatch as sm, sys; sm.VectorSearch\n"
@@ -72,6 +74,7 @@ def _lists_losses(_: int) -> list[str]:
     return sarmatch.list_losses()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_load_names_of_their_own(method):
     with multiprocessing.get_context(method).Pool(1) as pool:

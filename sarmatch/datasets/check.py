@@ -171,26 +171,27 @@ def check_data(path: str | Path) -> DataCheck:
     files = pd.concat([table[list(COLUMNS)], _inspect_all(list(table["path"]))], axis=1)
     beside, links = _walk(folder, files)
     found = [*_broken(files), *_mismatched(reader, files)]
-    scene, error, warned = _try(reader, folder, table)
-    problems, sentences = [], {row: [] for row in files.index}
-    if error is not None:
+    scene, refusal, warned = _try(reader, folder, table)
+    problems: list = []
+    sentences: dict[int, list[str]] = {row: [] for row in files.index}
+    if refusal is not None:
         fatal = {f.row for f in found if f.fatal}
-        for row in (r for r, p in files["path"].items() if str(p) in error and r not in fatal):
-            sentences[row].append(_line_about(files["path"][row], error))
+        for row in (r for r, p in files["path"].items() if str(p) in refusal and r not in fatal):
+            sentences[row].append(_line_about(files["path"][row], refusal))
             fatal.add(row)
         if fatal and len(fatal) < len(table):
             scene = _try(reader, folder, table.drop(index=fatal))[0]
         rescued = f" (without the {len(fatal)} file(s) at fault it could)" if scene else ""
-        problems.append(f"{CANNOT_LOAD}{rescued}: {error}")
+        problems.append(f"{CANNOT_LOAD}{rescued}: {refusal}")
     found += _suspicious(files, scene)
     alone = {f.row for f in found if f.then == LEFT_OUT}
     for row, what, keeps_from_loading, then in found:
-        if keeps_from_loading and (row in alone or error is not None):
+        if keeps_from_loading and (row in alone or refusal is not None):
             then = LEFT_OUT if row in alone else CANNOT_LOAD
         sentences[row].append(what)
         problems.append(f"{files['path'][row]}: {what}; {then}")
     files["problem"] = ["; ".join(said) for said in sentences.values()]
-    return _report(folder, reader, files, [*problems, *links], [*_notes(files), *warned, *beside], error is None)
+    return _report(folder, reader, files, [*problems, *links], [*_notes(files), *warned, *beside], refusal is None)
 
 
 def _report(
@@ -259,7 +260,7 @@ def _inspect(path: Path) -> dict[str, object]:
             facts["sha"] = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
         driver = next((d for magic, d in DRIVERS.items() if start.startswith(magic)), None)
         if driver is None:
-            return facts | {"problem": f"is not an image of a known format: it begins with {start}"}
+            return facts | {"problem": f"is not an image of a known format: it begins with {start!r}"}
         with rasterio.Env(**GDAL_OPTIONS), rasterio.open(path, driver=driver) as image:
             facts |= _header(image)
             too_large = _too_large(image, facts["bytes"])
@@ -500,7 +501,8 @@ def _summary(files: pd.DataFrame) -> pd.DataFrame:
 def _walk(folder: Path, files: pd.DataFrame) -> tuple[list[str], list[str]]:
     """What lies beside the reader's files, counted by suffix, and links that lead out of the folder."""
     listed, root = {os.fspath(p) for p in files["path"]}, os.path.realpath(folder)
-    beside, links = Counter(), []
+    beside: Counter[str] = Counter()
+    links = []
     for place, folders, names in os.walk(folder):
         for path in (os.path.join(place, n) for n in sorted([*folders, *names])):
             if os.path.islink(path) and not os.path.realpath(path).startswith(root + os.sep):

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -57,7 +57,7 @@ class Source(NamedTuple):
     transform: Affine
     height: int
     width: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides a tuple's own count
     dtype: str
     descriptions: tuple[str | None, ...]
 
@@ -367,7 +367,7 @@ class Layout:
     credit: str = ""
 
 
-def mosaic_scene(folder: Path, files: pd.DataFrame, *, name: str, **layout) -> Scene:
+def mosaic_scene(folder: Path, files: pd.DataFrame, *, name: str, **fields: Any) -> Scene:
     """A scene from georeferenced files.
 
     Parameters
@@ -379,8 +379,8 @@ def mosaic_scene(folder: Path, files: pd.DataFrame, *, name: str, **layout) -> S
         `key` a strip. Columns `crs` and `transform`, where there are any, place files that do not say where they lie.
     name
         Of the scene.
-    layout
-        Fields of `Layout`.
+    fields
+        Of `Layout`.
 
     Raises
     ------
@@ -389,7 +389,7 @@ def mosaic_scene(folder: Path, files: pd.DataFrame, *, name: str, **layout) -> S
     ValueError
         Where an area lacks a map or strips, or a strip lies beside its map.
     """
-    layout = Layout(**layout)
+    layout = Layout(**fields)
     areas, grids, problems = [], [], []
     for area, rows in files.assign(source=_sources(files)).groupby("area", sort=True):
         label = f"{folder}: area {area!r}" if area else f"{folder}"
@@ -558,8 +558,8 @@ def _parts(
 ) -> list[Warped]:
     """The files of a strip, each cut to the map's box; those beside it are left out."""
     boxes = [grid.box(s) for s in rows.source]
-    parts = [(s, _cut(b, reach)) for s, b in zip(rows.source, boxes, strict=True)]
-    parts = [Warped(s, grid, box, indexes, hide) for s, box in parts if box]
+    cuts = [(s, _cut(b, reach)) for s, b in zip(rows.source, boxes, strict=True)]
+    parts = [Warped(s, grid, box, indexes, hide) for s, box in cuts if box]
     if not parts:  # nearly always a wrong CRS; say so before a search finds nothing
         raise ValueError(
             f"{label}: strip {key!r} ({rows.path.iloc[0].name}) starts at row {boxes[0][0]}, column {boxes[0][1]} of "

@@ -157,7 +157,10 @@ def _sheet(
     columns = math.ceil(math.sqrt(len(pairs)))
     pitch_y, pitch_x = (max(sizes[k][axis] for k in pairs.index) + GAP for axis in (0, 1))
     place = {k: ((i // columns) * pitch_y, (i % columns) * pitch_x, *sizes[k]) for i, k in enumerate(pairs.index)}
-    optical = tuple(Tile(*place[k], partial(read_part, path, 3)) for k, path in pairs.optical.items())
+    optical = tuple(
+        Tile(row, col, height, width, partial(read_part, path, 3))
+        for (row, col, height, width), path in zip(place.values(), pairs.optical, strict=True)
+    )
     strips = tuple(
         Raster(k, (_sar_tile(place[k], path, len(sar_bands)),), sar_bands, sar_scale, window=window)
         for k, path in pairs.sar.items()

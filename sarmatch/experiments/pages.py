@@ -6,6 +6,7 @@ makes all of them anew. A method stands in words, and every row says at which co
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -55,13 +56,13 @@ def results_table(runs: Sequence[Run], refined: Sequence[tuple[Run, Comparison]]
     for run in runs:
         words = f"search{CONTROL_WORDS[run.config.control]}"
         for (protocol, kind), group in run.metrics.groupby(["protocol", "kind"], sort=False):
-            ours, baseline = (group[group.method == m].iloc[0] for m in (run.config.encoder, run.config.floor))
+            ours, baseline = (group[group.method == m].iloc[0] for m in (run.config.encoder, run.config.baseline))
             error = "{median_m:,.0f} m (ceiling {ceiling_median_m:,.0f}, chance {chance_median_m:,.0f})".format(**ours)
             rows.append(_result(run, ours, baseline, task_words(protocol, kind), words, error))
             commits.append(run_commit(run.path))
     for run, comparison in refined:
         task = run.metrics.query("protocol == 'cross_area' and kind == 'arbitrary'").set_index("method")
-        baseline, table = task.loc[run.config.floor], comparison.table
+        baseline, table = task.loc[run.config.baseline], comparison.table
         chosen = table.query("protocol == 'cross_area' and kind == 'arbitrary' and arm == 'correlation'")
         ours = chosen.iloc[0]
         words = f"search, then {method_words('correlation')} in its first {ours['k']}"
@@ -181,7 +182,9 @@ def lengths_table(comparisons: dict[str, Comparison]) -> str:
     oracle is what a perfect refiner would make of the list.
     """
     unseen = "protocol == 'cross_area' and kind == 'arbitrary'"
-    head, oracle, cells, commits = [], [], {}, {}
+    head, oracle = [], []
+    cells: dict = {}
+    commits: dict = {}
     for scene, (table, gaps, commit) in comparisons.items():
         means = table.query(unseen).groupby(["k", "arm"], sort=False)[["recall@1", "oracle"]].mean()
         against = gaps.query(f"{unseen} and control == 'coarse' and measure == 'recall@1'").set_index(["k", "arm"])
@@ -203,6 +206,10 @@ def _results(root: Path) -> str:
     return results_table([demo, sentinel], [(run, load_comparison(name, root)) for run, name in scenes])
 
 
+def _of_comparison(table: Callable[..., str], name: str, root: Path) -> str:
+    return table(load_comparison(name, root))
+
+
 def _by_scene(start: str, scenes: Sequence[str], root: Path) -> dict[str, Comparison]:
     return {scene: load_comparison(f"{start}_{scene}", root) for scene in scenes}
 
@@ -215,11 +222,11 @@ TABLES: dict[str, Callable[[Path], str]] = {
         [load_run(root / "data/results" / name) for name in ("sentinel", "sentinel_shuffled")]
     ),
     **{
-        name: lambda root, name=name: sweep_table(load_comparison(name, root))
+        name: partial(_of_comparison, sweep_table, name)
         for name in ("alignment", "alignment_sentinel", "weights", "questions")
     },
     **{
-        name: lambda root, name=name: refinement_table(load_comparison(name, root))
+        name: partial(_of_comparison, refinement_table, name)
         for name in ("refinement_easy", "refinement_standard", "refinement_sentinel")
     },
     "edges": lambda root: edges_table(_by_scene("refinement", ("easy", "standard", "sentinel"), root)),

@@ -114,7 +114,7 @@ def update_readme(root: Path = ROOT) -> None:
     write(root / PICTURE, lambda p: figure.savefig(p, format="jpeg", bbox_inches="tight", pil_kwargs={"quality": 85}))
     for page in PAGES:
         text = with_tables((root / page).read_text(), root)
-        write(root / page, lambda p, text=text: p.write_text(text))
+        write(root / page, partial(Path.write_text, data=text))
 
 
 def _environment_commit(folder: Path) -> str:

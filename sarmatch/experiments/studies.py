@@ -4,7 +4,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -32,8 +32,10 @@ from sarmatch.training.runs import LIST_LENGTH, Run, blocks, load_run, run
 SEEDS = (0, 1, 2)
 K = LIST_LENGTH  # about nine lists in ten hold the truth on `easy`
 #: Rooms and modules whose code shapes a result.
-SHAPING = ("scenes", "simulation", "datasets", "patches", "encoders", "search", "refinement", "evaluation")
-SHAPING += ("training/runs", "experiments/lists", "experiments/studies")
+SHAPING = (
+    *("scenes", "simulation", "datasets", "patches", "encoders", "search", "refinement", "evaluation"),
+    *("training/runs", "experiments/lists", "experiments/studies"),
+)
 LEARNING = {"epochs": 8, "batch_size": 64}  # the same for all that learn
 TRAINING_LISTS = 2700  # a quarter of them, and a strip between, only to choose by
 
@@ -211,7 +213,7 @@ def measures(found: dict[str, np.ndarray], task: Task) -> dict[str, float]:
 
 def cost(refiner: Refiner, seconds: float, queries: int) -> dict[str, float]:
     """Time per query and size."""
-    size = sum(p.numel() for p in refiner.network.parameters()) if refiner.learns else 0
+    size = sum(p.numel() for p in refiner.network.parameters()) if isinstance(refiner, LearnedRefiner) else 0
     return {"ms_per_query": 1000 * seconds / queries, "parameters": size}
 
 
@@ -297,6 +299,6 @@ def run_study(study: Study, folder: Path, root: Path = ROOT) -> pd.DataFrame:
     table, gaps = (pd.concat(part, ignore_index=True) for part in zip(*parts, strict=True))
     table["data"] = run_of.scene().label
     for file, content in {"table.csv": table, "differences.csv": gaps}.items():
-        write(folder / file, lambda p, c=content: c.to_csv(p, index=False, float_format="%.6g"))
+        write(folder / file, partial(content.to_csv, index=False, float_format="%.6g"))
     write_json(folder / "environment.json", describe_environment())
     return table

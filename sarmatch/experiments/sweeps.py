@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -214,7 +215,7 @@ def run_sweep(name: str, scene: str = "", folder: Path | None = None) -> pd.Data
     if plan.flown:
         tables["robustness.csv"] = robustness({arm: runs[arm] for arm in plan.flown})
     for file, content in tables.items():
-        write(folder / file, lambda p, c=content: c.to_csv(p, index=False, float_format="%.6g"))
+        write(folder / file, partial(content.to_csv, index=False, float_format="%.6g"))
     write_json(folder / "environment.json", environment_of([r for arm in runs.values() for r in arm]))
     return table
 

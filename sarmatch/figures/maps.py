@@ -231,7 +231,7 @@ def split_map(scene: Scene, tables: dict[str, pd.DataFrame]) -> Figure:
 
 def _draw_pieces(axes: Axes, map_frame: Frame, pieces: pd.DataFrame) -> None:
     """Strips clipped to their ground; where splits share ground, the later one is drawn inside the first."""
-    names: dict[tuple[tuple[int, ...], str], list[str]] = {}
+    names: dict[tuple[tuple, str], list[str]] = {}
     for piece in pieces.itertuples():
         row0, col0, row1, col1 = map_frame.area.strip(piece.strip).bounds
         box = (max(row0, piece.row0), max(col0, piece.col0), min(row1, piece.row1), min(col1, piece.col1))

@@ -1,6 +1,7 @@
 """Pictures of patches: what a place looks like in both images, and what a search found."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -234,7 +235,7 @@ def retrieval_rows(
     return figure
 
 
-def tiling(scene: Scene, tiles: pd.DataFrame, aligned: object, arbitrary: object) -> Figure:
+def tiling(scene: Scene, tiles: pd.DataFrame, aligned: Any, arbitrary: Any) -> Figure:
     """An aligned and an arbitrary query on the reference grid, with the overlap of the query with each tile.
 
     Parameters

@@ -58,10 +58,10 @@ def list_on_map(
     for ax, (name, found) in zip(axes[0], lists.items(), strict=True):
         map_frame.draw(ax, fade=0.45)
         ax.add_collection(LineCollection(place[np.asarray(edges)], colors=BLACK, linewidths=0.9, alpha=0.8, zorder=2))
-        found = np.asarray(found)
-        _numbered(ax, place[found], first)
+        found_tiles = np.asarray(found)
+        _numbered(ax, place[found_tiles], first)
         ax.plot(*true, "o", ms=22, mfc="none", mec=GREEN, mew=3, zorder=5)
-        at = np.flatnonzero(found == row.positive)
+        at = np.flatnonzero(found_tiles == row.positive)
         where = f"the true tile is number {at[0] + 1}" if len(at) else "the true tile is not in the list"
         ax.set_title(f"{name}: {where}", fontsize="medium")
     for ax in axes[0, 1:]:
@@ -79,8 +79,8 @@ def list_on_map(
 
 def _numbered(ax: Axes, places: np.ndarray, first: int) -> None:
     """Candidates `(K, 2)` in their order, the first of them large and with their numbers."""
-    ax.scatter(*places[first:].T, s=28, color=GREY, edgecolor="white", linewidth=0.6, zorder=3)
-    ax.scatter(*places[:first].T, s=95, color=ORANGE, edgecolor="black", linewidth=0.8, zorder=4)
+    ax.scatter(places[first:, 0], places[first:, 1], s=28, color=GREY, edgecolor="white", linewidth=0.6, zorder=3)
+    ax.scatter(places[:first, 0], places[:first, 1], s=95, color=ORANGE, edgecolor="black", linewidth=0.8, zorder=4)
     style = {"textcoords": "offset points", "fontweight": "bold", "path_effects": WHITE_EDGE, "zorder": 6}
     for rank, place in enumerate(places[:first], start=1):
         ax.annotate(str(rank), place, (6, 5), **style)
@@ -167,7 +167,10 @@ def similarity_by_overlap(overlap: np.ndarray, similarity: np.ndarray, data: str
     figure, axes = new_figure(7.6, 4.0)
     ax = axes[0, 0]
     number = np.where(overlap > 0, np.minimum((overlap * bins).astype(int), bins - 1) + 1, 0)
-    at, low, middle, high = [], [], [], []
+    at: list[float] = []
+    low: list[float] = []
+    middle: list[float] = []
+    high: list[float] = []
     for n in range(bins + 1):
         inside = similarity[number == n]
         if len(inside):

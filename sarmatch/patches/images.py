@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -31,14 +31,14 @@ TO_INPUT: dict[str, Scale] = {
 }
 
 
-def raster_of(scene: Scene, patch: object) -> Raster:
+def raster_of(scene: Scene, patch: Any) -> Raster:
     """The raster a row of a patch table is cut from: its strip, or the map of its area, by its `modality`."""
     if patch.modality == "optical":
         return scene.area(patch.area).map
     return scene.strip(patch.area, patch.strip)
 
 
-def read_patch(scene: Scene, patch: object) -> np.ndarray:
+def read_patch(scene: Scene, patch: Any) -> np.ndarray:
     """Pixels of one row of a patch table at full size, in the raster's own scale: `float32 (C, size, size)`.
 
     Raises
@@ -110,7 +110,7 @@ class PatchImages(torch.utils.data.Dataset):
         """Several at once, which is what a `DataLoader` asks for: far fewer small operations than one by one."""
         patches = [self.rows[i] for i in indices]
         rasters = [raster_of(self.scene, p) for p in patches]
-        images: list[torch.Tensor] = [None] * len(patches)
+        images = [torch.empty(0)] * len(patches)
         for kind in {(r.scale, r.window) for r in rasters}:  # mostly one
             at = [i for i, r in enumerate(rasters) if (r.scale, r.window) == kind]
             pixels = torch.from_numpy(np.stack([read_patch(self.scene, patches[i]) for i in at]))

@@ -211,7 +211,8 @@ def _fill(
     may_overlap: bool,
 ) -> np.ndarray | None:
     """One batch of free pairs, or none where they do not suffice."""
-    allowed, batch = free.copy(), []
+    allowed = free.copy()
+    batch: list[int] = []
     while len(batch) < batch_size:
         candidates = np.flatnonzero(allowed)
         if not len(candidates):

@@ -40,7 +40,8 @@ def network_inputs(candidates: Candidates, context: RefinementContext, surface: 
     """
     query, reference = context.whitened
     arrays = candidates.scores, query, reference[candidates.tile], candidates.xy, candidates.area
-    return ListBatch(*(torch.from_numpy(a) for a in arrays), context.tile_m, surface)
+    score, own, listed, xy, area = map(torch.from_numpy, arrays)
+    return ListBatch(score, own, listed, xy, area, context.tile_m, surface)
 
 
 def middle_of_list(batch: ListBatch, relative: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ class LearnedRefiner:
 
     def __init__(self, name: str, resolution: int = 25, **options: Any) -> None:
         self.name, self.resolution, self.options = name, resolution, options
-        self.network: nn.Module | None = None
+        self.network: Any = None  # a module as soon as it has learned
         self.none, self.temperature = 0.0, 1.0
 
     @property
@@ -206,7 +206,8 @@ class LearnedRefiner:
         """Of some lists, their nodes in another order and their map turned at random."""
         batch = to_device(rows_of(learned.inputs, rows), self._device)
         truth = (known[rows].to(self._device) for known in (learned.overlap, learned.shift))
-        batch, fraction, shift = turned(*shuffled(batch, *truth))
+        batch, (fraction, shift) = shuffled(batch, *truth)
+        batch, fraction, shift = turned(batch, fraction, shift)
         output = self.network(batch, seed=int(torch.randint(2**31, ())))
         return listwise_loss(output.score, none, fraction) + place_loss(output.shift, shift, fraction)
 
@@ -329,18 +330,17 @@ def place_loss(shift: Tensor | None, true: Tensor, fraction: Tensor) -> Tensor:
     return (fraction * error).sum() / fraction.sum().clamp(min=1e-6)
 
 
-def shuffled(batch: ListBatch, *known: Tensor) -> tuple[ListBatch, *tuple[Tensor, ...]]:
+def shuffled(batch: ListBatch, *known: Tensor) -> tuple[ListBatch, list[Tensor]]:
     """The same lists with their nodes in another order, and with them what is known of each `(Q, K, ...)`."""
     order = torch.rand(batch.score.shape, device=batch.score.device).argsort(1)
 
-    def deal(values: Tensor | None) -> Tensor | None:
-        if values is None:
-            return None
+    def deal(values: Tensor) -> Tensor:
         index = order.view(*order.shape, *[1] * (values.ndim - 2)).expand_as(values)
         return values.gather(1, index)
 
-    fields = {name: deal(getattr(batch, name)) for name in ("score", "reference", "xy", "area", "surface")}
-    return batch._replace(**fields), *(deal(values) for values in known)
+    names = ("score", "reference", "xy", "area", *([] if batch.surface is None else ["surface"]))
+    fields = {name: deal(getattr(batch, name)) for name in names}
+    return batch._replace(**fields), [deal(values) for values in known]
 
 
 def turned(batch: ListBatch, fraction: Tensor, shift: Tensor) -> tuple[ListBatch, Tensor, Tensor]:

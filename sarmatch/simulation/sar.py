@@ -278,7 +278,7 @@ class _Image(NamedTuple):
     """What is traced, in float64: see `SarTrace`."""
 
     intensity: NDArray[np.float64]
-    count: NDArray[np.float64]
+    count: NDArray[np.float64]  # type: ignore[assignment]  # hides a tuple's own count
     shadow: NDArray[np.bool_]
     bounce: NDArray[np.float64]
 

@@ -48,6 +48,8 @@ class RefinerLoss(nn.Module):
         self.about, self.size, self.weight = refiner, size, weight
         self.network = refiner.build(feature_dim)
         self.none = nn.Parameter(torch.zeros(()))
+        self.filled: Tensor
+        self.recent: Tensor
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
         self.register_buffer("recent", torch.zeros(2, memory, feature_dim))
 
@@ -60,7 +62,7 @@ class RefinerLoss(nn.Module):
         fraction = pair_overlap(place, self.size)
         fraction = fraction / fraction.sum(1, keepdim=True).clamp(min=1)  # references of a batch may overlap each other
         shift = (_centres(place, 0, 1)[:, None] - _centres(place, 2, 3)[None]) / self.size
-        lists, fraction, shift = shuffled(lists, fraction.to(query.dtype), shift.to(query.dtype))
+        lists, (fraction, shift) = shuffled(lists, fraction.to(query.dtype), shift.to(query.dtype))
         output = self.network(lists)
         loss = listwise_loss(output.score, self.none, fraction) + place_loss(output.shift, shift, fraction)
         return self.weight * loss

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -226,12 +226,12 @@ def run(config: Config, folder: Path | None = None, report: Report = print_epoch
     for protocol in config.protocols:
         for kind in config.kinds:
             for method, model in ((config.encoder, encoder), (config.baseline, baseline)):
-                report, results = evaluate(model, scene, config, protocol, kind)
-                rows.append({"protocol": protocol, "kind": kind, "method": method, "data": scene.label, **report})
+                numbers, results = evaluate(model, scene, config, protocol, kind)
+                rows.append({"protocol": protocol, "kind": kind, "method": method, "data": scene.label, **numbers})
                 if model is encoder:
                     write(
                         folder / f"results_{protocol}_{kind}.json",
-                        lambda p, r=results: r.to_json(p, orient="records", double_precision=6),
+                        partial(results.to_json, orient="records", double_precision=6),
                     )
     write_json(finished, rows + refined_rows(Run(folder, config), scene))
     return load_run(folder)

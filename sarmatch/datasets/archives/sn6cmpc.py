@@ -53,7 +53,8 @@ def _read(path: Path) -> dict:
 
 
 def _files(folder: Path) -> pd.DataFrame:
-    files, notes, seen = [], {}, {}
+    files, notes = [], {}
+    seen: dict = {}
     for split, modality, path, note in _annotations(folder):
         short = "opt" if modality == "optical" else "sar"
         image = folder / split / "imgs" / short / Path(note["file"]).name
