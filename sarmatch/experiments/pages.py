@@ -55,13 +55,13 @@ def results_table(runs: Sequence[Run], refined: Sequence[tuple[Run, Comparison]]
     for run in runs:
         words = f"search{CONTROL_WORDS[run.config.control]}"
         for (protocol, kind), group in run.metrics.groupby(["protocol", "kind"], sort=False):
-            ours, baseline = (group[group.method == m].iloc[0] for m in (run.config.encoder, run.config.floor))
+            ours, baseline = (group[group.method == m].iloc[0] for m in (run.config.encoder, run.config.baseline))
             error = "{median_m:,.0f} m (ceiling {ceiling_median_m:,.0f}, chance {chance_median_m:,.0f})".format(**ours)
             rows.append(_result(run, ours, baseline, task_words(protocol, kind), words, error))
             commits.append(run_commit(run.path))
     for run, comparison in refined:
         task = run.metrics.query("protocol == 'cross_area' and kind == 'arbitrary'").set_index("method")
-        baseline, table = task.loc[run.config.floor], comparison.table
+        baseline, table = task.loc[run.config.baseline], comparison.table
         chosen = table.query("protocol == 'cross_area' and kind == 'arbitrary' and arm == 'correlation'")
         ours = chosen.iloc[0]
         words = f"search, then {method_words('correlation')} in its first {ours['k']}"
