@@ -127,7 +127,7 @@ def record(
 
 
 @app.command()
-def floors() -> None:
+def baselines() -> None:
     """Measure how hard the simulated scenes are for a descriptor without training, and keep the numbers."""
     from sarmatch.experiments.records import record_baselines
 

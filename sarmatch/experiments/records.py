@@ -18,7 +18,7 @@ from sarmatch.paths import ROOT
 from sarmatch.simulation.simulate import PRESETS
 from sarmatch.training.checkpoints import WEIGHTS, describe_environment, save_weights
 from sarmatch.training.config import recipe
-from sarmatch.training.runs import Run, evaluate, floor, load_run
+from sarmatch.training.runs import Run, baseline_rows, evaluate, load_run
 
 #: Recorded runs, the first of which makes README's picture.
 RECORDS = ("data/demo", "data/results/sentinel", "data/results/sentinel_shuffled")
@@ -49,7 +49,7 @@ def keep_run(run: Run, folder: Path, weights: bool = False) -> None:
 
 def record_baselines(root: Path = ROOT) -> pd.DataFrame:
     """Measure the training-free baseline of every simulated scene and keep it, with the commit of each row."""
-    rows = pd.concat([floor(recipe("demo", scene=name)) for name in PRESETS], ignore_index=True)
+    rows = pd.concat([baseline_rows(recipe("demo", scene=name)) for name in PRESETS], ignore_index=True)
     rows["commit"] = describe_environment()["commit"]
     write_json(root / BASELINES, rows.to_dict("records"))
     return rows

@@ -260,7 +260,7 @@ def refined_rows(run: Run, scene: Scene) -> list[dict[str, float | str]]:
     return rows
 
 
-def floor(config: Config) -> pd.DataFrame:
+def baseline_rows(config: Config) -> pd.DataFrame:
     """What the training-free encoder reaches on the task of a config: how hard the scene is.
 
     Returns

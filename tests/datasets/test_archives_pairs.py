@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sarmatch.datasets import check_data, load_scene
 from sarmatch.datasets.pairs import FRACTIONS, paired_folders, split_groups
 from sarmatch.datasets.registry import reader_of
-from sarmatch.patches import TrainingPairs, queries, references, search_task, training_regions
+from sarmatch.patches import TrainingPairs, references, search_task, training_regions
 from sarmatch.scenes import NoCoordinatesError
 from tests import fake_archives as fake
 
@@ -153,7 +153,7 @@ def test_cmpc_has_the_positions_of_its_annotations(tmp_path):
     assert len(tiles) == 18
     test = scene.area("test")
     assert np.allclose(np.diff(np.unique(tiles[tiles.area == "test"].x)), 100)
-    asked = queries(scene, "arbitrary", 200, "test", count=50)
+    asked, _ = search_task(scene, "arbitrary", 200, "test", protocol="cross_area", count=50)
     assert asked.groupby("strip").size().index.tolist() == sorted(s.name for s in test.strips)
     # 60 m east and south of a tile's centre: the next tile in both directions holds 0.6 x 0.6 of it
     assert asked.overlap.to_numpy() == pytest.approx(0.36)

@@ -353,7 +353,8 @@ class TestPlaces:
             figures.map_of_outcomes(tiny_scene, queries, np.ones(len(queries), bool))
 
     def test_a_tile_found_in_another_area_is_not_drawn(self, tiny_scene):
-        queries, tiles = sm.queries(tiny_scene, "aligned"), sm.references(tiny_scene)
+        tiles = sm.references(tiny_scene)
+        queries = sm.match(sm.queries(tiny_scene, "aligned"), tiles, tiny_scene)
         query, elsewhere = queries[queries.area == "one"][:1], tiles.index[tiles.area == "two"][0]
         figure = figures.map_with_places(tiny_scene, query, tiles, [elsewhere, query.positive.iloc[0]])
         assert [t.get_text() for t in figure.axes[0].texts] == ["2"]
