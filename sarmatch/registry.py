@@ -50,9 +50,9 @@ class Registry(Mapping[str, T], Generic[T]):
 
         def keep(thing: Any) -> Any:
             own = _origin(thing if origin is None else origin)
-            if self._origins.setdefault(name, own) != own:
+            if name in self._things and self._origins[name] != own:
                 raise ValueError(f"a {self.kind} is already called {name!r}: {self._things[name]}")
-            self._things[name] = thing
+            self._things[name], self._origins[name] = thing, own
             return thing
 
         return keep

@@ -265,6 +265,7 @@ def small_notebook(folder: Path, *sources: str) -> Path:
 
 
 class TestExecute:
+    @pytest.mark.slow
     def test_profile_folder_and_metadata(self, tmp_path):
         path = small_notebook(
             tmp_path,

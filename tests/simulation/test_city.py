@@ -36,6 +36,7 @@ def towns():
     return {s: [ground_grid(City(1, 2000, s, change=0.3), grid, epoch=e) for e in (0, 1)] for s in STYLES}
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(
     st.sampled_from([0.0, 30.0, 90.0, 217.5]),
