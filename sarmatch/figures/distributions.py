@@ -305,7 +305,8 @@ def scatter_map(
             for part, marker in ((slice(0, half), "o"), (slice(half, None), "^")):
                 chosen = points[part][classes[part] == of_class]
                 ax.scatter(*chosen.T, s=9, color=colour, marker=marker, alpha=0.7, lw=0)
-        ax.set(xticks=[], yticks=[], title=name, xlabel=f"{method} 1 (no unit)", ylabel=f"{method} 2 (no unit)")
+        ax.set(xticks=[], yticks=[], title=method_words(name))
+        ax.set(xlabel=f"{method} 1 (no unit)", ylabel=f"{method} 2 (no unit)")
     handles = [
         Line2D([], [], color=c, marker="s", linestyle="", label=n) for c, n in zip(CLASSES, names, strict=False)
     ] + [Line2D([], [], color=GREY, marker=m, linestyle="", label=t) for t, m in (("SAR", "o"), ("optical", "^"))]
