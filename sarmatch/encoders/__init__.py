@@ -8,15 +8,18 @@ way. One of your own is a subclass with a name, `@register_encoder("mine")`, mad
 
 from sarmatch.encoders.backbones import create_backbone, register_backbone
 from sarmatch.encoders.base import Encoder, Inputs, register_encoder
+from sarmatch.encoders.cfog import CFOGEncoder, cfog
 from sarmatch.encoders.dual import DualEncoder
 from sarmatch.encoders.encoder import create_encoder, embed, layer_features, list_encoders
 from sarmatch.encoders.hog import HOGEncoder
 
 __all__ = [
+    "CFOGEncoder",
     "DualEncoder",
     "Encoder",
     "HOGEncoder",
     "Inputs",
+    "cfog",
     "create_backbone",
     "create_encoder",
     "embed",

@@ -47,6 +47,8 @@ class Encoder(nn.Module):
     stride : int or None
         Pixels per cell of the feature map, where it is one number. Away from its border a feature map moves by one
         cell when the image moves by `stride` pixels, so that a map may be encoded in windows.
+    reach : int or None
+        Pixels to either side of a cell that it depends on, where its feature maps may be made in windows.
     trainable : bool
         Whether it has anything to learn.
     """
@@ -54,6 +56,7 @@ class Encoder(nn.Module):
     inputs: Mapping[str, Inputs]
     feature_dim: int
     stride: int | None = None
+    reach: int | None = None
     trainable: bool = True
 
     def forward_features(self, images: torch.Tensor, modality: Modality) -> torch.Tensor:

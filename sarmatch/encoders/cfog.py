@@ -6,7 +6,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
-from torch import Tensor, nn
+from torch import Tensor
+
+from sarmatch.encoders.base import Encoder, Inputs, Modality, register_encoder
 
 ORIENTATIONS = 9
 SIGMA = 0.8  # pixels, of the smoothing of each channel, as published
@@ -35,35 +37,35 @@ def cfog(images: Tensor, sigma: float = SIGMA) -> Tensor:
     return torch.from_numpy(channels.astype(np.float32))
 
 
-class CFOGEncoder(nn.Module):
-    """CFOG as a dense encoder: a map of features, and no vector.
+@register_encoder("cfog")
+class CFOGEncoder(Encoder):
+    """CFOG as a dense encoder: a map of features, and no vector. The training-free baseline of dense search.
 
     Parameters
     ----------
+    image_size
+        Side of a query in pixels; any size is taken.
+    sar_bands
+        Number of SAR bands; the mean of their decibels is taken.
     stride
         Pixels along the side of a cell. Images are averaged to it first: power for SAR, which is multi-looking, and
         reflectance for the optical map.
     sigma
         Smoothing of the channels, in cells.
-
-    Attributes
-    ----------
-    stride : int
-    reach : int
-        Pixels to either side that a cell depends on.
     """
 
     trainable = False
 
-    def __init__(self, stride: int = 2, sigma: float = SIGMA) -> None:
+    def __init__(self, image_size: int = 128, sar_bands: int = 1, stride: int = 2, sigma: float = SIGMA) -> None:
         super().__init__()
         if stride < 1 or not sigma > 0:
             raise ValueError(f"stride must be at least 1 and sigma above 0, got {stride} and {sigma}")
+        self.inputs = {"query": Inputs(sar_bands, image_size), "reference": Inputs(3, image_size)}
         self.stride, self.sigma = stride, sigma
         self.reach = stride * (2 + math.ceil(4 * sigma))  # of the gradient, and of the filter, cut off at 4 sigma
 
-    def forward_features(self, images: Tensor, modality: str) -> Tensor:
-        """`(B, C, H, W)`, `query` (SAR in decibels) or `reference` (reflectance), to `(B, 9, H / stride, W / stride)`.
+    def forward_features(self, images: Tensor, modality: Modality) -> Tensor:
+        """Images `(B, C, H, W)` to `(B, 9, H / stride, W / stride)`, on the CPU.
 
         Sides that are no multiple of the stride lose their rest.
         """

@@ -1,0 +1,109 @@
+"""Correlation over all shifts against a plain loop, and peaks against a plain search."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sarmatch.search.correlate import FeatureMap, Peaks, find_peaks, score_blocks, suppress
+
+
+def by_loop(fmap, query, mask):
+    """Zero-mean normalised correlation of one query at every shift, by its definition."""
+    height, width = fmap.features.shape[1:]
+    h, w = query.shape[1:]
+    scores = torch.full((height - h + 1, width - w + 1), -torch.inf)
+    for row in range(height - h + 1):
+        for col in range(width - w + 1):
+            if fmap.valid is not None and (fmap.valid[row : row + h, col : col + w] & mask).sum() < 0.5 * mask.sum():
+                continue
+            a, b = query[:, mask], fmap.features[:, row : row + h, col : col + w].float()[:, mask]
+            a, b = (v - v.mean(1, keepdim=True) for v in (a, b))
+            scores[row, col] = (a * b).sum() / (a.norm() * b.norm())
+    return scores
+
+
+def whole(fmap, queries, masks=None, **options):
+    height, width = fmap.features.shape[1:]
+    found = torch.full((len(queries), height - queries.shape[2] + 1, width - queries.shape[3] + 1), torch.nan)
+    margin = options.get("margin", 0)
+    for block in score_blocks(fmap, queries, masks, **options):
+        inside = block.scores[:, margin : block.scores.shape[1] - margin, margin : block.scores.shape[2] - margin]
+        found[:, block.row : block.row + inside.shape[1], block.col : block.col + inside.shape[2]] = inside
+    return found
+
+
+@pytest.mark.parametrize("holes", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("margin", "block"), [(0, 16), (3, 24), (2, 512)])
+def test_scores_are_those_of_a_loop_over_shifts_across_block_borders(holes, masked, margin, block):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(3, 41, 53, generator=generator)
+    valid = None
+    if holes:
+        valid = torch.ones(41, 53, dtype=torch.bool)
+        valid[:15, 20:40] = False
+        features = features * valid
+    fmap = FeatureMap(features, valid, (0.0, 0.0), 1.0)
+    queries = torch.randn(2, 3, 9, 7, generator=generator)
+    masks = torch.rand(2, 9, 7, generator=generator) > 0.3 if masked else None
+    found = whole(fmap, queries, masks, margin=margin, block=block)
+    for i, query in enumerate(queries):
+        true = by_loop(fmap, query, torch.ones(9, 7, dtype=torch.bool) if masks is None else masks[i])
+        assert torch.equal(torch.isfinite(found[i]), torch.isfinite(true))
+        kept = torch.isfinite(true)
+        torch.testing.assert_close(found[i][kept], true[kept], atol=1e-5, rtol=0)
+
+
+def test_a_query_cut_from_the_map_scores_one_where_it_lies_whatever_its_gain_and_level():
+    features = torch.randn(4, 60, 60, generator=torch.Generator().manual_seed(1))
+    query = 3.0 * features[None, :, 13:25, 31:43] + torch.tensor([5.0, -1.0, 2.0, 0.0])[None, :, None, None]
+    found = whole(FeatureMap(features, None, (0.0, 0.0), 1.0), query)[0]
+    assert divmod(int(found.argmax()), found.shape[1]) == (13, 31)
+    assert found.max() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("flat", ["query", "map"])
+def test_what_has_no_contrast_scores_nothing_anywhere(flat):
+    features, queries = torch.randn(2, 30, 30), torch.randn(1, 2, 8, 8)
+    if flat == "query":
+        queries[:] = 0.7
+    else:
+        features[:] = 0.7
+    assert whole(FeatureMap(features, None, (0.0, 0.0), 1.0), queries).abs().max() < 1e-3
+
+
+def test_a_query_larger_than_the_map_has_no_place():
+    fmap = FeatureMap(torch.randn(2, 10, 10), None, (0.0, 0.0), 1.0)
+    assert list(score_blocks(fmap, torch.randn(1, 2, 11, 4))) == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 4))
+def test_peaks_are_the_highest_in_their_neighbourhood(seed, radius):
+    features = torch.randn(1, 26, 31, generator=torch.Generator().manual_seed(seed))
+    fmap, query = FeatureMap(features, None, (0.0, 0.0), 1.0), torch.randn(1, 1, 5, 5)
+    scores = whole(fmap, query)[0]
+    kept = Peaks(torch.full((1, 200), -torch.inf), torch.zeros(1, 200, 2, dtype=torch.float64))
+    for block in score_blocks(fmap, query, margin=radius, block=20):
+        found = find_peaks(block, radius, 200)
+        kept = Peaks(torch.cat([kept.scores, found.scores], 1), torch.cat([kept.at, found.at], 1))
+    kept = suppress(kept, radius, 200)
+    found = {tuple(p) for p, s in zip(kept.at[0].round().int().tolist(), kept.scores[0], strict=True) if s > -torch.inf}
+    true = set()
+    for row in range(scores.shape[0]):
+        for col in range(scores.shape[1]):
+            around = scores[max(0, row - radius) : row + radius + 1, max(0, col - radius) : col + radius + 1]
+            if scores[row, col] == around.max():
+                true.add((row, col))
+    assert {tuple(map(int, p)) for p in found} == true
+    finite = kept.scores[0][torch.isfinite(kept.scores[0])]
+    assert (finite.diff() <= 0).all()
+
+
+def test_suppression_keeps_the_higher_and_a_suppressed_peak_suppresses_nobody():
+    at = torch.tensor([[[0.0, 0.0], [0.0, 3.0], [0.0, 6.0], [9.0, 9.0]]], dtype=torch.float64)
+    kept = suppress(Peaks(torch.tensor([[0.9, 0.8, 0.7, 0.1]]), at), 4, 4)
+    assert kept.scores[0].tolist() == pytest.approx([0.9, 0.7, 0.1, -np.inf])
+    assert kept.at[0, 1].tolist() == [0.0, 6.0]

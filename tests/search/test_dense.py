@@ -1,0 +1,155 @@
+"""Dense search: places of shifted images, maps in windows, and what a stranger may do wrong."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter, shift
+
+import sarmatch as sm
+from sarmatch.encoders import CFOGEncoder
+from sarmatch.scenes import Area, Raster, Scene
+from sarmatch.search import DenseGallery, DenseSearch, FeatureMap, build_maps, surface
+from sarmatch.search.maps import encode_raster
+
+SIDE = 2.0  # metres a pixel
+
+
+def ground(seed, height=180, width=220):
+    smooth = gaussian_filter(np.random.default_rng(seed).normal(size=(height, width)), 2)
+    return ((smooth - smooth.min()) / np.ptp(smooth)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """Two areas whose SAR is the optical map in decibels, upside down in contrast."""
+    areas = []
+    for i in range(2):
+        grey = ground(i)
+        chart = Raster.from_array("map", np.repeat(grey[None], 3, 0), "reflectance")
+        strip = Raster.from_array("s", (-20 * grey)[None], "decibel")
+        areas.append(Area(f"area {i}", chart, (strip,), ("test",), origin=(5000.0 * i, 100.0)))
+    return Scene("twins", tuple(areas), SIDE, 40)
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def encoder(request):
+    return CFOGEncoder(stride=request.param)
+
+
+def test_queries_anywhere_are_found_to_a_fraction_of_a_cell_in_the_right_area(scene, encoder):
+    queries = sm.queries(scene, "arbitrary", 40, count=40, seed=1)
+    images = torch.stack([torch.from_numpy(sm.read_patch(scene, q)) for q in queries.itertuples()])
+    search = DenseSearch(build_maps(encoder, scene), encoder)
+    found = search.search(images.split(16), 3)
+    assert found.areas == ("area 0", "area 1") and found.tile is None and found.valid.all()
+    names = np.array(found.areas)[found.area[:, 0]]
+    assert (names == queries["area"]).all()
+    error = np.abs(found.xy[:, 0] - queries[["x", "y"]].to_numpy()).max(1)
+    assert np.median(error) < 0.5 * SIDE * encoder.stride
+    assert error.max() < 1.5 * SIDE * encoder.stride
+    np.testing.assert_allclose(search.search(search.encode(images.split(7)), 3).xy, found.xy, atol=1e-3)
+
+
+@pytest.mark.parametrize("moved", [(0.0, 0.0), (0.3, -0.4), (0.5, 0.25)])
+def test_a_shift_by_a_fraction_of_a_cell_is_seen(moved):
+    grey = ground(3).astype(np.float64)
+    query = torch.from_numpy(shift(grey, moved, order=3))[None, None, 60:100, 80:120].float()
+    fmap = FeatureMap(torch.from_numpy(grey)[None].float(), None, (0.0, 0.0), 1.0)
+    found = DenseSearch(DenseGallery({"a": fmap}, 1)).search(query, 1)
+    x, y = found.xy[0, 0]
+    assert x == pytest.approx(100 - moved[1], abs=0.1) and -y == pytest.approx(80 - moved[0], abs=0.1)
+
+
+def test_masked_cells_do_not_count(scene):
+    encoder = CFOGEncoder(stride=1)
+    query = sm.queries(scene, "arbitrary", 40, count=1, seed=5)
+    features = encoder.forward_features(torch.from_numpy(sm.read_patch(scene, next(query.itertuples())))[None], "query")
+    masks = torch.ones(1, 40, 40, dtype=torch.bool)
+    masks[:, :, 25:] = False
+    spoiled = torch.where(masks[:, None], features, torch.randn(features.shape))
+    search = DenseSearch(build_maps(encoder, scene))
+    np.testing.assert_allclose(
+        search.search(spoiled, 1, masks).xy, query[["x", "y"]].to_numpy()[:, None], atol=1.5 * SIDE
+    )
+
+
+def test_a_map_encoded_in_windows_is_the_map_encoded_whole(scene, encoder):
+    raster = scene.areas[0].map
+    whole, none = encode_raster(encoder, raster, "reference", 10_000)
+    parts, _ = encode_raster(encoder, raster, "reference", 48)
+    assert none is None
+    torch.testing.assert_close(parts, whole, atol=2e-3, rtol=0)
+
+
+def test_features_move_with_the_image(encoder):
+    images = torch.from_numpy(ground(7, 96, 96))[None, None].expand(1, 3, -1, -1)
+    moved = torch.roll(images, (4, -6), (2, 3))
+    a, b = (encoder.forward_features(x, "reference") for x in (images, moved))
+    cut = -(-encoder.reach // encoder.stride) + 6
+    rolled = torch.roll(a, (4 // encoder.stride, -6 // encoder.stride), (2, 3))
+    torch.testing.assert_close(b[..., cut:-cut, cut:-cut], rolled[..., cut:-cut, cut:-cut], atol=1e-5, rtol=0)
+
+
+def test_holes_in_a_map_are_no_features_and_no_place(encoder):
+    grey = np.repeat(ground(0)[None], 3, 0)
+    grey[:, 40:140, 60:200] = np.nan
+    raster = Raster.from_array("map", grey, "reflectance")
+    features, valid = encode_raster(encoder, raster, "reference", 64)
+    stride = encoder.stride
+    assert not valid[40 // stride : 140 // stride, 60 // stride : 200 // stride].any()
+    assert valid[: 24 // stride].all() and (features[:, ~valid] == 0).all()
+    scores = surface(FeatureMap(features, valid, (0.0, 0.0), 1.0), torch.randn(9, 40 // stride, 40 // stride))
+    assert torch.isinf(scores[60 // stride, 100 // stride])
+
+
+def test_maps_are_kept_under_what_made_them_and_found_again(scene, tmp_path, monkeypatch):
+    first = build_maps(CFOGEncoder(), scene, keep=tmp_path)
+    monkeypatch.setattr("sarmatch.search.maps.encode_raster", lambda *a, **k: pytest.fail("built anew"))
+    again = build_maps(CFOGEncoder(), scene, keep=tmp_path)
+    assert again.areas == first.areas and again.stride == first.stride == 2 and again.cells == first.cells
+    for name in first.areas:
+        assert torch.equal(again.maps[name].features, first.maps[name].features)
+        assert again.maps[name].corner == first.maps[name].corner
+    monkeypatch.undo()
+    build_maps(CFOGEncoder(sigma=1.2), scene, keep=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    kept = next(tmp_path.iterdir())
+    kept.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=kept.name):
+        DenseGallery.load(kept)
+
+
+def test_short_maps_fill_lists_up_with_what_is_not_valid():
+    fmap = FeatureMap(torch.randn(1, 12, 12), None, (0.0, 0.0), 1.0)
+    found = DenseSearch(DenseGallery({"a": fmap}, 1)).search(torch.randn(2, 1, 10, 10), 30)
+    assert found.scores.shape == (2, 30)
+    assert found.valid[:, 0].all() and not found.valid[:, -1].any()
+
+
+def test_a_map_without_contrast_finds_nobody(scene):
+    tiles = sm.references(scene, 40)
+    queries = sm.match(sm.queries(scene, "arbitrary", 40, count=60, seed=2), tiles, scene)
+    flat = {a.name: FeatureMap(torch.ones(9, 90, 110), None, a.origin, 2 * SIDE) for a in scene.areas}
+    found = DenseSearch(DenseGallery(flat, 2)).search(torch.randn(60, 9, 20, 20), 5)
+    xy = queries[["x", "y"]].to_numpy()
+    report = sm.candidate_report(found, queries["positive"].to_numpy(), tiles, 40 * SIDE, xy)
+    assert report["recall@1"] < 0.15  # chance is one in forty
+
+
+def test_what_does_not_fit_is_named(scene):
+    search = DenseSearch(build_maps(CFOGEncoder(), scene, ["area 0"]))
+    with pytest.raises(ValueError, match="no encoder"):
+        search.search([torch.randn(1, 1, 40, 40)], 1)
+    with pytest.raises(ValueError, match=r"must be \(Q, 9, h, w\)"):
+        search.search(torch.randn(1, 3, 20, 20), 1)
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        search.search(torch.randn(1, 9, 20, 20), 0)
+    with pytest.raises(ValueError, match="radius is 0"):
+        DenseSearch(search.gallery, radius=0)
+    with pytest.raises(NotImplementedError, match="has no head"):
+        CFOGEncoder().encode_query(torch.randn(1, 1, 40, 40))
+
+
+def test_dense_and_vector_search_are_made_by_name(scene):
+    assert {"dense", "vector"} <= set(sm.list_searches())
+    assert isinstance(sm.create_search("dense", build_maps(CFOGEncoder(), scene, ["area 1"])), DenseSearch)
