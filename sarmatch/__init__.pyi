@@ -41,7 +41,18 @@ from .refinement import (
     register_refiner,
 )
 from .scenes import Scene
-from .search import Candidates, Gallery, VectorSearch, build_gallery, create_search, list_searches, register_search
+from .search import (
+    Candidates,
+    DenseGallery,
+    DenseSearch,
+    Gallery,
+    VectorSearch,
+    build_gallery,
+    build_maps,
+    create_search,
+    list_searches,
+    register_search,
+)
 from .training import Config, Run, compare, evaluate, list_recipes, load_run, recipe, run
 
 __version__: str
@@ -49,6 +60,8 @@ __all__ = [
     "Candidates",
     "Config",
     "DataCheck",
+    "DenseGallery",
+    "DenseSearch",
     "Gallery",
     "RefinementContext",
     "Run",
@@ -57,6 +70,7 @@ __all__ = [
     "alignment",
     "bootstrap_difference",
     "build_gallery",
+    "build_maps",
     "candidate_graphs",
     "candidate_report",
     "check_data",
