@@ -129,7 +129,8 @@ def execute_all(
     Parameters
     ----------
     write_back
-        Keep the outputs in the notebooks themselves: what is committed.
+        Keep the outputs in the notebooks themselves, when all are done: what is committed. Each then says the commit
+        that it was executed at, and none that the one before it has changed the tree.
     profile
         `quick` or `full`; `SARMATCH_PROFILE`, else `quick`, by default.
     timeout
@@ -144,9 +145,12 @@ def execute_all(
     What each recorded, by its name.
     """
     profile = profile or os.environ.get("SARMATCH_PROFILE", "quick")
-    records = {}
+    records, executed = {}, {}
     for path in progress(list_notebooks(folder), desc=f"notebooks ({profile})", unit="notebook"):
-        done = execute(path, path if write_back else None, profile, timeout)
-        records[path.stem] = recorded(done)
+        executed[path] = execute(path, None, profile, timeout)
+        records[path.stem] = recorded(executed[path])
         report(f"{path.name}: {len(records[path.stem]['metrics'])} numbers recorded")
+    if write_back:
+        for path, notebook in executed.items():
+            write(path, lambda p, n=notebook: nbformat.write(n, p))
     return records
