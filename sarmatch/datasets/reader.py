@@ -26,10 +26,10 @@ class File(NamedTuple):
 
     path: Path
     modality: str  # one of MODALITIES
-    key: str  # an optical and a SAR file of one key show the same ground; of a strip, its name
+    key: str  # an optical and a SAR file of one key show the same area; of a strip, its name
     split: str = ""  # train, val, test; empty where the data set does not say
-    area: str = ""  # connected ground, e.g. a city; empty where there is but one
-    group: str = ""  # files of one group may share ground, and stay in one split
+    area: str = ""  # a connected area, e.g. a city; empty where there is but one
+    group: str = ""  # files of one group may overlap, and stay in one split
 
 
 class Reader(NamedTuple):

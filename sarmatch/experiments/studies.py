@@ -139,21 +139,21 @@ def compare_refiners(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every refiner on the same lists.
 
-    Those that learn do so on cross-fitted lists of training ground, and choose their epoch and temperature by others of
-    the same make; those that do not choose their options on the lists that others learn from. Each kind of query has
-    lists and refiners of its own. With a `folder`, what is done is kept there under everything that shaped it, the
-    weights and the code included, and a second call goes on where the first was cut off.
+    Those that learn do so on cross-fitted lists of training areas, and choose their epoch and temperature by others of
+    the same distribution; those that do not choose their options on the lists that others learn from. Each kind of
+    query has lists and refiners of its own. With a `folder`, what is done is kept there under everything that shaped
+    it, the weights and the code included, and a second call goes on where the first was cut off.
 
     Returns
     -------
     table
-        One row per arm, seed, protocol and kind: `recall@1`, `@5`, `@10`, `recall@1_in_list` (of the queries whose list
-        holds the truth), `oracle` (their share), `median_m`, `within_10m`, `within_25m`, `within_50m`, `area_100m`
-        (under the curve of metres up to 100), `ms_per_query`, `parameters`, and what it was made with: `commit`,
-        `machine`, `torch`, and `key`, which stands for everything that shaped the row.
+        One row per method (`arm`), seed, protocol and kind: `recall@1`, `@5`, `@10`, `recall@1_in_list` (of the queries
+        whose list holds the truth), `oracle` (their fraction), `median_m`, `within_10m`, `within_25m`, `within_50m`,
+        `area_100m` (under the curve of metres up to 100), `ms_per_query`, `parameters`, and what it was made with:
+        `commit`, `machine`, `torch`, and `key`, which stands for everything that shaped the row.
     differences
-        Recall@1, recall@10 and area under the metre curve of every arm against `coarse`, and of those that learn
-        against `G0`, with their paired 95 % intervals over blocks of ground, queries of all seeds pooled.
+        Recall@1, recall@10 and area under the metre curve of every method against `coarse`, and of those that learn
+        against `G0`, with their paired 95 % intervals over spatial blocks, queries of all seeds pooled.
     """
     rows, gaps = [], []
     for kind in kinds:
@@ -199,7 +199,7 @@ def _judged(refiner: Refiner, seed: int, task: Task) -> tuple[dict[str, float], 
 
 
 def measures(found: dict[str, np.ndarray], task: Task) -> dict[str, float]:
-    """Numbers of one refined task; recall@1 with its 95 % interval over blocks of ground."""
+    """Numbers of one refined task; recall@1 with its 95 % interval over spatial blocks."""
     rank, error, held = found["rank"], found["error_m"], found["in_list"]
     numbers = {f"recall@{n}": float((rank < n).mean()) for n in (1, 5, 10)}
     _, numbers["recall@1_low"], numbers["recall@1_high"] = bootstrap_mean((rank < 1).astype(float), task.block)
@@ -218,7 +218,7 @@ def cost(refiner: Refiner, seconds: float, queries: int) -> dict[str, float]:
 
 
 def _differences(values: dict[str, list[np.ndarray]], measure: str, task: Task) -> list[dict[str, float | str]]:
-    """Rows of paired differences, from one array per seed and arm."""
+    """Rows of paired differences, from one array per seed and method."""
     rows = []
     for control in ("coarse", "G0"):
         for arm in values:
@@ -254,7 +254,7 @@ class Study(NamedTuple):
 
     about: str
     run: str
-    folds: tuple[str, ...] = ()  # runs that leave out the folds of its ground; where there are none they are trained
+    folds: tuple[str, ...] = ()  # runs that leave out the folds of its areas; where there are none they are trained
     lengths: Sequence[int] = (K,)
     arms: Sequence[str] = tuple(ARMS)
     kinds: Sequence[str] = ("arbitrary", "aligned")

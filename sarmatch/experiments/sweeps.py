@@ -35,13 +35,13 @@ KEPT = (
 
 
 class Sweep(NamedTuple):
-    """A comparison: arms by name, the first of which is the control."""
+    """A comparison: configs by method, the first of which is the control."""
 
     about: str
-    arms: Callable[[str], dict[str, Config]]  # folder of real data, where it needs any, to arms
+    arms: Callable[[str], dict[str, Config]]  # folder of real data, where it needs any, to methods
     seeds: Sequence[int] = SEEDS
-    flown: Sequence[str] = ()  # arms that are also tested on other flights
-    shipped: Sequence[str] = ()  # arms whose first run goes to data/checkpoints with its weights
+    robust: Sequence[str] = ()  # methods that are also tested on other acquisitions
+    shipped: Sequence[str] = ()  # methods whose first run goes to data/checkpoints with its weights
 
 
 def _recipes(*names: str) -> Callable[[str], dict[str, Config]]:
@@ -66,7 +66,7 @@ SWEEPS: dict[str, Sweep] = {
     "alignment": Sweep(
         "what an alignment is worth beside a metric loss, on `standard`",
         _recipes("infonce", "triplet", "wasserstein", "clipped", "class_adversary", "sliced", "sinkhorn", "cmpc"),
-        flown=("infonce", "wasserstein", "class_adversary"),
+        robust=("infonce", "wasserstein", "class_adversary"),
         shipped=("infonce", "triplet", "wasserstein"),
     ),
     "alignment_sentinel": Sweep("the same on real Sentinel-1/2 tiles, region A to B", _sentinel),
@@ -122,7 +122,7 @@ def sweep(configs: Sequence[Config], names: Sequence[str] | None = None) -> pd.D
     configs
         What is run, in this order.
     names
-        Of the arms, a column of the table; the name of the recipe by default.
+        Of the methods, the column `arm` of the table; the name of the recipe by default.
 
     Returns
     -------
@@ -149,21 +149,21 @@ def summary(finished: Run, arm: str) -> pd.DataFrame:
 
 
 def differences(arms: dict[str, list[Run]], measure: str = "recall@1") -> pd.DataFrame:
-    """Each arm against the first one, paired query by query within each seed.
+    """Each method against the first one, paired query by query within each seed.
 
-    Queries of all seeds are pooled. Blocks of ground are the same for all seeds, and stand or fall together.
+    Queries of all seeds are pooled. Spatial blocks are the same for all seeds, and stand or fall together.
 
     Parameters
     ----------
     arms
-        Runs by arm, of the same seeds in the same order.
+        Runs by method, of the same seeds in the same order.
     measure
         `recall@K`.
 
     Returns
     -------
-    One row per arm, protocol and kind: `difference`, `low`, `high` (95 %, paired bootstrap over spatial blocks), and
-    `seeds_better`, the number of seeds in which the arm is better.
+    One row per method (`arm`), protocol and kind: `difference`, `low`, `high` (95 %, paired bootstrap over spatial
+    blocks), and `seeds_better`, the number of seeds in which the method is better.
     """
     k = int(measure.partition("@")[2])
     control, *others = arms
@@ -195,8 +195,8 @@ def run_sweep(name: str, scene: str = "", folder: Path | None = None) -> pd.Data
     scene
         Folder of the real data, where the comparison needs it.
     folder
-        Where `table.csv`, `differences.csv`, `environment.json` and, where arms are flown otherwise, `robustness.csv`
-        go; `data/results/NAME` by default.
+        Where `table.csv`, `differences.csv`, `environment.json` and, where methods are tested on other acquisitions,
+        `robustness.csv` go; `data/results/NAME` by default.
 
     Returns
     -------
@@ -212,16 +212,16 @@ def run_sweep(name: str, scene: str = "", folder: Path | None = None) -> pd.Data
     runs = {arm: [run(config) for a, config in todo if a == arm] for arm in arms}
     gaps = [differences(runs, f"recall@{k}") for k in (1, 10)]
     tables = {"table.csv": table, "differences.csv": pd.concat(gaps, ignore_index=True)}
-    if plan.flown:
-        tables["robustness.csv"] = robustness({arm: runs[arm] for arm in plan.flown})
+    if plan.robust:
+        tables["robustness.csv"] = robustness({arm: runs[arm] for arm in plan.robust})
     for file, content in tables.items():
         write(folder / file, partial(content.to_csv, index=False, float_format="%.6g"))
     write_json(folder / "environment.json", environment_of([r for arm in runs.values() for r in arm]))
     return table
 
 
-#: Flights that depart from what training saw: what changes, and to which value; an empty change is the scene itself.
-FLIGHTS: dict[str, dict[str, dict[str, Any]]] = {
+#: Acquisitions that depart from training: what changes, and to which value; an empty change is the scene itself.
+ACQUISITIONS: dict[str, dict[str, dict[str, Any]]] = {
     "looks (count)": {"1": {"looks": 1.0}, "2": {"looks": 2.0}, "4": {}, "16": {"looks": 16.0}},
     "incidence angle (degrees from its own)": {
         "-8": {"incidence_shift": -8.0},
@@ -230,21 +230,21 @@ FLIGHTS: dict[str, dict[str, dict[str, Any]]] = {
         "+4": {"incidence_shift": 4.0},
         "+8": {"incidence_shift": 8.0},
     },
-    "side of view (no unit)": {"its own": {}, "the other": {"opposite_look": True}},
+    "look direction (no unit)": {"its own": {}, "the other": {"opposite_look": True}},
 }
 
 
 def robustness(arms: Mapping[str, Sequence[Run]], kind: str = "arbitrary") -> pd.DataFrame:
-    """What trained encoders find on the unseen town when it is flown otherwise.
+    """What trained encoders find on the unseen town in other acquisitions.
 
     Returns
     -------
-    One row per change, value, arm and seed, with `recall@k`, its chance and `median_m`.
+    One row per change, value, method (`arm`) and seed, with `recall@k`, its chance and `median_m`.
     """
     rows, known = [], {}
-    flights = [(change, value, options) for change, values in FLIGHTS.items() for value, options in values.items()]
-    jobs = list(product(flights, [(arm, finished) for arm, of_arm in arms.items() for finished in of_arm]))
-    for (change, value, options), (arm, finished) in progress(jobs, desc="flights", unit="search"):
+    changes = [(change, value, options) for change, values in ACQUISITIONS.items() for value, options in values.items()]
+    jobs = list(product(changes, [(arm, finished) for arm, of_arm in arms.items() for finished in of_arm]))
+    for (change, value, options), (arm, finished) in progress(jobs, desc="acquisitions", unit="search"):
         config, key = finished.config, (finished.path, json.dumps(options))
         if key not in known:  # the scene itself stands in every panel
             bands = ("HH",) if config.bands == "first" else config.bands
@@ -270,8 +270,8 @@ def load_sweep(name: str, root: Path = ROOT) -> tuple[pd.DataFrame, pd.DataFrame
 
 
 def load_robustness(name: str, root: Path = ROOT) -> pd.DataFrame:
-    """What the encoders of a recorded comparison find when the town is flown otherwise, see `robustness`."""
+    """What the encoders of a recorded comparison find in other acquisitions, see `robustness`."""
     path = root / "data" / "results" / name / "robustness.csv"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: not recorded; `sarmatch sweep {name}` makes it where its arms are flown")
+        raise FileNotFoundError(f"{path}: not recorded; `sarmatch sweep {name}` makes it of its `robust` methods")
     return pd.read_csv(path, dtype={"value": str})

@@ -234,7 +234,7 @@ def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = 
 
 
 def material_statistics(values: pd.DataFrame, data: str) -> Figure:
-    """How each material answers the radar, and how bright it is in the photograph.
+    """How each material backscatters, and how bright it is in the photograph.
 
     Parameters
     ----------

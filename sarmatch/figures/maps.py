@@ -74,7 +74,7 @@ class Frame:
         axes.fill([left, right, right, left], [top, top, bottom, bottom], **style)
 
     def draw(self, axes: Axes, fade: float = 0.0) -> None:
-        """The optical map, blended towards white by `fade`; ground without a tile is white."""
+        """The optical map, blended towards white by `fade`; where there is no tile it is white."""
         image = np.moveaxis(overview(self.area.map), 0, -1)
         image = np.nan_to_num(np.clip(image, 0, 1), nan=1.0) * (1 - fade) + fade
         axes.imshow(image, extent=self.extent, interpolation="antialiased", aspect="equal")
@@ -106,7 +106,7 @@ def map_with_places(
     tiles
         The gallery.
     found
-        Rows of `tiles`, best first; the first is the answer.
+        Rows of `tiles`, best first; the first is the prediction.
     title
         Whether the data are simulated or real is added.
     """
@@ -120,7 +120,7 @@ def map_with_places(
     for k, tile in enumerate(found):
         if tiles["area"].iloc[tile] != area.name:
             continue  # its number is missing on the map, as it should be
-        state = "true" if tile == row.positive else "shares ground" if tile in row.semi else "wrong"
+        state = "true" if tile == row.positive else "overlaps" if tile in row.semi else "wrong"
         state = "candidate" if state == "wrong" and k else state
         ((x, y),) = map_frame.of_table(tiles.iloc[[tile]])
         style = PLACES[state]
@@ -137,7 +137,7 @@ def map_with_places(
             Line2D([], [], ls="", marker=PLACES[s]["marker"], ms=10, color=PLACES[s]["color"], mec="black", label=text)
             for s, text in (
                 ("true", "found: the true tile"),
-                ("shares ground", "found: shares ground"),
+                ("overlaps", "found: overlaps"),
                 ("wrong", "found first, wrong"),
                 ("candidate", "found later, wrong"),
             )
@@ -230,7 +230,7 @@ def split_map(scene: Scene, tables: dict[str, pd.DataFrame]) -> Figure:
 
 
 def _draw_pieces(axes: Axes, map_frame: Frame, pieces: pd.DataFrame) -> None:
-    """Strips clipped to their ground; where splits share ground, the later one is drawn inside the first."""
+    """Strips clipped to their regions; where splits overlap, the later one is drawn inside the first."""
     names: dict[tuple[tuple, str], list[str]] = {}
     for piece in pieces.itertuples():
         row0, col0, row1, col1 = map_frame.area.strip(piece.strip).bounds

@@ -180,7 +180,7 @@ def _deepest(mask: np.ndarray) -> tuple[float, float]:
 
 def place_of(tile: int, positive: int, semi: Sequence[int]) -> str:
     """What a found tile is to its query: a key of `PLACES`."""
-    return "true" if tile == positive else "shares ground" if tile in semi else "wrong"
+    return "true" if tile == positive else "overlaps" if tile in semi else "wrong"
 
 
 def retrieval_rows(
@@ -218,7 +218,7 @@ def retrieval_rows(
         axes[r, 0].set_title("SAR query", fontsize="small")
         true = list(tiles.iloc[[query.positive]].itertuples(index=False))[0]
         show(axes[r, 1], to_display(read_patch(scene, true), "reflectance"))
-        axes[r, 1].set_title(f"true tile\n{query.overlap:.0%} shared", fontsize="small")
+        axes[r, 1].set_title(f"true tile\n{query.overlap:.0%} overlap", fontsize="small")
         for ax, tile in zip(axes[r, 2:], tiles.iloc[list(found[r])].itertuples(index=False), strict=True):
             show(ax, to_display(read_patch(scene, tile), "reflectance"))
         for k, ax in enumerate(axes[r, 2:]):
@@ -257,7 +257,7 @@ def tiling(scene: Scene, tiles: pd.DataFrame, aligned: Any, arbitrary: Any) -> F
         show(ax, to_display(raster.read(int(row0), int(col0), int(row1 - row0), int(col1 - col0)), "reflectance"))
         for tile in own.itertuples():
             is_true = tile.Index == query.positive
-            style = {k: PLACES["true" if is_true else "shares ground"][k] for k in ("color", "linestyle")}
+            style = {k: PLACES["true" if is_true else "overlaps"][k] for k in ("color", "linestyle")}
             corner = np.array([tile.col - col0, tile.row - row0])
             outline(ax, corner, size, size, linewidth=4 if is_true else 2, **style)
             away = np.where(corner + [col0, row0] <= [query.col, query.row], 0.14, 0.86)  # from the query's own centre
@@ -274,7 +274,7 @@ def tiling(scene: Scene, tiles: pd.DataFrame, aligned: Any, arbitrary: Any) -> F
         ax.set_title(f"{kind}: the best tile holds {query.overlap:.1%} of the query")
     styles = (
         (PLACES["true"], "tile it belongs to (positive)"),
-        (PLACES["shares ground"], "other tiles it touches (semi-positive)"),
+        (PLACES["overlaps"], "other tiles it touches (semi-positive)"),
         ({"color": YELLOW, "linestyle": (0, (4, 2))}, "SAR query"),
     )
     handles = [Line2D([], [], color=s["color"], linestyle=s["linestyle"], lw=3, label=text) for s, text in styles]

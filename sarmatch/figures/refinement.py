@@ -161,7 +161,7 @@ def similarity_by_overlap(overlap: np.ndarray, similarity: np.ndarray, data: str
     data
         `simulated` or `real`.
     bins
-        Of equal width over the pairs that share ground; those that share none stand at 0.
+        Of equal width over the pairs that overlap; those that do not stand at 0.
     """
     overlap, similarity = np.asarray(overlap), np.asarray(similarity)
     figure, axes = new_figure(7.6, 4.0)
@@ -209,7 +209,7 @@ def metre_curves(errors: Mapping[str, np.ndarray], data: str, longest: float = 2
         ylim=(0, 1.02),
         xlabel="distance between found and true place (m)",
         ylabel="fraction of queries (0 to 1)",
-        title=f"How near the first answer lies ({data})",
+        title=f"How near the first prediction lies ({data})",
     )
     ax.grid(alpha=0.4)
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
@@ -221,7 +221,7 @@ def calibration(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]],
     data: str,
 ) -> Figure:
-    """Reliability diagram, and what goes wrong when only the surest answers are given.
+    """Reliability diagram, and what goes wrong when only the most confident predictions are given.
 
     Parameters
     ----------
@@ -254,12 +254,12 @@ def calibration(
             lw=2,
             label=f"{method_words(name)}: area {area:.3f}",
         )
-    right.set(xlim=(0, 1), ylim=(0, 1), xlabel="queries answered (0 to 1)", ylabel="answers that are wrong (0 to 1)")
+    right.set(xlim=(0, 1), ylim=(0, 1), xlabel="queries answered (0 to 1)", ylabel="wrong predictions (0 to 1)")
     right.set_title("risk and coverage")
     for ax in (left, right):
         ax.grid(alpha=0.4)
         ax.legend(frameon=False, fontsize="small")
-    figure.suptitle(f"How often is an answer right? ({data})")
+    figure.suptitle(f"How often is a prediction right? ({data})")
     return figure
 
 

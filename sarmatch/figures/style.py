@@ -18,7 +18,7 @@ ORANGE, RED, PURPLE, GREY, BLACK = "#E69F00", "#D55E00", "#CC79A7", "#7F7F7F", "
 #: What a place is: colour, line style, marker and sign, so that colour is never the only cue.
 PLACES = {
     "true": {"color": GREEN, "linestyle": "-", "marker": "*", "sign": "true tile"},
-    "shares ground": {"color": GREEN, "linestyle": ":", "marker": "P", "sign": "shares ground"},
+    "overlaps": {"color": GREEN, "linestyle": ":", "marker": "P", "sign": "overlaps"},
     "wrong": {"color": RED, "linestyle": "--", "marker": "X", "sign": "wrong"},
     "candidate": {"color": ORANGE, "linestyle": "-.", "marker": "o", "sign": "candidate"},
 }
@@ -76,7 +76,7 @@ METHOD_STYLES: dict[str, Method] = {
     "matched_filter": _method("matched filter over overlaps", SKY, "-.", "1"),
     "interpolated_map": _method("embeddings interpolated between tiles", GREEN, "-", (4, 1, 0)),
     "correlation": _method("correlation of pixels", ORANGE, "-", (6, 1, 0)),
-    # refinement that learns: arms of the comparison, and refiners by their own names
+    # refinement that learns: methods of the comparison, and refiners by their own names
     "surface": _method("small CNN on correlation of pixels", YELLOW, "-", (5, 0, 36)),
     "M1": Method("MLP without coordinates"),
     "M2": Method("MLP with coordinates"),

@@ -1,4 +1,4 @@
-"""Patches: the reference grid, the queries, who belongs to whom, and which ground is for what."""
+"""Patches: the reference grid, the queries, which belong together, and which area is for what."""
 
 from sarmatch.patches.images import (
     GreyMap,

@@ -179,14 +179,14 @@ class TrainingPairs(torch.utils.data.Dataset):
     """Pairs of a SAR window and an optical window near it, drawn anew for every epoch.
 
     The reference lies at a uniformly random offset of up to `offset` patch widths in each direction, inside the same
-    training rectangle, so that nothing of the held-out ground or of the guard band is ever read.
+    training rectangle, so that nothing of the held-out area or of the guard band is ever read.
 
     Parameters
     ----------
     scene
         Where from.
     rectangles
-        Training ground, as `sarmatch.patches.splits.training_regions` gives it.
+        Training areas, as `sarmatch.patches.splits.training_regions` gives it.
     size, image_size
         Side of a patch on the grid, and of the image that the encoder takes.
     count
@@ -196,7 +196,7 @@ class TrainingPairs(torch.utils.data.Dataset):
     seed
         With `epoch` it fixes every pair.
     shuffle_pairs
-        Negative control: references are dealt out at random, and nothing can be learned.
+        Negative control: references are randomly permuted, and nothing can be learned.
     """
 
     def __init__(
@@ -273,7 +273,7 @@ class TrainingPairs(torch.utils.data.Dataset):
 
 
 def pair_overlap(place: torch.Tensor, size: int) -> torch.Tensor:
-    """Ground that each query shares with each reference of a batch: `(B, B)` from `place (B, 5)` of `TrainingPairs`."""
+    """Overlap of each query with each reference of a batch: `(B, B)` from `place (B, 5)` of `TrainingPairs`."""
     query, reference, area = place[:, :2].float(), place[:, 2:4].float(), place[:, 4]
     share = (1 - (query[:, None] - reference[None]).abs() / size).clamp(min=0).prod(-1)
     return share * (area[:, None] == area[None])

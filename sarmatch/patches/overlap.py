@@ -1,11 +1,11 @@
-"""How much ground two square windows share."""
+"""How much two square windows overlap."""
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 
 def overlap(a: np.ndarray, b: np.ndarray, size: float) -> np.ndarray:
-    """Shared ground of equal squares, as a share of one square.
+    """Overlap of equal squares, as a fraction of one square.
 
     `o = (1 - |drow| / size) (1 - |dcol| / size)`, 0 where they do not touch (VIGOR, Zhu et al., CVPR 2021).
 
@@ -37,7 +37,7 @@ def iou(share: np.ndarray) -> np.ndarray:
 def best_overlap(size: float, stride: float) -> dict[str, float]:
     """What the best tile of a seamless grid holds of a query that lies anywhere, in closed form.
 
-    The offset from the best tile is uniform within half a stride in both directions, and so is the shared part of each
+    The offset from the best tile is uniform within half a stride in both directions, and so is the overlap in each
     side. The four tiles around the query lie within a whole stride: that bounds the last of them, the semi-positives.
 
     Parameters
@@ -72,7 +72,7 @@ def best_overlap(size: float, stride: float) -> dict[str, float]:
 def overlapping_references(
     query: np.ndarray, reference: np.ndarray, size: float, stride: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """All references that share ground with each query, most shared first.
+    """All references that overlap each query, largest overlap first.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Which pairs of an epoch meet in one batch.
 
-A batch is where a pair finds its negatives. Drawn at random they are mostly easy; drawn from nearby ground or from
-what looks alike they are hard. In all but `random` and `cluster`, no two pairs of a batch share ground, so that none is
+A batch is where a pair finds its negatives. Drawn at random they are mostly easy; drawn from nearby places or from
+what looks alike they are hard. In all but `random` and `cluster`, no two pairs of a batch overlap, so that none is
 a false negative.
 """
 
@@ -72,7 +72,7 @@ class BatchSampler(torch.utils.data.Sampler[list[int]]):
     def start(self, epoch: int, pairs: EpochPairs) -> None:
         """Arrange the pairs of an epoch. Not called `set_epoch`, which accelerate would call by a count of its own.
 
-        Pairs are left over where the ground is too small for another whole batch.
+        Pairs are left over where the area is too small for another whole batch.
 
         Raises
         ------
@@ -113,14 +113,14 @@ class BatchSampler(torch.utils.data.Sampler[list[int]]):
 
 @register_sampler("random")
 def random(pairs: EpochPairs, batch_size: int, rng: np.random.Generator) -> np.ndarray:
-    """In the order in which they were drawn, which is random; pairs of a batch may share ground."""
+    """In the order in which they were drawn, which is random; pairs of a batch may overlap."""
     whole = len(pairs.place) // batch_size * batch_size
     return np.arange(whole).reshape(-1, batch_size)
 
 
 @register_sampler("distinct")
 def distinct(pairs: EpochPairs, batch_size: int, rng: np.random.Generator) -> np.ndarray:
-    """No two pairs of a batch share ground."""
+    """No two pairs of a batch overlap."""
     return filled(pairs, batch_size, rng)
 
 
@@ -132,7 +132,7 @@ def neighbour(pairs: EpochPairs, batch_size: int, rng: np.random.Generator) -> n
 
 @register_sampler("cluster")
 def cluster(pairs: EpochPairs, batch_size: int, rng: np.random.Generator) -> np.ndarray:
-    """Eight at a time from one spot, on shared ground: lists for a refiner."""
+    """Eight at a time from one place, which overlap: lists for a refiner."""
     return filled(pairs, batch_size, rng, group=8, pool=16, nearness=_in_metres(pairs), may_overlap=True)
 
 
@@ -180,7 +180,7 @@ def filled(
     nearness
         By which the nearest are found; none for seeds alone.
     may_overlap
-        Whether pairs of a batch may share ground.
+        Whether pairs of a batch may overlap.
 
     Returns
     -------
@@ -233,7 +233,7 @@ def _fill(
 
 
 def _take(pair: int, batch: list[int], allowed: np.ndarray, pairs: EpochPairs, may_overlap: bool) -> None:
-    """Put a pair into the batch; itself, and what may not share its ground, is no longer allowed."""
+    """Put a pair into the batch; itself, and what may not overlap it, is no longer allowed."""
     batch.append(pair)
     allowed[pair] = False
     if may_overlap:

@@ -1,10 +1,10 @@
-"""Which ground and which strips are for training, validation and test.
+"""Which areas and which strips are for training, validation and test.
 
 Two protocols:
 
 - `same_area`: the map is seen in training, whole strips are held out. Nothing of a held-out strip is trained on.
-- `cross_area`: ground is held out. Test areas are never seen; validation areas, or a band of every training area where
-  there are none, are for validation. A guard band that belongs to nobody lies between a band and the training ground.
+- `cross_area`: areas are held out. Test areas are never seen; validation areas, or a band of every training area where
+  there are none, are for validation. A guard band that belongs to nobody lies between a band and the training area.
   Images that stand for themselves are never cut by a band's edge.
 
 With several protocols at once, training takes only what every one of them allows.
@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test")
 
 
 def regions(scene: Scene, protocol: str, guard: int, val_share: float = 0.2) -> pd.DataFrame:
-    """The pieces of ground and strips that a protocol gives to each split.
+    """The regions and strips that a protocol gives to each split.
 
     Parameters
     ----------
@@ -31,9 +31,9 @@ def regions(scene: Scene, protocol: str, guard: int, val_share: float = 0.2) -> 
     protocol
         `same_area` or `cross_area`.
     guard
-        Width in pixels of the band between training and validation ground that nobody uses.
+        Width in pixels of the band between training and validation area that nobody uses.
     val_share
-        Share of each training area's rows that is validation ground (`cross_area`).
+        Fraction of each training area's rows that is validation area (`cross_area`).
 
     Returns
     -------
@@ -63,7 +63,7 @@ def regions(scene: Scene, protocol: str, guard: int, val_share: float = 0.2) -> 
             band = round(val_share * (row1 - row0))
             cut = _edge(area.map, row1 - band, up=True)
             pieces = [("train", row0, cut - guard), ("val", cut, row1)]
-            if not scene.test_areas:  # one area only: the test ground is a second band at its other end
+            if not scene.test_areas:  # one area only: the test region is a second band at its other end
                 first = _edge(area.map, row0 + band, up=False)
                 pieces = [("test", row0, first), ("train", first + guard, cut - guard), ("val", cut, row1)]
         rows += [
@@ -77,7 +77,7 @@ def regions(scene: Scene, protocol: str, guard: int, val_share: float = 0.2) -> 
 def protocols_of(scene: Scene) -> tuple[str, ...]:
     """The protocols that a scene can be split by: those with training, validation and test strips.
 
-    A set of image pairs has but one strip over each piece of ground, so it knows no held-out pass over seen ground.
+    A set of image pairs has but one strip over each area, so it knows no held-out pass over a seen area.
     """
     return tuple(p for p in PROTOCOLS if set(regions(scene, p, guard=0).split) == set(SPLITS))
 
@@ -91,7 +91,7 @@ def _edge(raster: Raster, row: int, up: bool) -> int:
 
 
 def training_regions(scene: Scene, protocols: Sequence[str], guard: int) -> pd.DataFrame:
-    """Rectangles of `regions` that are training ground and training strips under every one of the protocols."""
+    """Rectangles of `regions` that are training areas and training strips under every one of the protocols."""
     tables = [regions(scene, p, guard).query("split == 'train'") for p in protocols]
     joined = tables[0]
     for table in tables[1:]:
@@ -109,7 +109,7 @@ def training_regions(scene: Scene, protocols: Sequence[str], guard: int) -> pd.D
 def fold_of(
     rectangles: pd.DataFrame, fold: tuple[int, int], guard: int, bands: bool = False
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Training ground without one of its folds, and that fold: for cross-fitting.
+    """Training areas without one of their folds, and that fold: for cross-fitting.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def fold_of(
     Raises
     ------
     ValueError
-        Where the ground is too small for so many bands.
+        Where the areas are too small for so many bands.
     """
     number, count = fold
     areas = sorted(rectangles["area"].unique())

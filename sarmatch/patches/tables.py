@@ -91,7 +91,7 @@ def queries(
     size
         Side in pixels; the scene's own patch size by default.
     split
-        `train`, `val` or `test` of `protocol`; or rectangles as `regions` gives them; `None` takes all ground and all
+        `train`, `val` or `test` of `protocol`; or rectangles as `regions` gives them; `None` takes all areas and all
         strips.
     protocol
         `same_area` or `cross_area`, see `sarmatch.patches.splits`.
@@ -135,7 +135,7 @@ def search_task(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The queries of a split with their labels, and the tiles they are searched among.
 
-    The gallery is every tile on the split's ground, in all areas that have a query: a whole map where the area is
+    The gallery is every tile of the split's region, in all areas that have a query: a whole map where the area is
     unseen or only its strips are held out, the validation band otherwise. A tile that crosses the band's edge is in it
     if some query belongs to it.
 
@@ -240,7 +240,7 @@ def match(windows: pd.DataFrame, tiles: pd.DataFrame, scene: Scene, stride: int 
 
 
 def guard_band(scene: Scene, size: int) -> int:
-    """Default guard band in pixels: two patches, none where pairs share no ground in the first place."""
+    """Default guard band in pixels: two patches, none where pairs do not overlap in the first place."""
     return 2 * size if scene.has_coordinates else 0
 
 

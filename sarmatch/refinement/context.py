@@ -62,8 +62,8 @@ class RefinementContext:
     query : float32 (Q, D) or None
         Embeddings of the queries, L2-normalised.
     query_mean : float32 (D,), optional
-        Where the queries' modality has its centre, from training areas: it is not known from the queries asked, or an
-        answer would depend on what else is asked. That of the gallery by default.
+        Where the queries' modality has its centre, from training areas: it is not estimated from the queries, or a
+        prediction would depend on the other queries. That of the gallery by default.
     pixels : optional
         Pixels of queries and map, for refiners that look at them.
 

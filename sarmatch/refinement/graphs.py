@@ -1,7 +1,7 @@
 """Graphs over candidate lists: which candidates are neighbours of which.
 
 An arbitrary query overlaps up to four neighbouring tiles with fractions that sum to one, so the truth comes in
-clusters on the ground: an edge between candidates that are neighbours in metres is where it can be put together.
+clusters on the map: an edge between candidates that are neighbours in metres is where it can be put together.
 """
 
 from collections.abc import Callable
@@ -106,7 +106,7 @@ def candidate_graphs(
     tile_m
         Side of a tile, metres.
     edges
-        One of `EDGES`: `metres` (the k nearest on the ground), `features` (the k nearest in the embedding, as CMPC's
+        One of `EDGES`: `metres` (the k nearest on the map), `features` (the k nearest in the embedding, as CMPC's
         released configs have it), `full`, `none`, `random` (as many, from anywhere), `shuffled` (the graph of metres
         with its nodes exchanged), `angle` (CMPC's positions without their length).
     k

@@ -14,7 +14,7 @@ class ListBatch(NamedTuple):
 
     score `(Q, K)` is what the list came with; query `(Q, D)` and reference `(Q, K, D)` are embeddings in the gallery's
     own axes, see `RefinementContext.whitened`; xy `(Q, K, 2)` are float64 metres and area `(Q, K)` the number of the
-    area they lie in; tile_m is a tile's side; surface `(Q, K, S, S)` is a correlation over all shifts, where asked for.
+    area they lie in; tile_m is a tile's side; surface `(Q, K, S, S)` is a correlation over all shifts, where required.
     """
 
     score: Tensor

@@ -1,4 +1,4 @@
-"""Candidate lists whose answer is known, to learn from or to judge by, and lists made longer by their neighbours."""
+"""Labelled candidate lists, to learn from or to judge by, and lists made longer by their neighbours."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,7 +18,7 @@ class LabelledLists(NamedTuple):
     """Candidate lists with what is true of each candidate.
 
     `overlap` is float32 `(Q, K)`: how much of the query each candidate holds. A row sums to 1 where the list holds all
-    tiles that the query lies on, and to 0 where it holds none of them: what is missing belongs to the answer "none of
+    tiles that the query lies on, and to 0 where it holds none of them: what is missing belongs to the class "none of
     these". `shift` is float32 `(Q, K, 2)`: where the query lies as seen from each candidate, in tile widths east and
     north.
     """

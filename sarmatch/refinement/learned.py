@@ -1,4 +1,4 @@
-"""Refiners that learn: one training for all networks, on lists whose answer is known."""
+"""Refiners that learn: one training for all networks, on labelled candidate lists."""
 
 import copy
 import json
@@ -63,7 +63,7 @@ def register_network(
 
 
 class LearnedRefiner:
-    """A network over lists, trained and asked.
+    """A network over lists, trained and used.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class LearnedRefiner:
     network : Module or None
         Made by `fit`, which knows the size of the embeddings.
     none : float
-        Score of the answer "none of these", learned with the network.
+        Score of the class "none of these", learned with the network.
     temperature : float
         What scores are divided by to become probabilities; 1 unless `fit` was given validation lists.
     """
@@ -314,13 +314,13 @@ def listwise_loss(logits: Tensor, none: Tensor, fraction: Tensor) -> Tensor:
 
 
 def place_loss(shift: Tensor | None, true: Tensor, fraction: Tensor) -> Tensor:
-    """Mean absolute error of places in tile widths, of candidates that hold ground of the query, weighted by how much.
+    """Mean absolute error of places in tile widths, of candidates that overlap the query, weighted by how much.
 
     Parameters
     ----------
     shift, true
         Where the query lies as seen from each candidate `(Q, K, 2)`; a place further than half a tile counts as half,
-        which is all an answer can say. None costs nothing.
+        which is all a prediction can say. None costs nothing.
     fraction
         `(Q, K)`.
     """
@@ -364,7 +364,7 @@ def _with_none(logits, none):
 
 
 def _with_missing(fraction):
-    """Shares `(Q, K)` with what the list misses behind them `(Q, K + 1)`."""
+    """Overlaps `(Q, K)` with what the list misses behind them `(Q, K + 1)`."""
     rest = 1 - fraction.sum(1, keepdims=True)
     if isinstance(fraction, Tensor):
         return torch.cat([fraction, rest.clamp(min=0)], 1)

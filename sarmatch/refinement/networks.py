@@ -35,7 +35,7 @@ class NodeInputs(nn.Module):
     projection
         Numbers in each of the two projections.
     dropout
-        Share of nodes that lose them in training.
+        Fraction of nodes that lose them in training.
     """
 
     def __init__(
@@ -78,9 +78,9 @@ class RefinerOutput(NamedTuple):
 
 
 class ScoreHead(nn.Module):
-    """Nodes `(Q, K, width)` and the scores they came with `(Q, K)` to an answer: at first the old scores, sharpened.
+    """Nodes `(Q, K, width)` and the scores they came with `(Q, K)` to an output: at first the old scores, sharpened.
 
-    A refiner that has learned nothing leaves the order alone, and answers with the centre of the tile. A place is never
+    A refiner that has learned nothing leaves the order alone, and predicts the centre of the tile. A place is never
     further from it than half a tile, where the next one begins.
     """
 
@@ -253,7 +253,7 @@ class PointNetwork(nn.Module):
 
 
 class SurfaceNetwork(nn.Module):
-    """A small convolutional network that looks at the correlation of a query with the ground around each candidate.
+    """A small convolutional network that looks at the correlation of a query with the map around each candidate.
 
     Parameters
     ----------

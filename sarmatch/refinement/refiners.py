@@ -32,7 +32,7 @@ class Refiner(Protocol):
     def fit(
         self, lists: Sequence[LabelledLists], validation: Sequence[LabelledLists] = (), **options: Any
     ) -> "Refiner":
-        """Learn, or choose options, from lists whose answer is known, one part a gallery; returns itself."""
+        """Learn, or choose options, from labelled candidate lists, one part a gallery; returns itself."""
         ...
 
     def refine(self, candidates: Candidates, context: RefinementContext, seed: int = 0) -> Candidates:

@@ -1,6 +1,6 @@
 """Refiners without training: a new score for every candidate from what the search already knew, or from pixels.
 
-Each has a few numbers to choose; `fit` tries a short list of choices on lists whose answer is known, as a learned
+Each has a few numbers to choose; `fit` tries a short list of choices on labelled candidate lists, as a learned
 refiner would learn from them, so that none is compared at a setting it had no chance to improve.
 """
 
@@ -148,7 +148,7 @@ def graph_reranking(
 def geographic_vote(
     candidates: Candidates, context: RefinementContext, weight: float = 0.25, temperature: float = 0.1
 ) -> Scored:
-    """Every candidate is joined by its neighbours on the ground.
+    """Every candidate is joined by its neighbours on the map.
 
     `e_k + weight sum_j e_j` with `e = exp(s / temperature)`, over all tiles of the gallery whose centre lies less than
     1.5 tile widths away in both directions: eight on a seamless grid.
@@ -227,7 +227,7 @@ def correlation(
 ) -> Scored:
     """Dense correlation of gradient channels in the first tiles (CFOG; Ye et al., 2019).
 
-    A candidate scores the highest correlation of the query with the ground around it, plus `weight` times its cosine;
+    A candidate scores the highest correlation of the query with the map around it, plus `weight` times its cosine;
     where the peak lies is its place. With `best`, candidates behind the first so many stay behind, in
     their order.
     """

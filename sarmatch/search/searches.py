@@ -8,7 +8,7 @@ from sarmatch.search.candidates import Candidates
 
 
 class Search(Protocol):
-    """What finds places: made of a gallery and an encoder, asked with queries, answers with candidates."""
+    """What finds places: made of a gallery and an encoder, takes queries and gives candidates."""
 
     def search(self, queries: Any, k: int) -> Candidates:
         """The `k` best places of each query, given as batches of images or as `encode` makes of them."""

@@ -65,7 +65,7 @@ class Config(BaseModel):
     loss_options: dict[str, Any] = Field(default_factory=dict)
     auxiliary: dict[str, float] = Field(default_factory=dict, description="further losses by name, with their weights")
     neighbours: Literal["mask", "negatives"] = Field(
-        "mask", description="pairs of a batch that share ground: left out of the loss, or pushed apart like any other"
+        "mask", description="pairs of a batch that overlap: left out of the loss, or pushed apart like any other"
     )
 
     alignment: str = Field("none", description="what brings the feature distributions of the modalities together")
@@ -83,7 +83,7 @@ class Config(BaseModel):
     sampler: str = Field("random", description="which pairs meet in a batch: a name in patches.samplers")
     train_fraction: float = Field(1.0, gt=0, le=1, description="fraction of each training rectangle that is used")
     fold: tuple[int, int] | None = Field(
-        None, description="(i, n): the i-th of n parts of the training ground is left out, for cross-fitting"
+        None, description="(i, n): the i-th of n parts of the training areas is left out, for cross-fitting"
     )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd is with Nesterov's momentum of 0.9")
     sharpness: Literal["none", "sam", "asam"] = Field("none", description="see training.sharpness")
@@ -153,7 +153,7 @@ class Recipe(NamedTuple):
     full: dict[str, Any]
 
 
-#: What the recipes of the comparison have in common: the same ground, the same budget.
+#: What the recipes of the comparison have in common: the same areas, the same budget.
 _COMPARED = {
     "scene": "standard",
     "protocols": ("same_area", "cross_area"),
@@ -194,7 +194,7 @@ RECIPES: dict[str, Recipe] = {
         full=_FULL,
     ),
     "own": Recipe(
-        "a folder with your own data, of pairs or with positions: trained on one part of the ground, tested on another",
+        "a folder with your own data, of pairs or with positions: trained on one region, tested on another",
         quick={"epochs": 20, "batch_size": 32, "encoder_options": {"shared": True}, "learning_rate": 2e-3},
         full={**_FULL, "pairs_per_epoch": 4096},
     ),

@@ -40,7 +40,7 @@ def print_epoch(history: pd.DataFrame) -> None:
 
 
 def train(config: Config, scene: Scene, folder: Path, report: Report = print_epoch) -> Encoder:
-    """Train an encoder, choosing the epoch on validation ground.
+    """Train an encoder, choosing the epoch on validation areas.
 
     An interrupted training goes on after its last whole epoch and gives the numbers it would have given. Every epoch
     draws its chance from the seed and its own number alone, which is what makes that true.
@@ -55,7 +55,7 @@ def train(config: Config, scene: Scene, folder: Path, report: Report = print_epo
         Run folder: `training.safetensors` (to go on), `model.safetensors` (best epoch), `history.csv`.
     report
         Called after every epoch with the history so far: one row per epoch with `loss`, the critic's `estimate`, the
-        exact `wasserstein_1` and `recall@k` on validation ground.
+        exact `wasserstein_1` and `recall@k` on validation areas.
 
     Returns
     -------

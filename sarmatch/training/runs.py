@@ -74,7 +74,7 @@ class Run:
 
     @cached_property
     def query_mean(self) -> np.ndarray:
-        """Mean embedding `(D,)` of 500 SAR patches on the ground it was trained on: where that modality is centred."""
+        """Mean embedding `(D,)` of 500 SAR patches of the areas it was trained on: where that modality is centred."""
         scene, config = self.scene(), self.config
         ground = training_ground(config, scene, config.patch_size or scene.patch_size)
         patches = queries(scene, "arbitrary", config.patch_size, ground, count=500, seed=config.seed + 3)

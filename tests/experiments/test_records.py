@@ -150,7 +150,7 @@ def test_the_mosaic_reader_that_readme_writes_reads(tmp_path):
     space: dict[str, object] = {}
     exec(readme_code("mosaic_scene(", "data/README.md"), space)
     write_tiff(tmp_path / "town/map.tif", optical(GRID, (400, 400)), GRID)
-    write_tiff(tmp_path / "town/flight_1.tif", sar(GRID, (400, 400), bands=2), GRID)
+    write_tiff(tmp_path / "town/strip_1.tif", sar(GRID, (400, 400), bands=2), GRID)
     reader = space["MINE"]
     assert reader.recognises(tmp_path)
     scene = reader.scene(tmp_path, reader.files(tmp_path))

@@ -315,7 +315,7 @@ class TestOverview:
 
 class TestPlaces:
     def test_what_a_tile_is_to_its_query(self):
-        assert [figures.place_of(tile, 3, (4, 5)) for tile in (3, 5, 6)] == ["true", "shares ground", "wrong"]
+        assert [figures.place_of(tile, 3, (4, 5)) for tile in (3, 5, 6)] == ["true", "overlaps", "wrong"]
 
     def test_frames_tell_places_apart_by_colour_and_line(self, tiny_scene, task):
         queries, tiles = task
@@ -329,7 +329,7 @@ class TestPlaces:
         lines = [ax.spines["left"].get_linestyle() for ax in first[2:]]
         assert colours == [GREEN, GREEN, RED, RED]
         assert lines[0] != lines[-1]
-        assert [ax.get_title().split("\n")[0] for ax in first[2:4]] == ["1: true tile", "2: shares ground"]
+        assert [ax.get_title().split("\n")[0] for ax in first[2:4]] == ["1: true tile", "2: overlaps"]
         assert "1 m, score 1.000" in first[2].get_title()
         assert "simulated" in figure.get_suptitle()
 

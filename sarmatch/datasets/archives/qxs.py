@@ -1,6 +1,6 @@
 """QXS-SAROPT (Huang et al. 2021, arXiv:2103.08259): Gaofen-3 spotlight against Google Earth at 1 m, 20,000 pairs.
 
-There is no official split, and neighbouring crops share a fifth of their ground, so that a random split leaks. Pairs
+There is no official split, and neighbouring crops overlap by a fifth, so that a random split leaks. Pairs
 are numbered along their scenes: whole blocks of `BLOCK` numbers stay in one split, and the last `GUARD` of each are
 left out. Which numbers lie side by side across a scene's rows is not published: treat results as an upper bound.
 """

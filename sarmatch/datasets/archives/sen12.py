@@ -1,7 +1,7 @@
 """SEN1-2 (Schmitt et al. 2018, arXiv:1807.01569): Sentinel-1 VV against Sentinel-2 at 10 m, 282,384 pairs.
 
-SAR is stored as 8-bit decibels over a range that is not published. Patches of one scene lie side by side and may share
-ground, so scenes stay whole. The layout sorted by land cover is read as well.
+SAR is stored as 8-bit decibels over a range that is not published. Patches of one scene lie side by side and may
+overlap, so scenes stay whole. The layout sorted by land cover is read as well.
 """
 
 from sarmatch.datasets.pairs import paired_folders

@@ -7,8 +7,8 @@
 
 Positions are the centres of the patches in metres. Optical patches lie on a grid and make the map; every SAR patch is a
 strip of its own, so that the queries are those of the set. Which tile is right follows from the positions; where
-`near_id` says otherwise, that is reported. An area is the ground of a split where the splits share none (cross-area),
-else all of it.
+`near_id` says otherwise, that is reported. An area is the region of a split where the splits do not overlap
+(cross-area), else all of it.
 """
 
 import json
@@ -120,7 +120,7 @@ def _area(name: str, files: pd.DataFrame, corner: tuple[float, float]) -> Area:
 
 
 def _compare_labels(folder: Path, scene: Scene, files: pd.DataFrame) -> None:
-    """Warn where the set's own positive shares less ground with the query than another tile does."""
+    """Warn where the set's own positive overlaps the query less than another tile does."""
     place = files.set_index("key")
     wrong = 0
     labelled = files[(files.modality == "sar") & files["near"].map(lambda n: isinstance(n, list) and len(n) > 0)]

@@ -38,7 +38,7 @@ def _files(folder: Path) -> pd.DataFrame:
 
 
 def _details(folder: Path, files: pd.DataFrame) -> dict[str, dict[str, object]]:
-    """Side of view of each strip, and its incidence angle where a file says it: it differs from strip to strip."""
+    """Look direction of each strip, and its incidence angle where a file says it: it differs from strip to strip."""
     details: dict[str, dict[str, object]] = {key: {} for key in files[files.modality == "sar"]["key"]}
     for path in sorted(folder.rglob(ORIENTATIONS)):
         for line, row in enumerate(path.read_text().splitlines(), start=1):
