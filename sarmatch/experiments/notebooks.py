@@ -7,6 +7,7 @@ with the committed one.
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -152,5 +153,5 @@ def execute_all(
         report(f"{path.name}: {len(records[path.stem]['metrics'])} numbers recorded")
     if write_back:
         for path, notebook in executed.items():
-            write(path, lambda p, n=notebook: nbformat.write(n, p))
+            write(path, partial(nbformat.write, notebook))
     return records

@@ -22,6 +22,12 @@ PAGES = ("README.md", *(f"data/results/{name}.md" for name in ("scenes", "alignm
 PAGES += ("data/results/lengths.md", "data/results/sentinel.md")
 #: Rows of the table of edges, each against the same network with self-loops only.
 EDGE_ARMS = ("G1", "G1e", "G1s", "G1t", "G1x", "angle", "G2", "G3")
+#: Runs of the table of joint training.
+JOINT = {
+    "encoder, batches drawn at random": "data/demo",
+    "encoder, batches of neighbours": "data/results/joint_without",
+    "encoder that learns with a graph network": "data/results/joint",
+}
 CONTROL_WORDS = {"none": "", "shuffled_pairs": ", trained with shuffled pairs"}
 DAGGER = "†"
 
@@ -71,6 +77,25 @@ def results_table(runs: Sequence[Run], refined: Sequence[tuple[Run, Comparison]]
         rows.append(_result(run, ours, baseline, task_words("cross_area", "arbitrary"), words, error))
         commits.append(commits_of(chosen, comparison.commit))
     return _markdown([*head, "median error"], rows, commits)
+
+
+def joint_table(runs: dict[str, Run]) -> str:
+    """A row per run and method that found places: encoders, and refiners trained along with them.
+
+    Arbitrary queries in the unseen area; recall in percent with its 95 % interval over spatial blocks. `runs` by what
+    their encoder is, in words.
+    """
+    rows, commits = [], []
+    for words, run in runs.items():
+        task = run.metrics.query("protocol == 'cross_area' and kind == 'arbitrary'").set_index("method")
+        for method, row in task.drop(index=run.config.baseline).iterrows():
+            what = words if method == run.config.encoder else f"{words}, then its refiner"
+            rows.append([what, *(_with_interval(row, k) for k in (1, 10)), f"{row['median_m']:,.0f} m"])
+            commits.append(run_commit(run.path))
+    first = next(iter(runs.values())).metrics.query("protocol == 'cross_area' and kind == 'arbitrary'").iloc[0]
+    chance = _pair(first, "recall@1_chance", "recall@10_chance")
+    note = f"**{first['data']}**, one seed, gallery {first['gallery']:,}, chance {chance}."
+    return _markdown(["method", "recall@1", "recall@10", "median error"], rows, commits, note)
 
 
 def presets_table(baselines: pd.DataFrame) -> str:
@@ -229,6 +254,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
         name: partial(_of_comparison, refinement_table, name)
         for name in ("refinement_easy", "refinement_standard", "refinement_sentinel")
     },
+    "joint": lambda root: joint_table({words: load_run(root / path) for words, path in JOINT.items()}),
     "edges": lambda root: edges_table(_by_scene("refinement", ("easy", "standard", "sentinel"), root)),
     "lengths": lambda root: lengths_table(_by_scene("lengths", ("easy", "standard"), root)),
 }
