@@ -2,19 +2,40 @@
 
 import re
 
+import pytest
 import torch
 
 import sarmatch as sm
 from sarmatch.alignment import ALIGNMENTS
 from sarmatch.encoders.base import ENCODERS
-from sarmatch.losses import LOSSES
+from sarmatch.losses import LOSSES, EmbeddedBatch
 from sarmatch.paths import ROOT
 from sarmatch.refinement import REFINERS
 
+README = (ROOT / "README.md").read_text()
 
-def test_what_the_guide_adds_is_found_and_works(monkeypatch):
+
+@pytest.fixture(autouse=True)
+def _own_names(monkeypatch):
     for registry in (LOSSES, ALIGNMENTS, ENCODERS, REFINERS):  # what is added here stays here
         monkeypatch.setattr(registry, "_things", dict(registry._things))
+
+
+def test_what_readme_adds_is_found_and_trains(monkeypatch):
+    asked = []
+    monkeypatch.setattr(sm, "run", asked.append)
+    monkeypatch.setattr(sm, "sweep", asked.append)
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "register_loss" in b)
+    exec(block, {"__name__": "readme", "sm": sm})
+    assert asked[0].loss == "cosine" and asked[0].alignment == "means" and len(asked[1]) == 6
+    z = torch.eye(4)
+    assert sm.create_loss("cosine")(EmbeddedBatch(z, z)) == 0
+    features = sm.create_encoder("edges", image_size=32, sar_bands=2).forward_features(torch.rand(3, 2, 8, 8), "query")
+    assert features.shape == (3, 1, 8, 7)
+    assert sm.create_refiner("sharpen").options == {}
+
+
+def test_what_the_guide_adds_is_found_and_works():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     names: dict = {"__name__": "contributing"}
     for block in blocks:
