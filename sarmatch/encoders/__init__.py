@@ -7,7 +7,7 @@ way. One of your own is a subclass with a name, `@register_encoder("mine")`, mad
 """
 
 from sarmatch.encoders.backbones import create_backbone, register_backbone
-from sarmatch.encoders.base import Encoder, Inputs, register_encoder
+from sarmatch.encoders.base import Encoder, Inputs, image_sizes, register_encoder
 from sarmatch.encoders.cfog import CFOGEncoder, cfog
 from sarmatch.encoders.dual import DualEncoder
 from sarmatch.encoders.encoder import create_encoder, embed, layer_features, list_encoders
@@ -23,6 +23,7 @@ __all__ = [
     "create_backbone",
     "create_encoder",
     "embed",
+    "image_sizes",
     "layer_features",
     "list_encoders",
     "register_backbone",

@@ -96,6 +96,11 @@ class Encoder(nn.Module):
         return self.encode_query(query), self.encode_reference(reference)
 
 
+def image_sizes(encoder: Encoder) -> dict[str, int]:
+    """Side in pixels of the images that an encoder wants, by the modality of a patch table: `sar` and `optical`."""
+    return {table: encoder.inputs[side].image_size for table, side in (("sar", "query"), ("optical", "reference"))}
+
+
 #: Encoders that are more than a backbone with a head, made as `(image_size=..., sar_bands=..., **options)`.
 ENCODERS: Registry[Callable[..., Encoder]] = Registry("encoder")
 register_encoder = ENCODERS.register

@@ -1,6 +1,6 @@
 """Pixels of patches, as the encoders take them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -89,14 +89,14 @@ class PatchImages(torch.utils.data.Dataset):
     table
         References or queries.
     image_size
-        Side in pixels the encoder takes.
+        Side in pixels the encoder takes; where it takes two, by `modality` of the table (`sar`, `optical`).
 
     Notes
     -----
     `dataset[i]` is `float32 (C, image_size, image_size)`: reflectance 0 to 1 for optical, decibels for SAR.
     """
 
-    def __init__(self, scene: Scene, table: pd.DataFrame, image_size: int) -> None:
+    def __init__(self, scene: Scene, table: pd.DataFrame, image_size: int | Mapping[str, int]) -> None:
         self.scene, self.image_size = scene, image_size
         self.rows = list(table.itertuples(index=False))
 
@@ -111,10 +111,12 @@ class PatchImages(torch.utils.data.Dataset):
         patches = [self.rows[i] for i in indices]
         rasters = [raster_of(self.scene, p) for p in patches]
         images = [torch.empty(0)] * len(patches)
-        for kind in {(r.scale, r.window) for r in rasters}:  # mostly one
-            at = [i for i, r in enumerate(rasters) if (r.scale, r.window) == kind]
+        sizes = [s if isinstance(s := self.image_size, int) else s[p.modality] for p in patches]
+        kinds = [(r.scale, size, r.window) for r, size in zip(rasters, sizes, strict=True)]
+        for kind in set(kinds):  # mostly one
+            at = [i for i, k in enumerate(kinds) if k == kind]
             pixels = torch.from_numpy(np.stack([read_patch(self.scene, patches[i]) for i in at]))
-            for i, image in zip(at, to_input(pixels, kind[0], self.image_size, kind[1]), strict=True):
+            for i, image in zip(at, to_input(pixels, *kind), strict=True):
                 images[i] = image
         return images
 
@@ -204,7 +206,7 @@ class TrainingPairs(torch.utils.data.Dataset):
         scene: Scene,
         rectangles: pd.DataFrame,
         size: int,
-        image_size: int,
+        image_size: int | Mapping[str, int],
         count: int,
         offset: float,
         seed: int,

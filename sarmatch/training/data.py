@@ -5,7 +5,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from sarmatch.encoders import Encoder, embed
+from sarmatch.encoders import Encoder, embed, image_sizes
 from sarmatch.evaluation import ranks, recall_at_k, wasserstein
 from sarmatch.patches import (
     EpochPairs,
@@ -39,13 +39,13 @@ def thinned(rectangles: pd.DataFrame, fraction: float, size: int) -> pd.DataFram
     return rectangles.assign(row1=rectangles["row0"] + kept)
 
 
-def training_pairs(config: Config, scene: Scene, size: int) -> TrainingPairs:
-    """The pairs that a config trains on, of patches with a side of `size` pixels."""
+def training_pairs(config: Config, scene: Scene, size: int, encoder: Encoder) -> TrainingPairs:
+    """The pairs that a config trains on, of patches with a side of `size` pixels, as the encoder wants them."""
     return TrainingPairs(
         scene,
         training_ground(config, scene, size),
         size,
-        config.image_size,
+        image_sizes(encoder),
         config.pairs_per_epoch,
         config.offset,
         config.seed,
@@ -81,7 +81,7 @@ def fit_normalisation(encoder: Encoder, pairs: TrainingPairs, count: int = 512) 
 class Validation:
     """Arbitrary queries of the first protocol's validation split and their gallery, read once, searched every epoch."""
 
-    def __init__(self, config: Config, scene: Scene) -> None:
+    def __init__(self, config: Config, scene: Scene, encoder: Encoder) -> None:
         self.queries, self.tiles = search_task(
             scene,
             "arbitrary",
@@ -93,7 +93,7 @@ class Validation:
             seed=config.seed + 1,
         )
         self.images = {
-            modality: torch.stack(list(PatchImages(scene, table, config.image_size)))
+            modality: torch.stack(list(PatchImages(scene, table, image_sizes(encoder))))
             for modality, table in (("query", self.queries), ("reference", self.tiles))
         }
 

@@ -74,11 +74,10 @@ def train(config: Config, scene: Scene, folder: Path, report: Report = print_epo
     )
     set_seed(config.seed)
     size = config.patch_size or scene.patch_size
-    pairs = training_pairs(config, scene, size)
-    validation = Validation(config, scene)
     encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options)
     if not hasattr(encoder, "feature_dim"):
         raise ValueError(f"encoder {config.encoder!r} has no head: training compares vectors, and it makes none")
+    pairs, validation = training_pairs(config, scene, size, encoder), Validation(config, scene, encoder)
     fit_normalisation(encoder, pairs)
     step = Step(config, accelerator, encoder, size)
     sampler = create_sampler(config.sampler, config.batch_size, config.seed)

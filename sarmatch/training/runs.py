@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from sarmatch.atomic_io import write, write_json
 from sarmatch.datasets import load_scene
-from sarmatch.encoders import create_encoder, embed
+from sarmatch.encoders import Encoder, create_encoder, embed, image_sizes
 from sarmatch.evaluation import (
     block_ids,
     bootstrap_mean,
@@ -64,7 +63,7 @@ class Run:
         return pd.read_csv(self.path / "history.csv")
 
     @cached_property
-    def encoder(self) -> nn.Module:
+    def encoder(self) -> Encoder:
         """The encoder with the weights of the best epoch, ready to embed."""
         config = self.config
         encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options)
@@ -78,7 +77,7 @@ class Run:
         scene, config = self.scene(), self.config
         ground = training_ground(config, scene, config.patch_size or scene.patch_size)
         patches = queries(scene, "arbitrary", config.patch_size, ground, count=500, seed=config.seed + 3)
-        return embed(self.encoder, images_of(scene, patches, config), "query").mean(0)
+        return embed(self.encoder, images_of(scene, patches, config, self.encoder), "query").mean(0)
 
     @cached_property
     def refiner(self) -> LearnedRefiner:
@@ -136,12 +135,12 @@ class Run:
     def gallery(self, scene: Scene, tiles: pd.DataFrame) -> Gallery:
         """What the map has become under the encoder; made once and kept among the caches."""
         return build_gallery(
-            self.encoder, scene, tiles, self.config.image_size, self.config.batch_size, galleries_dir()
+            self.encoder, scene, tiles, image_sizes(self.encoder)["optical"], self.config.batch_size, galleries_dir()
         )
 
     def context(self, scene: Scene, asked: pd.DataFrame, tiles: pd.DataFrame) -> RefinementContext:
         """All a refiner may look at: the gallery, embeddings of the queries, and pixels where it requires them."""
-        query = embed(self.encoder, images_of(scene, asked, self.config), "query")
+        query = embed(self.encoder, images_of(scene, asked, self.config, self.encoder), "query")
         pixels = ScenePixels(scene, asked, int(tiles["size"].iloc[0]))
         return RefinementContext(self.gallery(scene, tiles), query, self.query_mean, pixels)
 
@@ -161,7 +160,7 @@ class Run:
         context = self.context(scene, asked, tiles)
         return label_lists(search(context, k), context, positions(asked)), asked, tiles
 
-    def untrained(self) -> nn.Module:
+    def untrained(self) -> Encoder:
         """The same encoder before its first step: its own normalisation of the input, and weights from the seed."""
         torch.manual_seed(self.config.seed)
         config = self.config
@@ -313,7 +312,7 @@ def task(
 
 
 def evaluate(
-    encoder: nn.Module, scene: Scene, config: Config, protocol: str, kind: str, split: str = "test"
+    encoder: Encoder, scene: Scene, config: Config, protocol: str, kind: str, split: str = "test"
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Search all queries of a split among their gallery.
 
@@ -365,23 +364,24 @@ def intervals(found: np.ndarray, group: np.ndarray, ks: tuple[int, ...] = (1, 5,
 
 
 def embed_tables(
-    encoder: nn.Module, scene: Scene, asked: pd.DataFrame, tiles: pd.DataFrame, config: Config
+    encoder: Encoder, scene: Scene, asked: pd.DataFrame, tiles: pd.DataFrame, config: Config
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings `float32 (Q, D)` of queries and `(N, D)` of tiles."""
     return tuple(
-        embed(encoder, images_of(scene, table, config), modality)
+        embed(encoder, images_of(scene, table, config, encoder), modality)
         for table, modality in ((asked, "query"), (tiles, "reference"))
     )
 
 
-def images_of(scene: Scene, table: pd.DataFrame, config: Config) -> torch.utils.data.DataLoader:
-    """The images of a patch table in batches, as the encoder of a config takes them.
+def images_of(
+    scene: Scene, table: pd.DataFrame, config: Config, encoder: Encoder | None = None
+) -> torch.utils.data.DataLoader:
+    """The images of a patch table in batches, as the encoder takes them, or one of the config's one size for both.
 
     A table of queries gives SAR. With its column `modality` set to `optical` it gives the map at the same places.
     """
-    return torch.utils.data.DataLoader(
-        PatchImages(scene, table, config.image_size), config.batch_size, num_workers=config.workers
-    )
+    size = config.image_size if encoder is None else image_sizes(encoder)
+    return torch.utils.data.DataLoader(PatchImages(scene, table, size), config.batch_size, num_workers=config.workers)
 
 
 def load_run(path: Path | str) -> Run:

@@ -19,6 +19,8 @@ import sarmatch as sm
 from sarmatch import atomic_io
 from sarmatch.alignment import Alignment
 from sarmatch.datasets import registry
+from sarmatch.encoders import DualEncoder, Encoder, Inputs, register_encoder
+from sarmatch.encoders.base import ENCODERS
 from sarmatch.experiments import sweeps
 from sarmatch.paths import ROOT, runs_dir
 from sarmatch.training import checkpoints, data, step
@@ -261,7 +263,9 @@ def test_shuffled_pairs_stay_at_chance(tiny_scene, tmp_path):
 
 
 def test_a_collapsed_encoder_scores_no_better_than_chance(tiny_scene):
-    class Collapsed(torch.nn.Module):
+    class Collapsed(Encoder):
+        inputs = {"query": Inputs(1, 16), "reference": Inputs(3, 16)}
+
         def encode_query(self, images):
             return torch.nn.functional.normalize(torch.ones(len(images), 8) + 1e-9 * torch.rand(len(images), 8), dim=1)
 
@@ -557,3 +561,27 @@ def test_a_dense_encoder_cannot_be_trained_for_vectors(tiny_scene, tmp_path):
             train(config(encoder="dense", encoder_options={}), tiny_scene, tmp_path)
     finally:
         del sm.encoders.base.ENCODERS._things["dense"]
+
+
+def test_an_encoder_may_want_images_of_two_sizes(tiny_scene, tmp_path, monkeypatch):
+    """Each modality comes at the size that the encoder says, in training, in validation and in use."""
+    seen = set()
+
+    class TwoSizes(DualEncoder):
+        def __init__(self, image_size, sar_bands, **options):
+            super().__init__("plain", image_size, sar_bands=sar_bands, feature_dim=16, **options)
+            self.inputs = {"query": Inputs(sar_bands, 16, "measured"), "reference": Inputs(3, 24, "measured")}
+
+        def forward_features(self, images, modality):
+            seen.add((modality, *images.shape[2:]))
+            return super().forward_features(images, modality)
+
+    monkeypatch.setattr(ENCODERS, "_things", dict(ENCODERS._things))
+    register_encoder("two_sizes")(TwoSizes)
+    monkeypatch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: tiny_scene)
+    finished = run(config(encoder="two_sizes", encoder_options={}, epochs=1), tmp_path, report=lambda history: None)
+    assert seen == {("query", 16, 16), ("reference", 24, 24)}
+    queries, tiles = finished.task(tiny_scene, "cross_area", "arbitrary")
+    query, reference = finished.embed(tiny_scene, queries[:4], tiles[:4])
+    assert query.shape == reference.shape == (4, 16)
+    assert seen == {("query", 16, 16), ("reference", 24, 24)}
