@@ -9,12 +9,14 @@ way. One of your own is a subclass with a name, `@register_encoder("mine")`, mad
 from sarmatch.encoders.backbones import create_backbone, register_backbone
 from sarmatch.encoders.base import Encoder, Inputs, image_sizes, register_encoder
 from sarmatch.encoders.cfog import CFOGEncoder, cfog
+from sarmatch.encoders.dense import DenseEncoder
 from sarmatch.encoders.dual import DualEncoder
 from sarmatch.encoders.encoder import create_encoder, embed, layer_features, list_encoders
 from sarmatch.encoders.hog import HOGEncoder
 
 __all__ = [
     "CFOGEncoder",
+    "DenseEncoder",
     "DualEncoder",
     "Encoder",
     "HOGEncoder",

@@ -21,14 +21,14 @@ class Inputs:
     channels
         SAR bands, or colours of the map.
     image_size
-        Side of an image in pixels.
+        Side of an image in pixels; None where images keep the pixels they have.
     normalisation
         What the encoder itself does to the numbers before it looks at them: `none`, or `measured` where it takes off
         a mean and divides by a spread per channel that `fit_normalisation` has measured.
     """
 
     channels: int
-    image_size: int
+    image_size: int | None
     normalisation: Literal["none", "measured"] = "none"
 
 
@@ -49,6 +49,12 @@ class Encoder(nn.Module):
         cell when the image moves by `stride` pixels, so that a map may be encoded in windows.
     reach : int or None
         Pixels to either side of a cell that it depends on, where its feature maps may be made in windows.
+    channels : int
+        Of the feature map, where it is learned for dense search.
+    levels : tuple of int
+        Strides of the feature maps that `forward_levels` makes.
+    centred : bool
+        Whether dense search takes off the mean of every channel, of the query and of the window under it.
     trainable : bool
         Whether it has anything to learn.
     """
@@ -57,7 +63,18 @@ class Encoder(nn.Module):
     feature_dim: int
     stride: int | None = None
     reach: int | None = None
+    channels: int
+    centred: bool = True
     trainable: bool = True
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Strides of its feature maps, the finest first."""
+        return () if self.stride is None else (self.stride,)
+
+    def forward_levels(self, images: torch.Tensor, modality: Modality) -> tuple[torch.Tensor, ...]:
+        """Feature maps of several strides at once, the finest first: the one of `forward_features` by default."""
+        return (self.forward_features(images, modality),)
 
     def forward_features(self, images: torch.Tensor, modality: Modality) -> torch.Tensor:
         """Images `(B, channels, H, W)` of a modality to their feature map `(B, C, h, w)`."""
@@ -96,7 +113,7 @@ class Encoder(nn.Module):
         return self.encode_query(query), self.encode_reference(reference)
 
 
-def image_sizes(encoder: Encoder) -> dict[str, int]:
+def image_sizes(encoder: Encoder) -> dict[str, int | None]:
     """Side in pixels of the images that an encoder wants, by the modality of a patch table: `sar` and `optical`."""
     return {table: encoder.inputs[side].image_size for table, side in (("sar", "query"), ("optical", "reference"))}
 

@@ -2,39 +2,31 @@
 
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from sarmatch.encoders.base import Encoder, Inputs, Modality, register_encoder
+from sarmatch.encoders.orientation import blurred, oriented
 
-ORIENTATIONS = 9
 SIGMA = 0.8  # pixels, of the smoothing of each channel, as published
 
 
 def cfog(images: Tensor, sigma: float = SIGMA) -> Tensor:
     """Orientation channels of grey images `(B, H, W)`, float32 `(B, 9, H, W)`.
 
-    Of the gradient `(gx, gy)`, the channel at angle t is `|gx cos t + gy sin t|`: a bright edge and a dark one are
-    alike, as they have to be between SAR and optical. Channels are smoothed in space (Gaussian, 0.8 pixels) and over
-    angles (1 2 1, around the circle), and scaled to length one at every pixel.
+    Channels of `oriented` are smoothed in space (Gaussian, 0.8 pixels) and over angles (1 2 1, around the circle), and
+    scaled to length one at every pixel.
 
     References
     ----------
     .. [1] Ye, Bruzzone, Shan, Bovolo, Zhu, "Fast and robust matching for multimodal remote sensing image registration",
        IEEE TGRS 57, 2019.
     """
-    grey = images.double().numpy()
-    down, right = np.gradient(grey, axis=1), np.gradient(grey, axis=2)
-    angle = np.arange(ORIENTATIONS)[:, None, None] * math.pi / ORIENTATIONS
-    channels = np.abs(np.cos(angle) * right[:, None] + np.sin(angle) * down[:, None])
-    channels = gaussian_filter(channels, (0, 0, sigma, sigma))
-    channels = (np.roll(channels, 1, 1) + 2 * channels + np.roll(channels, -1, 1)) / 4
+    channels = blurred(oriented(images[:, None].float()), sigma)
+    channels = (channels.roll(1, 1) + 2 * channels + channels.roll(-1, 1)) / 4
     # the floor keeps what has no gradient at all from being scaled up
-    channels /= np.sqrt((channels**2).sum(1, keepdims=True)) + 1e-6 * channels.max() + 1e-12
-    return torch.from_numpy(channels.astype(np.float32))
+    return channels / (channels.square().sum(1, keepdim=True).sqrt() + 1e-6 * channels.max() + 1e-12)
 
 
 @register_encoder("cfog")
@@ -44,7 +36,7 @@ class CFOGEncoder(Encoder):
     Parameters
     ----------
     image_size
-        Side of a query in pixels; any size is taken.
+        Not used: images of any size keep their pixels.
     sar_bands
         Number of SAR bands; the mean of their decibels is taken.
     stride
@@ -56,22 +48,28 @@ class CFOGEncoder(Encoder):
 
     trainable = False
 
-    def __init__(self, image_size: int = 128, sar_bands: int = 1, stride: int = 2, sigma: float = SIGMA) -> None:
+    def __init__(
+        self, image_size: int | None = None, sar_bands: int = 1, stride: int = 2, sigma: float = SIGMA
+    ) -> None:
         super().__init__()
         if stride < 1 or not sigma > 0:
             raise ValueError(f"stride must be at least 1 and sigma above 0, got {stride} and {sigma}")
-        self.inputs = {"query": Inputs(sar_bands, image_size), "reference": Inputs(3, image_size)}
+        self.inputs = {"query": Inputs(sar_bands, None), "reference": Inputs(3, None)}
         self.stride, self.sigma = stride, sigma
         self.reach = stride * (2 + math.ceil(4 * sigma))  # of the gradient, and of the filter, cut off at 4 sigma
 
     def forward_features(self, images: Tensor, modality: Modality) -> Tensor:
-        """Images `(B, C, H, W)` to `(B, 9, H / stride, W / stride)`, on the CPU.
+        """Images `(B, C, H, W)` to `(B, 9, H / stride, W / stride)`.
 
         Sides that are no multiple of the stride lose their rest.
         """
-        if modality == "query":
-            power = F.avg_pool2d(10 ** (images.cpu() / 10), self.stride)
-            grey = (10 * torch.log10(power)).mean(1)
-        else:
-            grey = F.avg_pool2d(images.cpu(), self.stride).mean(1)
-        return cfog(grey, self.sigma)
+        return cfog(averaged(images, modality, self.stride).mean(1), self.sigma)
+
+
+def averaged(images: Tensor, modality: Modality, side: int) -> Tensor:
+    """Images at fewer pixels: power is averaged for SAR, which is multi-looking, reflectance for the optical map."""
+    if side == 1:
+        return images
+    if modality == "reference":
+        return F.avg_pool2d(images, side)
+    return 10 * torch.log10(F.avg_pool2d(10 ** (images / 10), side))

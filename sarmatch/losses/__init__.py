@@ -11,6 +11,7 @@ class with a name:
 
 from sarmatch.losses.batch import EmbeddedBatch
 from sarmatch.losses.contrastive import JointInfoNCE, SoftLabelInfoNCE, SymmetricInfoNCE
+from sarmatch.losses.dense import DenseBatch, DiscHinge, ShiftCircle, ShiftCrossEntropy
 from sarmatch.losses.geometry import IoUSemiPositive, OffsetRegression
 from sarmatch.losses.registry import LOSSES, create_loss, list_losses, register_loss
 from sarmatch.losses.triplet import BatchHardTriplet, SemiHardTriplet, SoftMarginTriplet
@@ -18,11 +19,15 @@ from sarmatch.losses.triplet import BatchHardTriplet, SemiHardTriplet, SoftMargi
 __all__ = [
     "LOSSES",
     "BatchHardTriplet",
+    "DenseBatch",
+    "DiscHinge",
     "EmbeddedBatch",
     "IoUSemiPositive",
     "JointInfoNCE",
     "OffsetRegression",
     "SemiHardTriplet",
+    "ShiftCircle",
+    "ShiftCrossEntropy",
     "SoftLabelInfoNCE",
     "SoftMarginTriplet",
     "SymmetricInfoNCE",

@@ -7,7 +7,6 @@ from sarmatch.patches.images import (
     TrainingPairs,
     grey_map,
     grey_queries,
-    pair_offset,
     pair_overlap,
     read_patch,
     to_input,
@@ -26,7 +25,7 @@ from sarmatch.patches.tables import (
     references,
     search_task,
 )
-from sarmatch.patches.transforms import list_transforms, register_transform
+from sarmatch.patches.transforms import Pairs, augment, list_transforms, register_transform
 
 __all__ = [
     "KINDS",
@@ -35,9 +34,11 @@ __all__ = [
     "BatchSampler",
     "EpochPairs",
     "GreyMap",
-    "ScenePixels",
+    "Pairs",
     "PatchImages",
+    "ScenePixels",
     "TrainingPairs",
+    "augment",
     "best_overlap",
     "create_sampler",
     "draw_windows",
@@ -52,7 +53,6 @@ __all__ = [
     "match",
     "overlap",
     "overlapping_references",
-    "pair_offset",
     "pair_overlap",
     "positions",
     "protocols_of",

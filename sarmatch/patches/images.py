@@ -89,14 +89,15 @@ class PatchImages(torch.utils.data.Dataset):
     table
         References or queries.
     image_size
-        Side in pixels the encoder takes; where it takes two, by `modality` of the table (`sar`, `optical`).
+        Side in pixels the encoder takes; where it takes two, by `modality` of the table (`sar`, `optical`). None keeps
+        the pixels as they are.
 
     Notes
     -----
     `dataset[i]` is `float32 (C, image_size, image_size)`: reflectance 0 to 1 for optical, decibels for SAR.
     """
 
-    def __init__(self, scene: Scene, table: pd.DataFrame, image_size: int | Mapping[str, int]) -> None:
+    def __init__(self, scene: Scene, table: pd.DataFrame, image_size: int | None | Mapping[str, int | None]) -> None:
         self.scene, self.image_size = scene, image_size
         self.rows = list(table.itertuples(index=False))
 
@@ -111,7 +112,7 @@ class PatchImages(torch.utils.data.Dataset):
         patches = [self.rows[i] for i in indices]
         rasters = [raster_of(self.scene, p) for p in patches]
         images = [torch.empty(0)] * len(patches)
-        sizes = [s if isinstance(s := self.image_size, int) else s[p.modality] for p in patches]
+        sizes = [s[p.modality] if isinstance(s := self.image_size, Mapping) else s for p in patches]
         kinds = [(r.scale, size, r.window) for r, size in zip(rasters, sizes, strict=True)]
         for kind in set(kinds):  # mostly one
             at = [i for i, k in enumerate(kinds) if k == kind]
@@ -199,6 +200,9 @@ class TrainingPairs(torch.utils.data.Dataset):
         With `epoch` it fixes every pair.
     shuffle_pairs
         Negative control: references are randomly permuted, and nothing can be learned.
+    window
+        Side in pixels of references that are larger than a patch, for dense search: the query then lies anywhere inside
+        its own, and `offset` means nothing.
     """
 
     def __init__(
@@ -206,25 +210,42 @@ class TrainingPairs(torch.utils.data.Dataset):
         scene: Scene,
         rectangles: pd.DataFrame,
         size: int,
-        image_size: int | Mapping[str, int],
+        image_size: int | None | Mapping[str, int | None],
         count: int,
         offset: float,
         seed: int,
         shuffle_pairs: bool = False,
+        window: int | None = None,
     ) -> None:
+        if window is not None and window < size:
+            raise ValueError(f"window is {window} px, expected at least the {size} px of a patch")
         self.scene, self.rectangles = scene, rectangles
         self.size, self.image_size, self.count, self.offset = size, image_size, count, offset
         self.seed, self.shuffle_pairs = seed, shuffle_pairs
+        self.window = window or size
+        self._draw = self._near if window is None else self._within
         self.draw(0)
 
     def draw(self, epoch: int) -> None:
         """Draw the pairs of that epoch. Not called `set_epoch`, which accelerate would call by a count of its own."""
         rng = np.random.default_rng([self.seed, epoch])
-        query = draw_windows(self.rectangles, self.scene, self.size, self.count, rng)
-        if query.empty:
-            raise ValueError(
-                f"scene {self.scene.name!r}: no training strip holds a patch of {self.size} x {self.size} px"
-            )
+        query, corner = self._draw(rng)
+        reference = pd.DataFrame({"area": query["area"], "row": corner[:, 0], "col": corner[:, 1]})
+        query, reference = query.assign(modality="sar"), reference.assign(modality="optical")
+        if self.shuffle_pairs:
+            reference = reference.iloc[rng.permutation(len(reference))].reset_index(drop=True)
+        self.query, self.reference = query.assign(size=self.size), reference.assign(size=self.window)
+        self._images = [PatchImages(self.scene, t, self.image_size) for t in (self.query, self.reference)]
+        codes = query["area"].astype("category").cat.codes.to_numpy()
+        # with shuffled pairs, too, an offset is what it would be: the labels of the control look like any other's
+        self._offset = (corner - query[["row", "col"]].to_numpy() + (self.window - self.size) / 2).astype(np.float32)
+        self._place = np.concatenate(
+            [query[["row", "col"]].to_numpy(), reference[["row", "col"]].to_numpy(), codes[:, None]], axis=1
+        )
+
+    def _near(self, rng: np.random.Generator) -> tuple[pd.DataFrame, np.ndarray]:
+        """Queries, and corners `(N, 2)` of references of the same size near them."""
+        query = self._windows(self.size, rng)
         low, high = self._limits(query)
         reach = int(self.offset * self.size)
         corner = query[["row", "col"]].to_numpy() + rng.integers(-reach, reach + 1, size=(len(query), 2))
@@ -234,16 +255,20 @@ class TrainingPairs(torch.utils.data.Dataset):
             rows = np.flatnonzero(query["area"].to_numpy() == area)
             covered = self.scene.area(area).map.covers(corner[rows, 0], corner[rows, 1], self.size)
             corner[rows[~covered]] = query[["row", "col"]].to_numpy()[rows[~covered]]
-        reference = pd.DataFrame({"area": query["area"], "row": corner[:, 0], "col": corner[:, 1]})
-        query, reference = query.assign(modality="sar"), reference.assign(modality="optical")
-        if self.shuffle_pairs:
-            reference = reference.iloc[rng.permutation(len(reference))].reset_index(drop=True)
-        self.query, self.reference = query.assign(size=self.size), reference.assign(size=self.size)
-        self._images = [PatchImages(self.scene, t, self.image_size) for t in (self.query, self.reference)]
-        codes = query["area"].astype("category").cat.codes.to_numpy()
-        self._place = np.concatenate(
-            [query[["row", "col"]].to_numpy(), reference[["row", "col"]].to_numpy(), codes[:, None]], axis=1
-        )
+        return query, corner
+
+    def _within(self, rng: np.random.Generator) -> tuple[pd.DataFrame, np.ndarray]:
+        """Queries, and corners `(N, 2)` of the larger references around them."""
+        query = self._windows(self.window, rng)
+        corner = query[["row", "col"]].to_numpy()
+        inside = rng.integers(0, self.window - self.size + 1, size=corner.shape)
+        return query.assign(row=corner[:, 0] + inside[:, 0], col=corner[:, 1] + inside[:, 1]), corner
+
+    def _windows(self, size: int, rng: np.random.Generator) -> pd.DataFrame:
+        windows = draw_windows(self.rectangles, self.scene, size, self.count, rng)
+        if windows.empty:
+            raise ValueError(f"scene {self.scene.name!r}: no training strip holds a patch of {size} x {size} px")
+        return windows
 
     @property
     def place(self) -> np.ndarray:
@@ -260,27 +285,27 @@ class TrainingPairs(torch.utils.data.Dataset):
         return len(self._place)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """One pair: `query (C, s, s)`, `reference (C, s, s)`, `place (5,)`: the two corners and the area's number; and
-        `sample`, its own number in the epoch."""
+        """One pair: `query (C, s, s)`, `reference (C, s, s)`, `place (5,)`: the two corners and the area's number;
+        `offset (2,)`, rows and columns in pixels from the query's middle to the reference's; and `sample`, its own
+        number in the epoch."""
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:
         """Several pairs at once."""
         query, reference = (images.__getitems__(indices) for images in self._images)
         place = torch.from_numpy(self._place[list(indices)].astype(np.int64))
+        offset = torch.from_numpy(self._offset[list(indices)])
         return [
-            dict(zip(("query", "reference", "place", "sample"), pair, strict=True))
-            for pair in zip(query, reference, place, indices, strict=True)
+            dict(zip(("query", "reference", "place", "offset", "sample"), pair, strict=True))
+            for pair in zip(query, reference, place, offset, indices, strict=True)
         ]
 
 
-def pair_overlap(place: torch.Tensor, size: int) -> torch.Tensor:
-    """Overlap of each query with each reference of a batch: `(B, B)` from `place (B, 5)` of `TrainingPairs`."""
-    query, reference, area = place[:, :2].float(), place[:, 2:4].float(), place[:, 4]
-    share = (1 - (query[:, None] - reference[None]).abs() / size).clamp(min=0).prod(-1)
-    return share * (area[:, None] == area[None])
+def pair_overlap(place: torch.Tensor, size: int, window: int | None = None) -> torch.Tensor:
+    """Fraction of each query on each reference of a batch: `(B, B)` from `place (B, 5)` of `TrainingPairs`.
 
-
-def pair_offset(place: torch.Tensor, size: int) -> torch.Tensor:
-    """Where each reference lies as seen from its query: `(B, 2)`, rows and columns in patch widths."""
-    return (place[:, 2:4] - place[:, :2]).float() / size
+    A reference has a side of `window` pixels, `size` like a query by default.
+    """
+    query, reference, area = place[:, None, :2].float(), place[None, :, 2:4].float(), place[:, 4]
+    top, bottom = torch.maximum(query, reference), torch.minimum(query + size, reference + (window or size))
+    return ((bottom - top) / size).clamp(min=0).prod(-1) * (area[:, None] == area[None])

@@ -20,6 +20,8 @@ from sarmatch.scenes import Raster, Scene
 from sarmatch.search.correlate import FeatureMap
 from sarmatch.search.gallery import hash_encoder, hash_raster, new_digest
 
+Bounds = tuple[int, int, int, int]  # first row and column, and those after the last, pixels
+
 WINDOW = 1024  # pixels of a map that are encoded at once along each side, a margin left out
 
 
@@ -77,7 +79,10 @@ class DenseGallery:
 
 
 def build_maps(
-    encoder: Encoder, scene: Scene, areas: Sequence[str] | None = None, keep: Path | None = None
+    encoder: Encoder,
+    scene: Scene,
+    areas: Sequence[str] | Mapping[str, Bounds] | None = None,
+    keep: Path | None = None,
 ) -> DenseGallery:
     """Feature maps of the optical maps of some areas, all of them by default.
 
@@ -85,8 +90,10 @@ def build_maps(
     ----------
     encoder
         With `forward_features`, `stride` and `reach`.
-    scene, areas
+    scene
         Where from.
+    areas
+        Names of areas, or which pixels of each: first row, first column, and those after the last.
     keep
         Folder in which they are kept under a hash of the map's pixels and the encoder's weights, and found again.
 
@@ -95,11 +102,13 @@ def build_maps(
     Maps are read and encoded in windows that overlap by what a cell depends on, so that a map larger than memory needs
     no more than its features, `(C, H / stride, W / stride)` in half precision.
     """
-    names = [a.name for a in scene.areas] if areas is None else list(areas)
+    names = [a.name for a in scene.areas] if areas is None else areas
+    bounds = {n: areas[n] if isinstance(areas, Mapping) else scene.area(n).map.bounds for n in names}
     path = None
     if keep is not None:
         digest = new_digest()
         for name in names:
+            digest.update(str(bounds[name]).encode())
             hash_raster(digest, scene.area(name).map)
         hash_encoder(digest, encoder)
         path = keep / f"{digest.hexdigest()}.safetensors"
@@ -107,9 +116,9 @@ def build_maps(
             return DenseGallery.load(path)
     maps = {}
     for name in progress(names, desc="feature maps", unit="area"):
-        raster = scene.area(name).map
-        features, valid = encode_raster(encoder, raster, "reference")
-        corner = scene.metres(name, np.array([raster.bounds[0]]), np.array([raster.bounds[1]]))[0]
+        row, col = bounds[name][:2]
+        features, valid = encode_raster(encoder, scene.area(name).map, "reference", bounds=bounds[name])
+        corner = scene.metres(name, np.array([row]), np.array([col]))[0]
         side = encoder.stride * scene.pixel_size
         maps[name] = FeatureMap(features, valid, (float(corner[0]), float(corner[1])), side)
     gallery = DenseGallery(maps, encoder.stride)
@@ -120,13 +129,15 @@ def build_maps(
 
 @torch.no_grad()
 def encode_raster(
-    encoder: Encoder, raster: Raster, modality: str, window: int = WINDOW
+    encoder: Encoder, raster: Raster, modality: str, window: int = WINDOW, bounds: Bounds | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Features `(C, H, W)` of a whole raster in half precision, and where they see nothing but data, if not all over.
+    """Features `(C, H, W)` of a raster in half precision, and where they see nothing but data, if not all over.
+
+    Of the whole of it, or of the part within `bounds`; what lies beyond them is seen by the cells at their edge.
 
     Nodata is filled with the mean of what a window has; cells that would see it are 0 and not valid.
     """
-    row0, col0, row1, col1 = raster.bounds
+    row0, col0, row1, col1 = bounds or raster.bounds
     stride = encoder.stride
     high, wide = (row1 - row0) // stride, (col1 - col0) // stride
     features: Tensor | None = None

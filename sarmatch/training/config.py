@@ -58,6 +58,11 @@ class Config(BaseModel):
         ("cross_area",), min_length=1, description="splits to train for and test on; the first one validates"
     )
 
+    search: Literal["vector", "dense"] = Field(
+        "vector", description="what is learned and searched with: a vector per tile, or a map of features"
+    )
+    window: float = Field(1.5, gt=1, description="side of the map's windows that dense search learns from, in patches")
+
     encoder: str = "plain"
     encoder_options: dict[str, Any] = Field(default_factory=dict)
     image_size: int = Field(64, ge=16, description="side in pixels of what the encoder sees")
@@ -123,8 +128,6 @@ class Config(BaseModel):
             raise ValueError(f"batch_size is {self.batch_size}, more than pairs_per_epoch = {self.pairs_per_epoch}")
         if self.fold is not None and not 0 <= self.fold[0] < self.fold[1] > 1:
             raise ValueError(f"fold is {self.fold}, expected (i, n) with 0 <= i < n and n of at least 2")
-        if "offset_regression" in (self.loss, *self.auxiliary) and "dihedral" in self.augment:
-            raise ValueError("offset_regression needs augment without 'dihedral', which turns the offset away")
         return self
 
     @property
@@ -174,6 +177,24 @@ _FULL = {
 }
 
 
+_DENSE = {
+    "search": "dense",
+    "encoder": "dense",
+    "loss": "shift_cross_entropy",
+    "protocols": ("cross_area",),
+    "epochs": 8,
+    "batch_size": 8,
+    "pairs_per_epoch": 1600,
+    "learning_rate": 2e-3,
+    "weight_decay": 0.01,
+    "baseline": "cfog",
+    "select": "recall@1",
+    "kinds": ("arbitrary",),
+    "val_queries": 200,
+    "test_queries": 300,
+}
+
+
 def _aligned(about: str, alignment: str, **options: Any) -> Recipe:
     """InfoNCE with an alignment; nothing else differs between these recipes."""
     return Recipe(about, {**_COMPARED, "alignment": alignment, "alignment_options": options}, _FULL)
@@ -209,6 +230,16 @@ RECIPES: dict[str, Recipe] = {
             "baseline_options": {"cells": 16, "sigma": 2.0},
         },
         full={**_FULL, "image_size": 64},
+    ),
+    "dense": Recipe(
+        "dense search: maps of features, learned on two simulated towns and tested on a third",
+        quick={**_DENSE, "scene": "standard", "encoder_options": {"stride": 4}, "baseline_options": {"stride": 4}},
+        full={"epochs": 40, "batch_size": 16, "pairs_per_epoch": 8192},
+    ),
+    "dense_sentinel": Recipe(
+        "dense search on real Sentinel-1 against Sentinel-2: trained on one region, tested on another",
+        quick={**_DENSE, "val_queries": 300},
+        full={"epochs": 40, "batch_size": 16, "pairs_per_epoch": 8192},
     ),
     "infonce": Recipe("a metric loss alone: symmetric InfoNCE", _COMPARED, _FULL),
     "triplet": Recipe("a metric loss alone: soft-margin triplet", {**_COMPARED, "loss": "soft_margin_triplet"}, _FULL),

@@ -25,7 +25,8 @@ from sarmatch.training.checkpoints import (
     save_weights,
 )
 from sarmatch.training.config import Config
-from sarmatch.training.data import Validation, epoch_pairs, fit_normalisation, training_pairs
+from sarmatch.training.data import epoch_pairs, fit_normalisation
+from sarmatch.training.objectives import OBJECTIVES
 from sarmatch.training.step import Step
 
 History = list[dict[str, float]]
@@ -75,9 +76,8 @@ def train(config: Config, scene: Scene, folder: Path, report: Report = print_epo
     set_seed(config.seed)
     size = config.patch_size or scene.patch_size
     encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options)
-    if not hasattr(encoder, "feature_dim"):
-        raise ValueError(f"encoder {config.encoder!r} has no head: training compares vectors, and it makes none")
-    pairs, validation = training_pairs(config, scene, size, encoder), Validation(config, scene, encoder)
+    objective = OBJECTIVES[config.search]
+    pairs, validation = objective.pairs(config, scene, size, encoder), objective.validation(config, scene, encoder)
     fit_normalisation(encoder, pairs)
     step = Step(config, accelerator, encoder, size)
     sampler = create_sampler(config.sampler, config.batch_size, config.seed)

@@ -25,11 +25,12 @@ from sarmatch.evaluation import (
 from sarmatch.patches import PatchImages, ScenePixels, positions, protocols_of, queries, search_task
 from sarmatch.paths import runs_dir
 from sarmatch.refinement import LabelledLists, LearnedRefiner, RefinementContext, label_lists
-from sarmatch.scenes import Scene
-from sarmatch.search import Candidates, Gallery, VectorSearch, build_gallery, galleries_dir
+from sarmatch.scenes import NoCoordinatesError, Scene
+from sarmatch.search import Candidates, DenseSearch, Gallery, VectorSearch, build_gallery, build_maps, galleries_dir
 from sarmatch.training.checkpoints import REFINER, WEIGHTS, describe_environment, load_weights
 from sarmatch.training.config import Config, load_config
 from sarmatch.training.data import training_ground
+from sarmatch.training.dense import tile_bounds
 from sarmatch.training.loop import Report, print_epoch, train
 
 MEASURES = ("recall@1", "recall@5", "recall@10", "recall@1%", "hit_rate", "median_m")
@@ -325,6 +326,8 @@ def evaluate(
         where the scene has coordinates.
     """
     asked, tiles = task(config, scene, protocol, kind, split)
+    if not hasattr(encoder, "feature_dim"):
+        return _evaluate_dense(encoder, scene, config, asked, tiles)
     query, reference = embed_tables(encoder, scene, asked, tiles, config)
     query_xy, tile_xy = positions(asked), positions(tiles)
     scores = query @ reference.T
@@ -344,6 +347,43 @@ def evaluate(
     if scene.has_coordinates:
         results["error_m"] = localization_errors(candidates.xy[:, 0], query_xy)
     return report, results
+
+
+def _evaluate_dense(
+    encoder: Encoder, scene: Scene, config: Config, asked: pd.DataFrame, tiles: pd.DataFrame
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """The same for an encoder without a head: all ground of the tiles is searched, and tiles count the answers."""
+    search = dense_search(encoder, scene, tiles)
+    candidates = search.search(images_of(scene, asked, config, encoder), TOP)
+    side = int(tiles["size"].iloc[0]) * scene.pixel_size
+    positive, xy = asked["positive"].to_numpy(), positions(asked)
+    report = candidate_report(candidates, positive, tiles, side, xy)
+    tile = tiles_of_places(candidates, tiles, side)
+    found = list_ranks(tile, candidates.scores, positive, len(tiles))
+    report |= intervals(found, blocks(scene, asked))
+    results = asked.assign(
+        rank=found,
+        found=tile.tolist(),
+        score=candidates.scores.tolist(),
+        found_xy=candidates.xy.tolist(),
+        error_m=localization_errors(candidates.xy[:, 0], xy),
+    )
+    return report, results
+
+
+def dense_search(encoder: Encoder, scene: Scene, tiles: pd.DataFrame) -> DenseSearch:
+    """Dense search over the ground that some tiles cover; its maps of features are kept among the caches.
+
+    Raises
+    ------
+    NoCoordinatesError
+        Where the scene has no coordinates, and so no ground that could be searched as a whole.
+    """
+    if not scene.has_coordinates:
+        raise NoCoordinatesError(
+            f"scene {scene.name!r} has no coordinates: its images lie nowhere, and dense search needs a map"
+        )
+    return DenseSearch(build_maps(encoder, scene, tile_bounds(tiles), galleries_dir()), encoder)
 
 
 def blocks(scene: Scene, asked: pd.DataFrame) -> np.ndarray:

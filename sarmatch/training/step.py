@@ -5,19 +5,15 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator
 from torch import nn
 
 from sarmatch.alignment import create_alignment
 from sarmatch.encoders import Encoder
-from sarmatch.losses import EmbeddedBatch, create_loss
-from sarmatch.patches import pair_offset, pair_overlap
-from sarmatch.patches.transforms import augment
-from sarmatch.refinement.learned import NETWORKS, LearnedRefiner
+from sarmatch.patches import Pairs, augment
 from sarmatch.training.checkpoints import Parts
 from sarmatch.training.config import Config
-from sarmatch.training.joint import MEMORY, RefinerLoss
+from sarmatch.training.objectives import OBJECTIVES
 from sarmatch.training.schedule import Schedule, alignment_weight
 from sarmatch.training.sharpness import perturb, restore
 
@@ -30,7 +26,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 class Losses(NamedTuple):
-    """What a batch costs, and the embeddings `(B, D)` that it costs this with."""
+    """What a batch costs, and the features that it costs this with, of length one: `(B, D)` for vectors."""
 
     total: torch.Tensor  # loss and weighted alignment
     loss: torch.Tensor
@@ -62,9 +58,9 @@ class Step:
 
     def __init__(self, config: Config, accelerator: Accelerator, encoder: Encoder, size: int) -> None:
         self.config, self.accelerator = config, accelerator
-        self.learner = Learner(encoder, config, size)
+        self.learner = OBJECTIVES[config.search].learner(encoder, config, size)
         self.refining = self.learner.refining
-        self.alignment = create_alignment(config.alignment, encoder.feature_dim, **config.alignment_options)
+        self.alignment = create_alignment(config.alignment, self.learner.feature_dim, **config.alignment_options)
         self.alignment.to(accelerator.device)
         self.optimizer = OPTIMIZERS[config.optimizer](
             self.learner.parameters(), lr=1.0, weight_decay=config.weight_decay
@@ -99,8 +95,8 @@ class Step:
             See `check_step`; `where` ends its message.
         """
         config = self.config
-        query, reference = augment(batch["query"], batch["reference"], config.augment, generator)
-        batch = batch | {"query": query, "reference": reference}
+        pairs = augment(Pairs(*(batch[name] for name in Pairs._fields)), config.augment, generator)
+        batch = batch | pairs._asdict()
         losses = self._losses(batch, train_critic=True)
         check_step(config, where, losses)
         self._backward(losses)
@@ -115,7 +111,7 @@ class Step:
 
     def _losses(self, batch: dict[str, Any], train_critic: bool) -> Losses:
         with self.accelerator.autocast():
-            loss, query, reference = self.learner(*(batch[k] for k in ("query", "reference", "place", "sample")))
+            loss, query, reference = self.learner(*(batch[name] for name in (*Pairs._fields, "place", "sample")))
         if train_critic:
             self.alignment.critic_step(query, reference)
         weight = alignment_weight(self.config, self.schedule.last_epoch, self.schedule.rate.total)
@@ -124,57 +120,6 @@ class Step:
     def _backward(self, losses: Losses) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(losses.total)
-
-
-class Learner(nn.Module):
-    """Encoder and losses as one module, which is what distributed training needs to wrap."""
-
-    def __init__(self, encoder: Encoder, config: Config, size: int) -> None:
-        super().__init__()
-        self.encoder, self.size, self.masked = encoder, size, config.neighbours == "mask"
-        dim = encoder.feature_dim
-        self.loss = create_loss(config.loss, dim, **config.loss_options)
-        self.auxiliary = nn.ModuleDict({name: create_loss(name, dim) for name in config.auxiliary})
-        self.weights = config.auxiliary
-        self.refining = None
-        if config.refiner != "none":
-            if config.refiner not in NETWORKS:
-                raise ValueError(f"refiner {config.refiner!r} does not learn; those that do are {sorted(NETWORKS)}")
-            refiner = LearnedRefiner(config.refiner, **config.refiner_options)
-            memory = max(config.batch_size, min(MEMORY, config.pairs_per_epoch // 2))
-            self.refining = RefinerLoss(refiner, dim, size, config.refiner_weight, memory)
-
-    def forward(
-        self, query: torch.Tensor, reference: torch.Tensor, place: torch.Tensor, sample: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Loss of the whole batch and its embeddings `(B, D)`; each process brings its part."""
-        query, reference = (gather(features.float()) for features in self.encoder(query, reference))
-        place, sample = gather(place), gather(sample)
-        overlap, offset = pair_overlap(place, self.size), pair_offset(place, self.size)
-        batch = EmbeddedBatch(query, reference, overlap, offset, place, sample)
-        loss = self.loss(batch if self.masked else batch._replace(overlap=None))
-        for name, auxiliary in self.auxiliary.items():
-            loss = loss + self.weights[name] * auxiliary(batch)
-        if self.refining is not None:
-            loss = loss + self.refining(query, reference, place)
-        return loss, query, reference
-
-
-def gather(values: torch.Tensor) -> torch.Tensor:
-    """Rows of all processes in their order.
-
-    Each process takes the loss of the whole batch but sends a gradient through its own rows alone. The mean over
-    processes that distributed training takes would make it too small by their number, so that much it is raised here.
-    """
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return values
-    count = dist.get_world_size()
-    parts = [torch.empty_like(values) for _ in range(count)]
-    dist.all_gather(parts, values.detach().contiguous())
-    if values.requires_grad:
-        values.register_hook(lambda gradient: gradient * count)
-    parts[dist.get_rank()] = values
-    return torch.cat(parts)
 
 
 def check_step(config: Config, where: str, losses: Losses) -> None:

@@ -21,7 +21,7 @@ from sarmatch.patches import (
     to_input,
 )
 from sarmatch.patches import training_regions as ground_to_train
-from sarmatch.patches.transforms import augment, dihedral
+from sarmatch.patches.transforms import Pairs, augment, dihedral
 from sarmatch.scenes import Area, Raster, Scene
 
 
@@ -93,7 +93,8 @@ def test_shuffled_pairs_show_other_ground(tiny_scene):
 
 def test_geometry_moves_both_images_of_a_pair():
     image = torch.rand(64, 1, 8, 8)
-    query, reference = dihedral(image, image.repeat(1, 3, 1, 1), torch.Generator().manual_seed(0))
+    pairs = Pairs(image, image.repeat(1, 3, 1, 1), torch.zeros(64, 2))
+    query, reference, _ = dihedral(pairs, torch.Generator().manual_seed(0))
     assert torch.equal(query.repeat(1, 3, 1, 1), reference)
     kinds = set()
     for before, after in zip(image, query, strict=True):
@@ -104,13 +105,13 @@ def test_geometry_moves_both_images_of_a_pair():
 
 
 def test_augmentation_is_seeded_and_unknown_names_are_refused():
-    query, reference = torch.rand(4, 1, 8, 8), torch.rand(4, 3, 8, 8)
+    pairs = Pairs(torch.rand(4, 1, 8, 8), torch.rand(4, 3, 8, 8), torch.zeros(4, 2))
     names = ("dihedral", "radiometry")
-    first, again = (augment(query, reference, names, torch.Generator().manual_seed(3)) for _ in range(2))
+    first, again = (augment(pairs, names, torch.Generator().manual_seed(3)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not torch.equal(first[0], query)
+    assert not torch.equal(first.query, pairs.query)
     with pytest.raises(ValueError, match="'mixup'"):
-        augment(query, reference, ("mixup",), torch.Generator())
+        augment(pairs, ("mixup",), torch.Generator())
 
 
 def test_a_patch_with_holes_is_reported_by_its_place():
@@ -215,3 +216,18 @@ def test_grey_queries_are_the_mean_of_bands_in_decibels(tiny_scene):
     asked = queries(tiny_scene, "arbitrary", count=3)
     images = torch.stack(list(PatchImages(tiny_scene, asked, 16)))
     torch.testing.assert_close(grey_queries(tiny_scene, asked, 16), images.mean(1))
+
+
+def test_a_window_holds_its_query_anywhere_inside(tiny_scene):
+    ground = ground_to_train(tiny_scene, ("cross_area",), 64)
+    pairs = TrainingPairs(tiny_scene, ground, 32, None, 200, 0.0, seed=0, window=48)
+    inside = pairs.query[["row", "col"]].to_numpy() - pairs.reference[["row", "col"]].to_numpy()
+    assert inside.min() == 0 and inside.max() == 16
+    item = pairs[3]
+    assert item["query"].shape[-2:] == (32, 32) and item["reference"].shape == (3, 48, 48)
+    assert item["offset"].tolist() == (8 - inside[3]).tolist(), "from middle to middle"
+    place = torch.stack([pairs[i]["place"] for i in range(50)])
+    share = pair_overlap(place, 32, 48)
+    assert (share.diagonal() == 1).all() and ((share >= 0) & (share <= 1)).all()
+    with pytest.raises(ValueError, match="window is 31 px.*32 px"):
+        TrainingPairs(tiny_scene, ground, 32, None, 200, 0.0, seed=0, window=31)

@@ -23,8 +23,9 @@ from sarmatch.encoders import DualEncoder, Encoder, Inputs, register_encoder
 from sarmatch.encoders.base import ENCODERS
 from sarmatch.experiments import sweeps
 from sarmatch.paths import ROOT, runs_dir
-from sarmatch.training import checkpoints, data, step
+from sarmatch.training import checkpoints, data, step, vectors
 from sarmatch.training.config import Config, load_config, recipe
+from sarmatch.training.dense import matching_cells
 from sarmatch.training.loop import train
 from sarmatch.training.runs import compare, evaluate, intervals, load_run, run
 from sarmatch.training.schedule import Schedule
@@ -41,6 +42,17 @@ SMALL = {
     "test_queries": 150,
     "baseline_options": {"cells": 4},
     "encoder_options": {"widths": (8, 16, 32, 32, 32), "feature_dim": 16},
+}
+
+
+#: Dense search on the tiny scene.
+DENSE = {
+    "search": "dense",
+    "encoder": "dense",
+    "encoder_options": {"width": 8, "channels": 8, "dilations": (1,), "coarse": 2},
+    "loss": "shift_cross_entropy",
+    "baseline": "cfog",
+    "baseline_options": {},
 }
 
 
@@ -193,13 +205,13 @@ def test_going_on_equals_never_having_stopped(tiny_scene, tmp_path, monkeypatch)
     class PowerCutError(Exception):
         pass
 
-    def cut(self, encoder, batch_size, measure=data.Validation.measure):
+    def cut(self, encoder, batch_size, measure=vectors.VectorValidation.measure):
         if (tmp_path / "cut" / checkpoints.STATE).is_file():
             raise PowerCutError
         return measure(self, encoder, batch_size)
 
     with monkeypatch.context() as patch:
-        patch.setattr(data.Validation, "measure", cut)
+        patch.setattr(vectors.VectorValidation, "measure", cut)
         with pytest.raises(PowerCutError):
             train(config(), tiny_scene, tmp_path / "cut")
     assert len(pd.read_csv(tmp_path / "cut" / checkpoints.HISTORY)) == 1
@@ -218,13 +230,13 @@ def test_the_best_epoch_is_kept_not_the_last(tiny_scene, tmp_path, monkeypatch):
         kept.append({k: v.clone() for k, v in encoder.state_dict().items()})
         return dict.fromkeys(("recall@1", "recall@5", "recall@10"), next(recalls))
 
-    monkeypatch.setattr(data.Validation, "measure", scripted)
+    monkeypatch.setattr(vectors.VectorValidation, "measure", scripted)
     encoder = train(config(), tiny_scene, tmp_path)
     assert same(dict(encoder.state_dict()), kept[1])
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_name_and_step(tiny_scene, tmp_path, monkeypatch):
-    monkeypatch.setattr(step, "create_loss", lambda name, dim, **options: Broken())
+    monkeypatch.setattr(vectors, "create_loss", lambda name, dim, **options: Broken())
     with pytest.raises(FloatingPointError, match=r"loss 'infonce' is nan at step 0 of epoch 1"):
         train(config(), tiny_scene, tmp_path)
 
@@ -375,6 +387,7 @@ def test_two_processes_get_the_losses_of_one(tmp_path):
         {"alignment": "sliced", "sampler": "mined", "auxiliary": {"iou_semi_positive": 0.1}},
         {"sharpness": "asam", "rho": 0.5, "loss_options": {"learnable_temperature": True}},
         {"refiner": "gnn", "refiner_options": {"width": 16, "dropout": 0.0}, "sampler": "cluster"},
+        DENSE | {"alignment": "wasserstein", "augment": ("dihedral", "radiometry", "jitter")},
     ],
     ids=lambda change: "-".join(map(str, change)),
 )
@@ -433,9 +446,66 @@ def test_less_ground_is_the_upper_part_of_each_rectangle():
     pd.testing.assert_frame_equal(data.thinned(whole, 1.0, 100), whole)
 
 
-def test_offsets_and_turned_pairs_do_not_mix():
-    with pytest.raises(ValidationError, match="offset_regression.*dihedral"):
-        config(auxiliary={"offset_regression": 1.0}, augment=("dihedral",))
+class TestDense:
+    """Dense search in the one loop: it learns, its control does not, and what does not go together is said."""
+
+    @pytest.fixture(scope="class")
+    def learned(self, tiny_scene, tmp_path_factory):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: tiny_scene)
+            folder = tmp_path_factory.mktemp("dense")
+            changes = DENSE | {"epochs": 3, "pairs_per_epoch": 256, "batch_size": 8}
+            yield run(config(**changes, kinds=("arbitrary",)), folder, report=lambda history: None)
+
+    def test_it_learns_and_finds_on_ground_never_seen(self, learned):
+        assert learned.history["loss"].iloc[-1] < learned.history["loss"].iloc[0]
+        rows = learned.metrics.set_index("method")
+        assert set(rows.index) == {"dense", "cfog"}
+        assert rows.loc["dense", "recall@1_low"] > 5 * rows.loc["dense", "recall@1_chance"]
+        assert rows.loc["dense", "gallery"] == rows.loc["cfog", "gallery"] == 100
+
+    def test_its_results_say_where_each_answer_lies(self, learned):
+        results = learned.results("cross_area", "arbitrary")
+        right = results["error_m"] < 16
+        assert right.mean() > 0.2
+        xy = np.stack(results["found_xy"].to_numpy())[:, 0]
+        np.testing.assert_allclose(np.hypot(*(xy - results[["x", "y"]].to_numpy()).T), results["error_m"], atol=1e-3)
+
+    def test_shuffled_pairs_do_not_find_better_than_what_is_not_trained(self, tiny_scene, tmp_path):
+        """The control starts at the quality of orientation channels; learning from wrong answers must not raise it."""
+        changes = DENSE | {"epochs": 2, "pairs_per_epoch": 128, "batch_size": 8, "control": "shuffled_pairs"}
+        control = run(config(**changes, kinds=("arbitrary",)), tmp_path, report=lambda history: None)
+        rows = control.metrics.set_index("method")
+        assert rows.loc["dense", "recall@1"] < rows.loc["cfog", "recall@1"] + 0.1
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"encoder": "plain", "encoder_options": {}}, "encoder 'plain' learns no map of features"),
+            ({"loss": "infonce"}, "loss 'infonce' compares vectors.*'shift_cross_entropy'"),
+            ({"auxiliary": {"triplet": 1.0}}, "triplet"),
+            ({"refiner": "gnn"}, "refiner 'gnn' learns along with vectors only"),
+        ],
+    )
+    def test_what_does_not_go_together_is_said(self, tiny_scene, tmp_path, change, message):
+        with pytest.raises(ValueError, match=message):
+            train(config(**DENSE | change), tiny_scene, tmp_path)
+
+    def test_a_dense_loss_is_refused_where_vectors_are_learned(self, tiny_scene, tmp_path):
+        with pytest.raises(ValueError, match="loss 'disc_hinge' compares shifts"):
+            train(config(loss="disc_hinge"), tiny_scene, tmp_path)
+
+    def test_cells_that_an_alignment_is_given_lie_over_each_other(self):
+        torch.manual_seed(0)
+        window = torch.randn(3, 4, 30, 30)
+        shift = torch.tensor([[2.0, 5.0], [0.0, 14.0], [7.3, 3.6]])
+        query = torch.stack(
+            [w[:, r : r + 16, c : c + 16] for w, (r, c) in zip(window, shift.round().int(), strict=True)]
+        )
+        own, under = matching_cells(query, window, shift, step=4)
+        assert own.shape == (3 * 16, 4)
+        assert torch.equal(own, under)
+        torch.testing.assert_close(own.norm(dim=1), torch.ones(48))
 
 
 @pytest.fixture(scope="module")
@@ -530,8 +600,8 @@ def test_parts_of_ones_own_are_a_name_in_a_config(tiny_scene, tmp_path):
         return rng.permutation(len(pairs.place))[: 3 * batch_size].reshape(3, batch_size)
 
     @sm.patches.register_transform("own")
-    def own_transform(query, reference, generator):
-        return query, 1 - reference
+    def own_transform(pairs, generator):
+        return pairs._replace(reference=1 - pairs.reference)
 
     registries = (
         sm.losses.LOSSES,
@@ -550,17 +620,9 @@ def test_parts_of_ones_own_are_a_name_in_a_config(tiny_scene, tmp_path):
     assert pd.read_csv(tmp_path / checkpoints.HISTORY)["estimate"].notna().all()
 
 
-def test_a_dense_encoder_cannot_be_trained_for_vectors(tiny_scene, tmp_path):
-    @sm.encoders.register_encoder("dense")
-    class Dense(sm.encoders.Encoder):
-        def __init__(self, image_size, sar_bands):
-            super().__init__()
-
-    try:
-        with pytest.raises(ValueError, match="encoder 'dense' has no head"):
-            train(config(encoder="dense", encoder_options={}), tiny_scene, tmp_path)
-    finally:
-        del sm.encoders.base.ENCODERS._things["dense"]
+def test_what_makes_no_vector_cannot_be_trained_for_vectors(tiny_scene, tmp_path):
+    with pytest.raises(ValueError, match="encoder 'dense' has no head.*search='dense'"):
+        train(config(encoder="dense", encoder_options={}), tiny_scene, tmp_path)
 
 
 def test_an_encoder_may_want_images_of_two_sizes(tiny_scene, tmp_path, monkeypatch):

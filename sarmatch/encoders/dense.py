@@ -1,0 +1,180 @@
+"""A learned map of features that starts from oriented gradients and stays small enough for one core."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sarmatch.encoders.base import Encoder, Inputs, Modality, register_encoder
+from sarmatch.encoders.cfog import averaged
+from sarmatch.encoders.dual import OPTICAL_CHANNELS, Normalise
+from sarmatch.encoders.orientation import ORIENTATIONS, blurred, oriented
+
+SIGMAS = (0.8, 1.6, 3.2, 6.4)  # pixels
+LOCAL = 8.0  # cells, of the neighbourhood whose contrast is taken off
+FLOOR = 1e-3  # of a gradient, in spreads of the image: below it there is none
+
+
+class Block(nn.Module):
+    """Two dilated convolutions around a skip."""
+
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__()
+        convolution = dict(kernel_size=3, padding=dilation, dilation=dilation, bias=False)
+        self.layers = nn.Sequential(
+            nn.Conv2d(width, width, **convolution),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, **convolution),
+            nn.BatchNorm2d(width),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.relu(features + self.layers(features))
+
+
+class Branch(nn.Module):
+    """What a modality learns: a linear mix of the orientation channels, and a small residual network beside it."""
+
+    def __init__(self, given: int, mixed: Tensor, width: int, dilations: Sequence[int], pooled: int) -> None:
+        super().__init__()
+        channels = len(mixed)
+        self.mix = nn.Conv2d(mixed.shape[1], channels, 1, bias=False)
+        self.mix.weight.data.copy_(mixed[:, :, None, None])
+        self.stem = nn.Sequential(nn.Conv2d(given, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.blocks = nn.Sequential(*(Block(width, dilation) for dilation in dilations))
+        self.out = nn.Conv2d(width, channels, 1)
+        self.coarse = nn.Conv2d(channels + width, channels, 1)
+        for layer in (self.out, self.coarse):  # features are the mix at first: as good as what is not learned
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        self.coarse.weight.data[:, :channels, 0, 0] = torch.eye(channels)
+        self.pooled = pooled
+
+    def forward(self, oriented: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Fine and coarse features of the orientation channels and of all that is seen."""
+        trunk = self.blocks(self.stem(torch.cat([oriented, seen], 1)))
+        fine = self.mix(oriented) + self.out(trunk)
+        return fine, self.coarse(F.avg_pool2d(torch.cat([fine, trunk], 1), self.pooled))
+
+
+@register_encoder("dense")
+class DenseEncoder(Encoder):
+    """Orientation channels at several scales, and what each modality learns to add to them: for dense search.
+
+    Before the first step its features are a mix of the channels, the same for both modalities, so that it begins where
+    the training-free CFOG ends. A network without them had learned almost nothing after the time that this one needs to
+    get far. There is no normalisation of the length of a feature: the longer it is, the more its pixel counts in the
+    correlation, so that a network may say where to look and where not to (water, shadow, change).
+
+    Parameters
+    ----------
+    image_size
+        Not used: images of any size keep their pixels.
+    sar_bands
+        Number of SAR bands.
+    stride
+        Pixels along the side of a cell, even. Images are averaged to two pixels per cell first.
+    channels
+        Of the features that are compared.
+    width, dilations
+        Channels of the residual blocks, and the dilation of each.
+    coarse
+        Cells along the side of a coarse cell, for a search from coarse to fine.
+    """
+
+    centred = False
+
+    def __init__(
+        self,
+        image_size: int | None = None,
+        sar_bands: int = 1,
+        stride: int = 2,
+        channels: int = 16,
+        width: int = 32,
+        dilations: Sequence[int] = (1, 2, 4),
+        coarse: int = 4,
+    ) -> None:
+        super().__init__()
+        if stride < 2 or stride % 2:
+            raise ValueError(f"stride must be even and at least 2, got {stride}")
+        self.inputs = {
+            "query": Inputs(sar_bands, None, "measured"),
+            "reference": Inputs(OPTICAL_CHANNELS, None, "measured"),
+        }
+        self.stride, self.channels, self.pooled = stride, channels, coarse
+        mixed = torch.empty(channels, ORIENTATIONS * len(SIGMAS))
+        nn.init.orthogonal_(mixed)
+        self.normalise, self.branch = nn.ModuleDict(), nn.ModuleDict()
+        for modality, wants in self.inputs.items():
+            given = mixed.shape[1] + len(SIGMAS) + wants.channels + 2
+            self.normalise[modality] = Normalise(wants.channels)
+            self.branch[modality] = Branch(given, mixed, width, dilations, coarse)
+        filters = 1 + math.ceil(4 * SIGMAS[-1] / 2 * 0.8) + math.ceil(4 * SIGMAS[-1] / 2)
+        cells = 1 + 2 * sum(dilations) + max(filters, math.ceil(4 * LOCAL) + 1)
+        self.reach = stride * cells
+        self.to(memory_format=torch.channels_last)
+
+    @property
+    def levels(self) -> tuple[int, int]:
+        return self.stride, self.stride * self.pooled
+
+    @property
+    def coarse(self) -> "CoarseLevel":
+        """Its coarse level as an encoder."""
+        return CoarseLevel(self)
+
+    def forward_features(self, images: Tensor, modality: Modality) -> Tensor:
+        """Images `(B, C, H, W)` to `(B, channels, H / stride, W / stride)`."""
+        return self.forward_levels(images, modality)[0]
+
+    def forward_levels(self, images: Tensor, modality: Modality) -> tuple[Tensor, Tensor]:
+        """Features at `stride` and at `coarse` times it, whatever the images' size."""
+        images = self._seen(images, modality)
+        with torch.no_grad():
+            channels, seen = self._channels(images)
+        return self.branch[modality](channels, seen)
+
+    def fit_normalisation(self, images: Tensor, modality: Modality) -> None:
+        self.normalise[modality].fit(self._root(images, modality))
+
+    def _root(self, images: Tensor, modality: Modality) -> Tensor:
+        """SAR as the root of its amplitude, which lies between amplitude and decibels; at two pixels per cell."""
+        images = averaged(images, modality, self.stride // 2)
+        return 10 ** (images / 40) if modality == "query" else images
+
+    def _seen(self, images: Tensor, modality: Modality) -> Tensor:
+        return self.normalise[modality](self._root(images, modality))
+
+    def _channels(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Orientation channels `(B, 36, h, w)`, and the rest: their strength, image and local contrast."""
+        grey = images.mean(1, keepdim=True)
+        half, small = F.avg_pool2d(images, 2), F.avg_pool2d(grey, 2)
+        scales = [blurred(F.avg_pool2d(oriented(grey), 2), SIGMAS[0] / 2)]
+        for sigma in (s / 2 for s in SIGMAS[1:]):
+            scales.append(blurred(oriented(blurred(small, 0.8 * sigma)), sigma))
+        stacked = torch.stack(scales, 1)
+        strength = stacked.square().sum(2, keepdim=True).sqrt()
+        channels = (stacked / (strength + FLOOR) - 1 / 3).flatten(1, 2)
+        mean = blurred(small, LOCAL)
+        spread = (blurred(small.square(), LOCAL) - mean.square()).clamp(min=1e-6).sqrt()
+        seen = [(strength[:, :, 0] + 1e-2).log() + 2, half, (small - mean) / (spread + 0.05), (spread + 0.01).log() + 1]
+        return channels, torch.cat(seen, 1)
+
+
+class CoarseLevel(Encoder):
+    """The coarse level of a dense encoder, by itself."""
+
+    def __init__(self, fine: DenseEncoder) -> None:
+        super().__init__()
+        self.fine, self.inputs, self.centred = fine, fine.inputs, fine.centred
+        self.stride = fine.stride * fine.pooled
+        self.reach = -(-fine.reach // self.stride) * self.stride
+        self.trainable = fine.trainable
+        self.train(fine.training)
+
+    def forward_features(self, images: Tensor, modality: Modality) -> Tensor:
+        """Images `(B, C, H, W)` to `(B, channels, H / stride, W / stride)`."""
+        return self.fine.forward_levels(images, modality)[1]

@@ -1,0 +1,162 @@
+"""What is learned for dense search: maps of features."""
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sarmatch.encoders import Encoder, image_sizes
+from sarmatch.evaluation import list_ranks, recall_at_k, tiles_of_places, wasserstein
+from sarmatch.losses import LOSSES, create_loss
+from sarmatch.losses.dense import DenseBatch
+from sarmatch.patches import PatchImages, TrainingPairs, pair_overlap, positions, search_task
+from sarmatch.scenes import Scene
+from sarmatch.search.dense import DenseSearch
+from sarmatch.search.maps import Bounds, DenseGallery, build_maps
+from sarmatch.search.windows import window_scores
+from sarmatch.training.config import Config
+from sarmatch.training.data import training_ground
+from sarmatch.training.distributed import gather
+
+COARSE = 0.5  # weight of the loss of each coarser level beside that of the finest
+SAMPLE = 8  # cells between those that an alignment is given
+SHOWN = 0.5  # of a query on the window of another one, from which on that is no negative
+
+
+def training_pairs(config: Config, scene: Scene, size: int, encoder: Encoder) -> TrainingPairs:
+    """Queries of `size` pixels and the larger windows of the map that they lie in."""
+    return TrainingPairs(
+        scene,
+        training_ground(config, scene, size),
+        size,
+        image_sizes(encoder),
+        config.pairs_per_epoch,
+        0.0,
+        config.seed,
+        shuffle_pairs=config.control == "shuffled_pairs",
+        window=round(config.window * size / max(encoder.levels)) * max(encoder.levels),
+    )
+
+
+class DenseLearner(nn.Module):
+    """Encoder and losses as one module, which is what distributed training needs to wrap.
+
+    Raises
+    ------
+    ValueError
+        Where the encoder makes no maps of features that can be learned, or a loss compares vectors.
+    """
+
+    refining = None
+
+    def __init__(self, encoder: Encoder, config: Config, size: int) -> None:
+        super().__init__()
+        if not hasattr(encoder, "channels"):
+            raise ValueError(f"encoder {config.encoder!r} learns no map of features; for search='dense' take 'dense'")
+        if config.refiner != "none":
+            raise ValueError(f"refiner {config.refiner!r} learns along with vectors only; search is 'dense'")
+        vector = [name for name in (config.loss, *config.auxiliary) if not getattr(LOSSES[name], "dense", False)]
+        if vector:
+            dense = [name for name in sorted(LOSSES) if getattr(LOSSES[name], "dense", False)]
+            raise ValueError(f"loss {vector[0]!r} compares vectors; those for search='dense' are {dense}")
+        self.encoder, self.size, self.masked = encoder, size, config.neighbours == "mask"
+        self.feature_dim = encoder.channels
+        self.losses = nn.ModuleList(create_loss(config.loss, **config.loss_options) for _ in encoder.levels)
+        self.auxiliary = nn.ModuleDict({name: create_loss(name) for name in config.auxiliary})
+        self.weights = config.auxiliary
+
+    def forward(
+        self, query: Tensor, reference: Tensor, offset: Tensor, place: Tensor, sample: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss of the whole batch, and features of matching cells `(N, channels)` of length one, of either modality."""
+        corner = (reference.shape[-1] - query.shape[-1]) / 2 - gather(offset)  # of the query in its window, pixels
+        overlap = pair_overlap(gather(place), self.size, reference.shape[-1])
+        allowed = overlap < SHOWN if self.masked else None
+        levels = [self.encoder.forward_levels(query, "query"), self.encoder.forward_levels(reference, "reference")]
+        loss = corner.new_zeros(())
+        for number, (q, r) in enumerate(zip(*levels, strict=True)):
+            q, r = gather(q.float()), gather(r.float())
+            scores = window_scores(q, r, self.encoder.centred)
+            batch = DenseBatch(scores, corner / self.encoder.levels[number], allowed)
+            loss = loss + (COARSE if number else 1.0) * self.losses[number](batch)
+            if not number:
+                cells = matching_cells(q, r, batch.shift)
+                loss = loss + sum(self.weights[name] * auxiliary(batch) for name, auxiliary in self.auxiliary.items())
+        return loss, *cells
+
+
+def matching_cells(query: Tensor, window: Tensor, shift: Tensor, step: int = SAMPLE) -> tuple[Tensor, Tensor]:
+    """Features of every `step`-th cell of queries `(B, C, h, w)` and of what lies under them in their windows.
+
+    Returns
+    -------
+    Two tensors `(N, C)`, of length one.
+    """
+    rows, cols = (torch.arange(step // 2, side, step, device=query.device) for side in query.shape[2:])
+    down, right = shift.round().long().T[..., None]
+    each = torch.arange(len(query), device=query.device)[:, None, None]
+    own = query[:, :, rows[:, None], cols[None]].movedim(1, -1)
+    under = window.movedim(1, -1)[each, (down + rows)[:, :, None], (right + cols)[:, None]]
+    return F.normalize(own.flatten(0, 2), dim=1), F.normalize(under.flatten(0, 2), dim=1)
+
+
+def tile_bounds(tiles: pd.DataFrame) -> dict[str, Bounds]:
+    """The pixels of every area that its tiles lie on: what dense search looks at where vector search looks at tiles."""
+    return {
+        name: (rows.row.min(), rows.col.min(), (rows.row + rows["size"]).max(), (rows.col + rows["size"]).max())
+        for name, rows in tiles.groupby("area", sort=False)
+    }
+
+
+class DenseValidation:
+    """Arbitrary queries of the first protocol's validation split, searched for on its ground every epoch."""
+
+    def __init__(self, config: Config, scene: Scene, encoder: Encoder) -> None:
+        self.scene, self.side = scene, 0.0
+        self.queries, self.tiles = search_task(
+            scene,
+            "arbitrary",
+            config.patch_size,
+            "val",
+            protocol=config.protocols[0],
+            stride=config.stride,
+            count=config.val_queries,
+            seed=config.seed + 1,
+        )
+        self.images = torch.stack(list(PatchImages(scene, self.queries, image_sizes(encoder))))
+
+    def measure(self, encoder: Encoder, batch_size: int) -> dict[str, float]:
+        """`recall@1`, `@5`, `@10` of the encoder as it stands, and the exact `wasserstein_1` of the modalities.
+
+        The distance is that of the features in the middle of every query and of those of the map in the same places,
+        scaled to length one.
+        """
+        was_training = encoder.training
+        encoder.eval()
+        gallery = build_maps(encoder, self.scene, tile_bounds(self.tiles))
+        search = DenseSearch(gallery, encoder)
+        features = search.encode(self.images.split(batch_size))
+        found = search.search(features, 10)
+        encoder.train(was_training)
+        tile_m = int(self.tiles["size"].iloc[0]) * self.scene.pixel_size
+        tile = tiles_of_places(found, self.tiles, tile_m)
+        scores = np.where(found.valid, found.scores, -np.inf)
+        rank = list_ranks(tile, scores, self.queries["positive"].to_numpy(), len(self.tiles))
+        apart = wasserstein(
+            self._unit(features[:, :, features.shape[2] // 2, features.shape[3] // 2]), self._under(gallery), 1
+        )
+        return {**{f"recall@{k}": recall_at_k(rank, k) for k in (1, 5, 10)}, "wasserstein_1": apart}
+
+    def _under(self, gallery: DenseGallery) -> np.ndarray:
+        """The map's features in the middle of every query."""
+        cells = []
+        for area, xy in zip(self.queries["area"], positions(self.queries), strict=True):
+            fmap = gallery.maps[area]
+            col, row = ((xy - np.array(fmap.corner)) * (1, -1) / fmap.metres).astype(int)
+            cells.append(fmap.features[:, row, col].float())
+        return self._unit(torch.stack(cells))
+
+    @staticmethod
+    def _unit(features: Tensor) -> np.ndarray:
+        return F.normalize(features, dim=1).numpy()

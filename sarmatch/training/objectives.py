@@ -1,0 +1,43 @@
+"""What there is to learn: for every kind of search the pairs, the loss and the validation that belong to it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from sarmatch.encoders import Encoder
+from sarmatch.patches import TrainingPairs
+from sarmatch.scenes import Scene
+from sarmatch.training import dense, vectors
+from sarmatch.training.config import Config
+
+
+class Validation(Protocol):
+    """Queries of the validation split, searched every epoch."""
+
+    def measure(self, encoder: Encoder, batch_size: int) -> dict[str, float]:
+        """`recall@1`, `@5`, `@10` of the encoder as it stands, and the exact `wasserstein_1` of the modalities."""
+        ...
+
+
+class Objective(NamedTuple):
+    """What a kind of search trains with.
+
+    Attributes
+    ----------
+    pairs
+        `(config, scene, size, encoder)` to the pairs of a patch of `size` pixels, as the encoder wants them.
+    learner
+        `(encoder, config, size)` to a module from a batch `(query, reference, offset, place, sample)` to its loss and
+        the features `(B, D)` of either modality that an alignment works on.
+    validation
+        `(config, scene, encoder)` to what is searched every epoch.
+    """
+
+    pairs: Callable[[Config, Scene, int, Encoder], TrainingPairs]
+    learner: Callable[[Encoder, Config, int], Any]
+    validation: Callable[[Config, Scene, Encoder], Validation]
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "vector": Objective(vectors.training_pairs, vectors.VectorLearner, vectors.VectorValidation),
+    "dense": Objective(dense.training_pairs, dense.DenseLearner, dense.DenseValidation),
+}
