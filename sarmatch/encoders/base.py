@@ -49,6 +49,9 @@ class Encoder(nn.Module):
         cell when the image moves by `stride` pixels, so that a map may be encoded in windows.
     reach : int or None
         Pixels to either side of a cell that it depends on, where its feature maps may be made in windows.
+    centred : bool
+        Whether the scores of its feature maps take off the mean of each channel, that of the query and that of the
+        map's window under it: zero-mean correlation. Otherwise they are plain cosines.
     trainable : bool
         Whether it has anything to learn.
     """
@@ -57,6 +60,7 @@ class Encoder(nn.Module):
     feature_dim: int
     stride: int | None = None
     reach: int | None = None
+    centred: bool = True
     trainable: bool = True
 
     def forward_features(self, images: torch.Tensor, modality: Modality) -> torch.Tensor:

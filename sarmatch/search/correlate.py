@@ -1,11 +1,13 @@
 """Correlation of queries' feature maps with a whole map's, over all shifts: blocks in the Fourier domain.
 
-Zero-mean normalised cross-correlation over all channels together. With `q` the query's features less their mean per
-channel, a window `f` of the map under it, and the query's mask `m`:
+Weighted zero-mean normalised cross-correlation over all channels together. With `q` the query's features less their
+weighted mean per channel, a window `f` of the map under it, and the query's mask `m`, weights from 0 to 1:
 
-    score = sum m q f / (|m q| sqrt(sum m f^2 - sum_c (sum m f_c)^2 / sum m))
+    score = sum m q f / (sqrt(sum m q^2) sqrt(sum m f^2 - sum_c (sum m f_c)^2 / sum m))
 
-which needs no mean of the window in the numerator, as that of `m q` is zero (Lewis, Vision Interface, 1995).
+which needs no mean of the window in the numerator, as that of `m q` is zero (Lewis, Vision Interface, 1995). Where the
+map says that its features are not to be centred, no mean is taken off on either side, and the score is the cosine
+`sum m q f / (sqrt(sum m q^2) sqrt(sum m f^2))`.
 """
 
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from torch import Tensor
 
 BLOCK = 512  # cells along the side of a block that is transformed at once
 LEAST = 0.5  # of a window's cells that must lie on data
+TINY = 1e-12  # keeps a division from one by zero
 FLAT = 1e-4  # spread per cell of a window or query below which there is nothing to compare
 
 
@@ -27,13 +30,15 @@ class FeatureMap(NamedTuple):
     """What the map of an area has become under a dense encoder.
 
     `features` are `(C, H, W)`, 0 where there is no data; `valid` bool `(H, W)`, or None where all is data; `corner` the
-    local metres `(x, y)` of the top left, `metres` the side of a cell.
+    local metres `(x, y)` of the top left, `metres` the side of a cell; `centred` whether scores take off the means of
+    query and window, see `Encoder.centred`.
     """
 
     features: Tensor
     valid: Tensor | None
     corner: tuple[float, float]
     metres: float
+    centred: bool = True
 
     def metres_of(self, row: NDArray, col: NDArray) -> NDArray[np.float64]:
         """Cells (edges count from 0) to local metres `(..., 2)`."""
@@ -49,14 +54,24 @@ class Block(NamedTuple):
     scores: Tensor
 
 
-def prepared(queries: Tensor, masks: Tensor | None = None) -> Tensor:
-    """Queries `(B, C, h, w)` less their mean under the mask, of length one; a query without any contrast becomes 0."""
+def prepared(queries: Tensor, masks: Tensor | None = None, centred: bool = True) -> Tensor:
+    """Queries `(B, C, h, w)` as the numerator wants them: `m q / sqrt(sum m q^2)`; 0 for a query without any contrast.
+
+    Parameters
+    ----------
+    queries
+        Features.
+    masks
+        Weight of every cell, 0 to 1, `(B, h, w)`; 1 where there are none.
+    centred
+        Whether the weighted mean of each channel is taken off first.
+    """
     masks = torch.ones(len(queries), 1, *queries.shape[2:]) if masks is None else masks[:, None].to(queries)
-    count = masks.sum((2, 3), keepdim=True).clamp(min=1)
-    mean = (queries * masks).sum((2, 3), keepdim=True) / count
-    centred = (queries - mean) * masks
-    length = centred.square().sum((1, 2, 3), keepdim=True).sqrt()
-    return centred / length.clamp(min=FLAT) * (length > FLAT * count[:, :1].sqrt())
+    weight = masks.sum((2, 3), keepdim=True).clamp(min=TINY)
+    if centred:
+        queries = queries - (queries * masks).sum((2, 3), keepdim=True) / weight
+    length = (queries.square() * masks).sum((1, 2, 3), keepdim=True).sqrt()
+    return queries * masks / length.clamp(min=TINY) * (length > FLAT * weight.sqrt())
 
 
 def score_blocks(
@@ -71,7 +86,7 @@ def score_blocks(
     queries
         Features `(B, C, h, w)`, all of one size.
     masks
-        Which cells of a query count, bool `(B, h, w)`; all where there are none.
+        How much each cell of a query counts, 0 to 1 or bool, `(B, h, w)`; all alike where there are none.
     margin
         Shifts by which neighbouring blocks overlap on each side, so that every shift is once inside with all its
         neighbours. Beyond the map, scores are minus infinity.
@@ -87,10 +102,10 @@ def score_blocks(
     if h > height or w > width:
         return
     steps, sides = zip(*(_parts(n - k + 1, k + 2 * margin, block) for n, k in ((height, h), (width, w))), strict=True)
-    waves = torch.fft.rfft2(prepared(queries, masks), s=sides).conj()
+    waves = torch.fft.rfft2(prepared(queries, masks, fmap.centred), s=sides).conj()
     frequencies = waves.shape[2:]
     waves = waves.flatten(2).permute(2, 0, 1).contiguous()  # one matrix (B, C) per frequency
-    counts = _Counts(masks, queries, sides)
+    counts = _Counts(masks, queries, sides, fmap.centred)
     for row in range(0, height - h + 1, steps[0]):
         for col in range(0, width - w + 1, steps[1]):
             patch, inside = _cut(fmap, row - margin, col - margin, sides)
@@ -113,17 +128,18 @@ def _parts(shifts: int, overhang: int, block: int) -> tuple[int, int]:
 class _Counts:
     """Length of the windows under the queries' masks: sums of the map's features and of their squares."""
 
-    def __init__(self, masks: Tensor | None, queries: Tensor, sides: tuple[int, int]) -> None:
+    def __init__(self, masks: Tensor | None, queries: Tensor, sides: tuple[int, int], centred: bool) -> None:
         h, w = queries.shape[2:]
         unmasked = torch.ones(1, h, w) if masks is None else masks.to(queries)
-        self.size, self.sides = unmasked.sum((1, 2)).clamp(min=1)[:, None, None], sides
+        self.size, self.sides = unmasked.sum((1, 2)).clamp(min=TINY)[:, None, None], sides
+        self.centred = centred
         self.waves = torch.fft.rfft2(unmasked, s=sides).conj()
 
     def normalised(self, product: Tensor, patch: Tensor, spectrum: Tensor, inside: Tensor | None) -> Tensor:
         """Scores `(B, ...)` of a block; minus infinity where a window has too little data or no contrast."""
-        squares = self._sum(torch.fft.rfft2(patch.square().sum(0)))
-        sums = sum(self._sum(channel).square() for channel in spectrum)
-        spread = squares - sums / self.size
+        spread = self._sum(torch.fft.rfft2(patch.square().sum(0)))
+        if self.centred:
+            spread = spread - sum(self._sum(channel).square() for channel in spectrum) / self.size
         flat = spread < FLAT**2 * self.size
         scores = product / spread.clamp(min=1e-12).sqrt()
         scores = torch.where(flat.expand_as(scores), 0.0, scores)

@@ -63,7 +63,8 @@ class DenseSearch:
         k
             Length of the lists; filled up with candidates that are not valid where a map has fewer peaks.
         masks
-            Which cells of a query count, bool `(Q, h, w)`: not nodata, not beyond the edge of a strip.
+            How much each cell of a query counts, bool or 0 to 1, `(Q, h, w)`: nothing for nodata and beyond the edge
+            of a strip, and as much as one trusts it elsewhere.
 
         Returns
         -------
@@ -73,7 +74,7 @@ class DenseSearch:
         Raises
         ------
         ValueError
-            If `k` is less than 1, or features do not fit the map's.
+            If `k` is less than 1, features do not fit the map's, or masks do not fit the queries.
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
@@ -82,6 +83,8 @@ class DenseSearch:
         channels = next(iter(self.gallery.maps.values())).features.shape[0]
         if queries.ndim != 4 or queries.shape[1] != channels:
             raise ValueError(f"queries must be (Q, {channels}, h, w) as the map's features, got {tuple(queries.shape)}")
+        if masks is not None:
+            _check_masks(masks, queries)
         bar = progress(total=len(queries), desc="dense search", unit="query")
         parts = []
         for rows in torch.arange(len(queries)).split(TOGETHER):
@@ -109,6 +112,14 @@ class DenseSearch:
             scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
             places, area = np.pad(places, ((0, 0), (0, missing), (0, 0))), np.pad(area, ((0, 0), (0, missing)))
         return scores.astype(np.float32), places, area
+
+
+def _check_masks(masks: Tensor, queries: Tensor) -> None:
+    wanted = (len(queries), *queries.shape[2:])
+    if tuple(masks.shape) != wanted:
+        raise ValueError(f"masks must be (Q, h, w), {wanted} as the queries' features, got {tuple(masks.shape)}")
+    if masks.numel() and not (masks.min() >= 0 and masks.max() <= 1):
+        raise ValueError(f"masks must be weights from 0 to 1, got {float(masks.min()):g} to {float(masks.max()):g}")
 
 
 def best_of(fmap: FeatureMap, queries: Tensor, masks: Tensor | None, k: int, radius: int) -> Peaks:

@@ -10,17 +10,19 @@ from sarmatch.search.correlate import FeatureMap, Peaks, find_peaks, score_block
 
 
 def by_loop(fmap, query, mask):
-    """Zero-mean normalised correlation of one query at every shift, by its definition."""
+    """Weighted normalised correlation of one query at every shift, by its definition."""
     height, width = fmap.features.shape[1:]
     h, w = query.shape[1:]
+    mask = mask.double()
     scores = torch.full((height - h + 1, width - w + 1), -torch.inf)
     for row in range(height - h + 1):
         for col in range(width - w + 1):
-            if fmap.valid is not None and (fmap.valid[row : row + h, col : col + w] & mask).sum() < 0.5 * mask.sum():
+            if fmap.valid is not None and (fmap.valid[row : row + h, col : col + w] * mask).sum() < 0.5 * mask.sum():
                 continue
-            a, b = query[:, mask], fmap.features[:, row : row + h, col : col + w].float()[:, mask]
-            a, b = (v - v.mean(1, keepdim=True) for v in (a, b))
-            scores[row, col] = (a * b).sum() / (a.norm() * b.norm())
+            a, b = query.double(), fmap.features[:, row : row + h, col : col + w].double()
+            if fmap.centred:
+                a, b = (v - ((mask * v).sum((1, 2)) / mask.sum())[:, None, None] for v in (a, b))
+            scores[row, col] = (mask * a * b).sum() / ((mask * a * a).sum() * (mask * b * b).sum()).sqrt()
     return scores
 
 
@@ -35,9 +37,10 @@ def whole(fmap, queries, masks=None, **options):
 
 
 @pytest.mark.parametrize("holes", [False, True])
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("masked", ["nowhere", "here and there", "softly"])
+@pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize(("margin", "block"), [(0, 16), (3, 24), (2, 512)])
-def test_scores_are_those_of_a_loop_over_shifts_across_block_borders(holes, masked, margin, block):
+def test_scores_are_those_of_a_loop_over_shifts_across_block_borders(holes, centred, masked, margin, block):
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(3, 41, 53, generator=generator)
     valid = None
@@ -45,9 +48,10 @@ def test_scores_are_those_of_a_loop_over_shifts_across_block_borders(holes, mask
         valid = torch.ones(41, 53, dtype=torch.bool)
         valid[:15, 20:40] = False
         features = features * valid
-    fmap = FeatureMap(features, valid, (0.0, 0.0), 1.0)
+    fmap = FeatureMap(features, valid, (0.0, 0.0), 1.0, centred)
     queries = torch.randn(2, 3, 9, 7, generator=generator)
-    masks = torch.rand(2, 9, 7, generator=generator) > 0.3 if masked else None
+    soft = torch.rand(2, 9, 7, generator=generator)
+    masks = {"nowhere": None, "here and there": soft > 0.3, "softly": soft}[masked]
     found = whole(fmap, queries, masks, margin=margin, block=block)
     for i, query in enumerate(queries):
         true = by_loop(fmap, query, torch.ones(9, 7, dtype=torch.bool) if masks is None else masks[i])
@@ -62,6 +66,15 @@ def test_a_query_cut_from_the_map_scores_one_where_it_lies_whatever_its_gain_and
     found = whole(FeatureMap(features, None, (0.0, 0.0), 1.0), query)[0]
     assert divmod(int(found.argmax()), found.shape[1]) == (13, 31)
     assert found.max() == pytest.approx(1, abs=1e-5)
+
+
+def test_only_the_ratio_of_weights_counts():
+    generator = torch.Generator().manual_seed(2)
+    fmap = FeatureMap(torch.randn(3, 30, 30, generator=generator), None, (0.0, 0.0), 1.0)
+    query, mask = torch.randn(1, 3, 8, 8, generator=generator), torch.rand(1, 8, 8, generator=generator)
+    torch.testing.assert_close(whole(fmap, query, 0.01 * mask), whole(fmap, query, mask), atol=1e-5, rtol=0)
+    torch.testing.assert_close(whole(fmap, query, torch.full_like(mask, 0.3)), whole(fmap, query), atol=1e-5, rtol=0)
+    assert whole(fmap, query, 0 * mask).abs().max() == 0  # no trust, no score
 
 
 @pytest.mark.parametrize("flat", ["query", "map"])
