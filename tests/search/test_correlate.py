@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sarmatch.search.correlate import FeatureMap, Peaks, find_peaks, score_blocks, suppress
+from sarmatch.search.correlate import Correlator, FeatureMap, Kept
+from sarmatch.search.peaks import Block, Peaks, find_peaks, suppress
 
 
 def by_loop(fmap, query, mask):
@@ -27,12 +28,13 @@ def by_loop(fmap, query, mask):
 
 
 def whole(fmap, queries, masks=None, **options):
-    height, width = fmap.features.shape[1:]
-    found = torch.full((len(queries), height - queries.shape[2] + 1, width - queries.shape[3] + 1), torch.nan)
+    correlator = Correlator(fmap, tuple(queries.shape[2:]), **options)
+    found = torch.full((len(queries), *correlator.shifts), -torch.inf)
     margin = options.get("margin", 0)
-    for block in score_blocks(fmap, queries, masks, **options):
-        inside = block.scores[:, margin : block.scores.shape[1] - margin, margin : block.scores.shape[2] - margin]
-        found[:, block.row : block.row + inside.shape[1], block.col : block.col + inside.shape[2]] = inside
+    for block in correlator.blocks(queries, masks):
+        inside = block.scores[:, margin:, margin:][:, : correlator.steps[0], : correlator.steps[1]]
+        part = found[:, block.row :, block.col :][:, : inside.shape[1], : inside.shape[2]]
+        part.copy_(inside[:, : part.shape[1], : part.shape[2]])
     return found
 
 
@@ -89,7 +91,40 @@ def test_what_has_no_contrast_scores_nothing_anywhere(flat):
 
 def test_a_query_larger_than_the_map_has_no_place():
     fmap = FeatureMap(torch.randn(2, 10, 10), None, (0.0, 0.0), 1.0)
-    assert list(score_blocks(fmap, torch.randn(1, 2, 11, 4))) == []
+    assert list(Correlator(fmap, (11, 4)).blocks(torch.randn(1, 2, 11, 4))) == []
+
+
+def test_blocks_without_data_are_left_out():
+    valid = torch.ones(60, 60, dtype=torch.bool)
+    valid[:, 25:] = False
+    fmap = FeatureMap(torch.randn(2, 60, 60) * valid, valid, (0.0, 0.0), 1.0)
+    corners = {(block.row, block.col) for block in Correlator(fmap, (6, 6), block=20).blocks(torch.randn(1, 2, 6, 6))}
+    everywhere = Correlator(fmap._replace(valid=None), (6, 6), block=20)
+    assert corners == {at for group in everywhere.groups for at in group if at[1] < 25} and len(corners) > 4
+
+
+@pytest.mark.parametrize("budget", [0, 100_000, 10**9])
+def test_what_is_kept_changes_nothing_and_stays_in_the_budget(budget):
+    fmap = FeatureMap(torch.randn(2, 60, 60), None, (0.0, 0.0), 1.0)
+    queries, masks = torch.randn(3, 2, 6, 6), torch.rand(1, 6, 6).expand(3, -1, -1)
+    kept = Kept(budget)
+    correlator = Correlator(fmap, (6, 6), block=20, kept=kept)
+    for some, mask in 2 * [(queries, None), (queries, masks), (queries[:1], masks[:1]), (queries, torch.rand(3, 6, 6))]:
+        fresh = Correlator(fmap, (6, 6), block=20).blocks(some, mask)
+        for one, other in zip(correlator.blocks(some, mask), fresh, strict=True):
+            torch.testing.assert_close(one.scores, other.scores, atol=1e-6, rtol=0)
+    held = sum(t.nbytes for thing in kept._things.values() for t in thing if t is not None)
+    assert held == budget - kept.room <= budget
+    assert (held > 0) == (budget > 0)
+
+
+def test_more_tiles_are_looked_at_until_there_are_enough_peaks():
+    away = (torch.arange(44.0) - 22).abs()
+    scores = 100 - torch.maximum(away[:, None], away)  # one peak with long slopes
+    scores[6, 6] = 90.0  # another, lower than a hundred tiles
+    found = find_peaks(Block(0, 0, scores[None]), 2, 3)
+    assert found.scores[0, :2].tolist() == [100, 90] and not torch.isfinite(found.scores[0, 2:]).any()
+    assert found.at[0, :2].round().tolist() == [[20, 20], [4, 4]]
 
 
 @settings(max_examples=30, deadline=None)
@@ -99,7 +134,7 @@ def test_peaks_are_the_highest_in_their_neighbourhood(seed, radius):
     fmap, query = FeatureMap(features, None, (0.0, 0.0), 1.0), torch.randn(1, 1, 5, 5)
     scores = whole(fmap, query)[0]
     kept = Peaks(torch.full((1, 200), -torch.inf), torch.zeros(1, 200, 2, dtype=torch.float64))
-    for block in score_blocks(fmap, query, margin=radius, block=20):
+    for block in Correlator(fmap, (5, 5), margin=radius, block=20).blocks(query):
         found = find_peaks(block, radius, 200)
         kept = Peaks(torch.cat([kept.scores, found.scores], 1), torch.cat([kept.at, found.at], 1))
     kept = suppress(kept, radius, 200)
