@@ -54,7 +54,8 @@ class Encoder(nn.Module):
     levels : tuple of int
         Strides of the feature maps that `forward_levels` makes.
     centred : bool
-        Whether dense search takes off the mean of every channel, of the query and of the window under it.
+        Whether the scores of its feature maps take off the mean of each channel, that of the query and that of the
+        map's window under it: zero-mean correlation. Otherwise they are plain cosines.
     trainable : bool
         Whether it has anything to learn.
     """

@@ -1,15 +1,17 @@
 """Correlation of queries' feature maps with a whole map's, over all shifts: blocks in the Fourier domain.
 
-Zero-mean normalised cross-correlation over all channels together. With `q` the query's features less their mean per
-channel, a window `f` of the map under it, and the query's mask `m`:
+Weighted zero-mean normalised cross-correlation over all channels together. With `q` the query's features less their
+weighted mean per channel, a window `f` of the map under it, and the query's mask `m`, weights from 0 to 1:
 
-    score = sum m q f / (|m q| sqrt(sum m f^2 - sum_c (sum m f_c)^2 / sum m))
+    score = sum m q f / (sqrt(sum m q^2) sqrt(sum m f^2 - sum_c (sum m f_c)^2 / sum m))
 
-which needs no mean of the window in the numerator, as that of `m q` is zero (Lewis, Vision Interface, 1995).
+which needs no mean of the window in the numerator, as that of `m q` is zero (Lewis, Vision Interface, 1995). Where the
+map says that its features are not to be centred, no mean is taken off on either side, and the score is the cosine
+`sum m q f / (sqrt(sum m q^2) sqrt(sum m f^2))`.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterator
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,8 +20,16 @@ from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-BLOCK = 512  # cells along the side of a block that is transformed at once
+from sarmatch.search.peaks import Block
+
+BLOCK = 384  # cells along the side of a block that is transformed at once: its spectrum stays in a core's cache
+TOGETHER = 16  # queries that are correlated at once
+GROUP = 8  # blocks that are correlated at once, fewer where they are large
+GROUP_BYTES = 128 << 20  # what the products of a group with the queries may take
+AT_ONCE = 8  # inverse transforms in one call: as many as one line of cache brings
+BUDGET = 1 << 30  # bytes of spectra and lengths that a search keeps between queries
 LEAST = 0.5  # of a window's cells that must lie on data
+TINY = 1e-12  # keeps a division from one by zero
 FLAT = 1e-4  # spread per cell of a window or query below which there is nothing to compare
 
 
@@ -27,13 +37,15 @@ class FeatureMap(NamedTuple):
     """What the map of an area has become under a dense encoder.
 
     `features` are `(C, H, W)`, 0 where there is no data; `valid` bool `(H, W)`, or None where all is data; `corner` the
-    local metres `(x, y)` of the top left, `metres` the side of a cell.
+    local metres `(x, y)` of the top left, `metres` the side of a cell; `centred` whether scores take off the means of
+    query and window, see `Encoder.centred`.
     """
 
     features: Tensor
     valid: Tensor | None
     corner: tuple[float, float]
     metres: float
+    centred: bool = True
 
     def metres_of(self, row: NDArray, col: NDArray) -> NDArray[np.float64]:
         """Cells (edges count from 0) to local metres `(..., 2)`."""
@@ -41,66 +53,222 @@ class FeatureMap(NamedTuple):
         return np.stack([x + np.asarray(col) * self.metres, y - np.asarray(row) * self.metres], -1)
 
 
-class Block(NamedTuple):
-    """Scores of some queries where their top left corner lies in a part of the map: `(B, n, m)` from `row`, `col`."""
+def prepared(queries: Tensor, masks: Tensor | None = None, centred: bool = True) -> Tensor:
+    """Queries `(B, C, h, w)` as the numerator wants them: `m q / sqrt(sum m q^2)`; 0 for a query without any contrast.
 
-    row: int
-    col: int
-    scores: Tensor
-
-
-def prepared(queries: Tensor, masks: Tensor | None = None) -> Tensor:
-    """Queries `(B, C, h, w)` less their mean under the mask, of length one; a query without any contrast becomes 0."""
+    Parameters
+    ----------
+    queries
+        Features.
+    masks
+        Weight of every cell, 0 to 1, `(B, h, w)`; 1 where there are none.
+    centred
+        Whether the weighted mean of each channel is taken off first.
+    """
     masks = torch.ones(len(queries), 1, *queries.shape[2:]) if masks is None else masks[:, None].to(queries)
-    count = masks.sum((2, 3), keepdim=True).clamp(min=1)
-    mean = (queries * masks).sum((2, 3), keepdim=True) / count
-    centred = (queries - mean) * masks
-    length = centred.square().sum((1, 2, 3), keepdim=True).sqrt()
-    return centred / length.clamp(min=FLAT) * (length > FLAT * count[:, :1].sqrt())
+    weight = masks.sum((2, 3), keepdim=True).clamp(min=TINY)
+    if centred:
+        queries = queries - (queries * masks).sum((2, 3), keepdim=True) / weight
+    length = (queries.square() * masks).sum((1, 2, 3), keepdim=True).sqrt()
+    return queries * masks / length.clamp(min=TINY) * (length > FLAT * weight.sqrt())
 
 
-def score_blocks(
-    fmap: FeatureMap, queries: Tensor, masks: Tensor | None = None, margin: int = 0, block: int = BLOCK
-) -> Iterator[Block]:
-    """Scores of all shifts of all queries that lie on the map, block by block.
+T = TypeVar("T")
+
+
+class Kept:
+    """What is made once and kept as long as there is room for it; what does not fit is made whenever it is asked for.
+
+    Parameters
+    ----------
+    budget
+        Bytes of tensors that may be kept.
+    """
+
+    def __init__(self, budget: int = BUDGET) -> None:
+        self.room, self._things = budget, {}
+
+    def get(self, key: Hashable, make: Callable[..., T], *given: object) -> T:
+        """The thing of this name, a tuple of tensors or None that `make` makes of what is given."""
+        if key in self._things:
+            return self._things[key]
+        thing = make(*given)
+        size = sum(t.nbytes for t in thing if t is not None)
+        if size <= self.room:
+            self.room -= size
+            self._things[key] = thing
+        return thing
+
+
+def _made(key: Hashable, make: Callable[..., T], *given: object) -> T:
+    """As `Kept.get`, where nothing is kept."""
+    return make(*given)
+
+
+class _Spectra(NamedTuple):
+    """Of a group of N blocks: of features `(F, N, C)`, of their squares' sum `(F, N)`, of where there is data."""
+
+    features: Tensor
+    energy: Tensor
+    inside: Tensor | None
+
+
+class _Lengths(NamedTuple):
+    """Of a block: what products are multiplied by `(M, n, m)` for each mask, and what is added, 0 or minus infinity."""
+
+    gain: Tensor
+    outside: Tensor | None
+
+
+class Correlator:
+    """A map made ready to be correlated with queries of one size, block by block.
 
     Parameters
     ----------
     fmap
         The map.
-    queries
-        Features `(B, C, h, w)`, all of one size.
-    masks
-        Which cells of a query count, bool `(B, h, w)`; all where there are none.
+    size
+        Height and width of the queries in cells.
     margin
         Shifts by which neighbouring blocks overlap on each side, so that every shift is once inside with all its
         neighbours. Beyond the map, scores are minus infinity.
     block
         Cells that are transformed at once along each side, at most; raised where a query needs more.
+    kept
+        Where spectra and lengths of windows are kept for the next queries; nothing is kept by default.
+    device
+        Where it is computed.
 
-    Yields
-    ------
-    Blocks, `margin` included on all sides: shifts from `row - margin`, `col - margin` on.
+    Notes
+    -----
+    Blocks without data are left out. Per frequency, a group of blocks times all queries is one matrix product. The
+    lengths of the windows depend on the masks alone, and are computed once for queries of the same mask.
     """
-    height, width = fmap.features.shape[1:]
-    h, w = queries.shape[2:]
-    if h > height or w > width:
-        return
-    steps, sides = zip(*(_parts(n - k + 1, k + 2 * margin, block) for n, k in ((height, h), (width, w))), strict=True)
-    waves = torch.fft.rfft2(prepared(queries, masks), s=sides).conj()
-    frequencies = waves.shape[2:]
-    waves = waves.flatten(2).permute(2, 0, 1).contiguous()  # one matrix (B, C) per frequency
-    counts = _Counts(masks, queries, sides)
-    for row in range(0, height - h + 1, steps[0]):
-        for col in range(0, width - w + 1, steps[1]):
-            patch, inside = _cut(fmap, row - margin, col - margin, sides)
-            spectrum = torch.fft.rfft2(patch)
-            product = torch.bmm(waves, spectrum.flatten(1).T[..., None])[..., 0].T.reshape(-1, *frequencies)
-            scores = counts.normalised(torch.fft.irfft2(product, s=sides), patch, spectrum, inside)
-            high, wide = (
-                min(s, n - k + 1 - at) for s, n, k, at in zip(steps, (height, width), (h, w), (row, col), strict=True)
-            )
-            yield Block(row, col, _bounded(scores, row, col, high, wide, margin, height - h, width - w))
+
+    def __init__(
+        self,
+        fmap: FeatureMap,
+        size: tuple[int, int],
+        margin: int = 0,
+        block: int = BLOCK,
+        kept: Kept | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.fmap, self.size, self.margin, self.device = fmap, size, margin, device
+        self._kept = Kept(0) if kept is None else kept
+        self.shifts = tuple(n - k + 1 for n, k in zip(fmap.features.shape[1:], size, strict=True))
+        self.groups: list[list[tuple[int, int]]] = []
+        if min(self.shifts) < 1:
+            return
+        parts = (_parts(n, k + 2 * margin, block) for n, k in zip(self.shifts, size, strict=True))
+        self.steps, self.sides = zip(*parts, strict=True)
+        self._frequencies = (self.sides[0], self.sides[1] // 2 + 1)
+        corners = [
+            (r, c) for r in range(0, self.shifts[0], self.steps[0]) for c in range(0, self.shifts[1], self.steps[1])
+        ]
+        corners = [at for at in corners if fmap.valid is None or self._cut(fmap.valid[None], at).any()]
+        together = GROUP_BYTES // (8 * TOGETHER * self._frequencies[0] * self._frequencies[1])
+        together = min(max(together, 1), GROUP)
+        self.groups = [corners[i : i + together] for i in range(0, len(corners), together)]
+
+    def blocks(self, queries: Tensor, masks: Tensor | None = None) -> Iterator[Block]:
+        """Scores of all shifts of all queries that lie on the map.
+
+        Parameters
+        ----------
+        queries
+            Features `(B, C, h, w)`.
+        masks
+            How much each cell of a query counts, 0 to 1 or bool, `(B, h, w)`; all alike where there are none.
+
+        Yields
+        ------
+        Blocks, `margin` included on all sides: shifts from `row - margin`, `col - margin` on.
+        """
+        if not self.groups:
+            return
+        waves = self._waves(prepared(queries, masks, self.fmap.centred)).flatten(2).permute(2, 1, 0).contiguous()
+        which = torch.zeros(len(queries), dtype=torch.int64)
+        if masks is None:
+            masks = torch.ones(1, *self.size)
+        else:
+            masks, which = masks.cpu().float().unique(dim=0, return_inverse=True)
+        room = waves.new_empty(waves.shape[0], len(self.groups[0]), len(queries))
+        for group, corners in enumerate(self.groups):
+            spectra = self._kept.get((self, group), self._spectra, corners)
+            product = room.flatten()[: room[:, : len(corners)].numel()].view(-1, len(corners), len(queries))
+            torch.bmm(spectra.features, waves, out=product)
+            product = product.unflatten(0, self._frequencies)
+            for n, at in enumerate(corners):
+                keep = self._kept.get if len(masks) == 1 else _made
+                lengths = keep((self, at, masks.numpy().tobytes()), self._lengths, masks, spectra, n, at)
+                yield Block(*at, self._scores(product[:, :, n], lengths, which))
+
+    def _waves(self, queries: Tensor) -> Tensor:
+        """Conjugate spectra `(B, C, ., .)` of queries or masks."""
+        lines = torch.fft.rfft(queries.to(self.device), n=self.sides[1])  # of the query's own rows: the rest is zero
+        return torch.fft.fft(lines, n=self.sides[0], dim=-2).conj()
+
+    def _cut(self, values: Tensor, at: tuple[int, int]) -> Tensor:
+        """The part `(C, *sides)` of the map that a block is made of; zero beyond the map."""
+        row, col = (n - self.margin for n in at)
+        bottom, right = row + self.sides[0], col + self.sides[1]
+        height, width = values.shape[1:]
+        around = [max(-col, 0), max(right - width, 0), max(-row, 0), max(bottom - height, 0)]
+        return F.pad(values[:, max(row, 0) : bottom, max(col, 0) : right], around)
+
+    def _spectra(self, corners: list[tuple[int, int]]) -> _Spectra:
+        parts = torch.stack([self._cut(self.fmap.features, at).to(self.device).float() for at in corners])
+        features = torch.fft.rfft2(parts).flatten(2).permute(2, 0, 1).contiguous()
+        energy = torch.fft.rfft2(parts.square().sum(1)).flatten(1).T
+        if self.fmap.valid is None:
+            return _Spectra(features, energy, None)
+        data = torch.cat([self._cut(self.fmap.valid[None], at) for at in corners])
+        return _Spectra(features, energy, torch.fft.rfft2(data.to(self.device).float()).flatten(1).T)
+
+    def _lengths(self, masks: Tensor, spectra: _Spectra, n: int, at: tuple[int, int]) -> _Lengths:
+        """Lengths of the windows of a block under masks `(M, h, w)`."""
+        weight = masks.sum((1, 2)).clamp(min=TINY).to(self.device)
+        high, wide = (s + 2 * self.margin for s in self.steps)
+        waves = self._waves(masks).flatten(1)
+        gains, outsides = [], []
+        for wave, total in zip(waves, weight, strict=True):
+
+            def sums(spectrum: Tensor, wave: Tensor = wave) -> Tensor:
+                product = (wave[:, None] * spectrum).unflatten(0, self._frequencies).permute(2, 0, 1)
+                return torch.fft.irfft2(product, s=self.sides)[:, :high, :wide]
+
+            spread = sums(spectra.energy[:, n, None])[0]
+            if self.fmap.centred:
+                spread = spread - sums(spectra.features[:, n]).square().sum(0) / total
+            gains.append(torch.where(spread < FLAT**2 * total, 0.0, spread.clamp(min=TINY).rsqrt()))
+            outside = self._outside(at, high, wide)
+            if spectra.inside is not None:
+                outside = outside | (sums(spectra.inside[:, n, None])[0] / total < LEAST - 1e-4)
+            outsides.append(outside)
+        outside = torch.stack(outsides)
+        return _Lengths(torch.stack(gains), torch.where(outside, -torch.inf, 0.0) if outside.any() else None)
+
+    def _outside(self, at: tuple[int, int], high: int, wide: int) -> Tensor:
+        """Which shifts of a block leave the map, bool `(high, wide)`."""
+        rows, cols = (
+            torch.arange(n, device=self.device) + start - self.margin for n, start in zip((high, wide), at, strict=True)
+        )
+        rows, cols = ((r < 0) | (r >= n) for r, n in zip((rows, cols), self.shifts, strict=True))
+        return rows[:, None] | cols
+
+    def _scores(self, product: Tensor, lengths: _Lengths, which: Tensor) -> Tensor:
+        """Scores `(B, n, m)` of a block from the product of spectra `(., ., B)`."""
+        high, wide = lengths.gain.shape[1:]
+        scores = torch.empty(len(which), high, wide, device=product.device)
+        for rows in torch.arange(len(which)).split(AT_ONCE):
+            part = scores[rows[0] : rows[-1] + 1]
+            lines = torch.fft.ifft(product[..., rows[0] : rows[-1] + 1].permute(2, 0, 1), dim=1)[:, :high]
+            of = which[rows] if len(lengths.gain) > 1 else slice(0, 1)
+            torch.mul(torch.fft.irfft(lines, n=self.sides[1])[..., :wide], lengths.gain[of], out=part)
+            if lengths.outside is not None:
+                part += lengths.outside[of]
+        return scores
 
 
 def _parts(shifts: int, overhang: int, block: int) -> tuple[int, int]:
@@ -108,102 +276,3 @@ def _parts(shifts: int, overhang: int, block: int) -> tuple[int, int]:
     most = max(block - overhang + 1, overhang)
     step = -(-shifts // -(-shifts // most))
     return step, next_fast_len(step + overhang - 1, real=True)
-
-
-class _Counts:
-    """Length of the windows under the queries' masks: sums of the map's features and of their squares."""
-
-    def __init__(self, masks: Tensor | None, queries: Tensor, sides: tuple[int, int]) -> None:
-        h, w = queries.shape[2:]
-        unmasked = torch.ones(1, h, w) if masks is None else masks.to(queries)
-        self.size, self.sides = unmasked.sum((1, 2)).clamp(min=1)[:, None, None], sides
-        self.waves = torch.fft.rfft2(unmasked, s=sides).conj()
-
-    def normalised(self, product: Tensor, patch: Tensor, spectrum: Tensor, inside: Tensor | None) -> Tensor:
-        """Scores `(B, ...)` of a block; minus infinity where a window has too little data or no contrast."""
-        squares = self._sum(torch.fft.rfft2(patch.square().sum(0)))
-        sums = sum(self._sum(channel).square() for channel in spectrum)
-        spread = squares - sums / self.size
-        flat = spread < FLAT**2 * self.size
-        scores = product / spread.clamp(min=1e-12).sqrt()
-        scores = torch.where(flat.expand_as(scores), 0.0, scores)
-        if inside is None:
-            return scores
-        data = self._sum(torch.fft.rfft2(inside.to(patch))) / self.size
-        return torch.where((data < LEAST - 1e-4).expand_as(scores), -torch.inf, scores)
-
-    def _sum(self, spectrum: Tensor) -> Tensor:
-        return torch.fft.irfft2(self.waves * spectrum, s=self.sides)
-
-
-def _cut(fmap: FeatureMap, row: int, col: int, sides: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-    """A block of the map in float32 and where it has data; zero beyond the map."""
-    height, width = fmap.features.shape[1:]
-    top, left, bottom, right = max(row, 0), max(col, 0), min(row + sides[0], height), min(col + sides[1], width)
-    around = [left - col, col + sides[1] - right, top - row, row + sides[0] - bottom]
-    patch = F.pad(fmap.features[:, top:bottom, left:right].float(), around)
-    inside = None if fmap.valid is None else F.pad(fmap.valid[top:bottom, left:right], around)
-    return patch, inside
-
-
-def _bounded(
-    scores: Tensor, row: int, col: int, high: int, wide: int, margin: int, last_row: int, last_col: int
-) -> Tensor:
-    """The shifts of a block with their margin; minus infinity for those that leave the map."""
-    scores = scores[:, : high + 2 * margin, : wide + 2 * margin].clone()
-    rows = torch.arange(row - margin, row - margin + scores.shape[1])
-    cols = torch.arange(col - margin, col - margin + scores.shape[2])
-    outside = ((rows < 0) | (rows > last_row))[:, None] | ((cols < 0) | (cols > last_col))[None]
-    return scores.masked_fill_(outside, -torch.inf)
-
-
-class Peaks(NamedTuple):
-    """Highest scores of each query, best first: float32 `(B, K)`; where, float64 `(B, K, 2)`, rows and columns."""
-
-    scores: Tensor
-    at: Tensor
-
-
-def find_peaks(block: Block, margin: int, k: int) -> Peaks:
-    """The `k` highest local maxima of every query in the inside of a block, refined within the cell by parabolas.
-
-    A local maximum is no lower than anything within `margin` shifts; of equal ones the first counts. Where there are
-    fewer, scores are minus infinity.
-    """
-    scores = block.scores
-    side = 2 * margin + 1
-    highest = F.max_pool2d(F.max_pool2d(scores[:, None], (side, 1), 1), (1, side), 1)[:, 0]
-    inside = scores[:, margin : scores.shape[1] - margin, margin : scores.shape[2] - margin]
-    top = torch.where(inside >= highest, inside, -torch.inf)
-    k = min(k, top[0].numel())
-    value, flat = top.flatten(1).topk(k, dim=1)
-    row, col = flat // top.shape[2], flat % top.shape[2]
-    each = torch.arange(len(scores))[:, None].expand_as(row)
-
-    def between(down: int, right: int) -> Tensor:
-        r, c = row + margin, col + margin
-        before, after = scores[each, r - down, c - right], scores[each, r + down, c + right]
-        bend = 2 * value - before - after
-        known = torch.isfinite(before) & torch.isfinite(after) & (bend > 1e-9)
-        return torch.where(known, 0.5 * (after - before) / bend.clamp(min=1e-9), 0.0).clamp(-0.5, 0.5)
-
-    at = torch.stack([block.row + row + between(1, 0).double(), block.col + col + between(0, 1).double()], -1)
-    return Peaks(value, at)
-
-
-def suppress(peaks: Peaks, radius: float, k: int) -> Peaks:
-    """The `k` highest peaks of every query that lie `radius` cells or more from a higher one, on one of the axes.
-
-    Local maxima are `radius + 1` shifts apart, and the parabola moves each by half a cell at most: only those of equal
-    height that touch each other are left to suppress.
-    """
-    order = peaks.scores.argsort(dim=1, descending=True, stable=True)
-    scores = peaks.scores.gather(1, order)
-    at = peaks.at.gather(1, order[..., None].expand_as(peaks.at))
-    near = (at[:, :, None] - at[:, None]).abs().amax(-1) < radius
-    gone = ~torch.isfinite(scores)
-    for i in range(scores.shape[1]):  # a peak that is gone suppresses nobody
-        gone[:, i + 1 :] |= near[:, i, i + 1 :] & ~gone[:, i : i + 1]
-    scores = scores.masked_fill(gone, -torch.inf)
-    order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
-    return Peaks(scores.gather(1, order), at.gather(1, order[..., None].expand(-1, -1, 2)))

@@ -9,11 +9,10 @@ from torch import Tensor
 from sarmatch.encoders import Encoder
 from sarmatch.progress import progress
 from sarmatch.search.candidates import Candidates
-from sarmatch.search.correlate import FeatureMap, Peaks, find_peaks, score_blocks, suppress
+from sarmatch.search.correlate import BUDGET, TOGETHER, Correlator, FeatureMap, Kept
 from sarmatch.search.maps import DenseGallery
+from sarmatch.search.peaks import Peaks, find_peaks, no_peaks, suppress
 from sarmatch.search.searches import register_search
-
-TOGETHER = 16  # queries that are correlated at once
 
 
 @register_search("dense")
@@ -28,16 +27,30 @@ class DenseSearch:
         Makes features of queries that are given as images.
     radius
         Two candidates lie more than so many cells apart, on one of the axes.
+    device
+        Where features are correlated; by default where the encoder's weights are.
+    budget
+        Bytes of the map's spectra that are kept between queries of one size; what does not fit is computed anew for
+        every 16 queries.
 
     Notes
     -----
     Exhaustive, and exact up to the half precision of kept maps: what is missed is missed by the features.
     """
 
-    def __init__(self, gallery: DenseGallery, encoder: Encoder | None = None, radius: int = 4) -> None:
+    def __init__(
+        self,
+        gallery: DenseGallery,
+        encoder: Encoder | None = None,
+        radius: int = 4,
+        device: torch.device | str | None = None,
+        budget: int = BUDGET,
+    ) -> None:
         if radius < 1:
             raise ValueError(f"radius is {radius} cells, expected at least 1")
-        self.gallery, self.encoder, self.radius = gallery, encoder, radius
+        self.gallery, self.encoder, self.radius, self.budget = gallery, encoder, radius, budget
+        self.device = device_of(encoder) if device is None else device
+        self._ready: tuple[tuple[int, int], list[Correlator]] | None = None
 
     @torch.no_grad()
     def encode(self, images: Iterable[Tensor]) -> Tensor:
@@ -50,7 +63,7 @@ class DenseSearch:
         """
         if self.encoder is None:
             raise ValueError("this search has no encoder: give it one, or search with features instead of images")
-        device = next((p.device for p in self.encoder.parameters()), torch.device("cpu"))
+        device = device_of(self.encoder)
         return torch.cat([self.encoder.forward_features(b.to(device), "query").float().cpu() for b in images])
 
     def search(self, queries: Tensor | Iterable[Tensor], k: int, masks: Tensor | None = None) -> Candidates:
@@ -63,7 +76,8 @@ class DenseSearch:
         k
             Length of the lists; filled up with candidates that are not valid where a map has fewer peaks.
         masks
-            Which cells of a query count, bool `(Q, h, w)`: not nodata, not beyond the edge of a strip.
+            How much each cell of a query counts, bool or 0 to 1, `(Q, h, w)`: nothing for nodata and beyond the edge
+            of a strip, and as much as one trusts it elsewhere.
 
         Returns
         -------
@@ -73,7 +87,7 @@ class DenseSearch:
         Raises
         ------
         ValueError
-            If `k` is less than 1, or features do not fit the map's.
+            If `k` is less than 1, features do not fit the map's, or masks do not fit the queries.
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
@@ -82,6 +96,8 @@ class DenseSearch:
         channels = next(iter(self.gallery.maps.values())).features.shape[0]
         if queries.ndim != 4 or queries.shape[1] != channels:
             raise ValueError(f"queries must be (Q, {channels}, h, w) as the map's features, got {tuple(queries.shape)}")
+        if masks is not None:
+            _check_masks(masks, queries)
         bar = progress(total=len(queries), desc="dense search", unit="query")
         parts = []
         for rows in torch.arange(len(queries)).split(TOGETHER):
@@ -91,11 +107,21 @@ class DenseSearch:
         scores, places, area = (np.concatenate(column) for column in zip(*parts, strict=True))
         return Candidates(scores, places, area, self.gallery.areas, np.isfinite(scores))
 
+    def _correlators(self, size: tuple[int, int]) -> list[Correlator]:
+        """One per area, kept for the next queries of the same size."""
+        if self._ready is None or self._ready[0] != size:
+            kept = Kept(self.budget)
+            ready = [
+                Correlator(m, size, self.radius, kept=kept, device=self.device) for m in self.gallery.maps.values()
+            ]
+            self._ready = size, ready
+        return self._ready[1]
+
     def _together(self, queries: Tensor, masks: Tensor | None, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Scores, places and areas of some queries."""
         found = []
-        for code, fmap in enumerate(self.gallery.maps.values()):
-            peaks = best_of(fmap, queries, masks, k, self.radius)
+        for code, correlator in enumerate(self._correlators(tuple(queries.shape[2:]))):
+            fmap, peaks = correlator.fmap, best_of(correlator, queries, masks, k)
             middle = peaks.at.numpy() + np.array(queries.shape[2:]) / 2
             found.append((peaks.scores.numpy(), fmap.metres_of(middle[..., 0], middle[..., 1]), code))
         scores = np.concatenate([s for s, _, _ in found], axis=1)
@@ -111,21 +137,33 @@ class DenseSearch:
         return scores.astype(np.float32), places, area
 
 
-def best_of(fmap: FeatureMap, queries: Tensor, masks: Tensor | None, k: int, radius: int) -> Peaks:
-    """The `k` highest peaks of every query on one map, apart by more than `radius` cells."""
-    kept = Peaks(torch.full((len(queries), k), -torch.inf), torch.zeros(len(queries), k, 2, dtype=torch.float64))
-    for block in score_blocks(fmap, queries, masks, margin=radius):
-        found = find_peaks(block, radius, k)
-        both = Peaks(torch.cat([kept.scores, found.scores], 1), torch.cat([kept.at, found.at], 1))
-        kept = suppress(both, radius, k)
-    return kept
+def device_of(encoder: Encoder | None) -> torch.device:
+    """Where an encoder's weights are; the CPU where it has none."""
+    return next((p.device for p in encoder.parameters()) if encoder is not None else iter(()), torch.device("cpu"))
+
+
+def _check_masks(masks: Tensor, queries: Tensor) -> None:
+    wanted = (len(queries), *queries.shape[2:])
+    if tuple(masks.shape) != wanted:
+        raise ValueError(f"masks must be (Q, h, w), {wanted} as the queries' features, got {tuple(masks.shape)}")
+    if masks.numel() and not (masks.min() >= 0 and masks.max() <= 1):
+        raise ValueError(f"masks must be weights from 0 to 1, got {float(masks.min()):g} to {float(masks.max()):g}")
+
+
+def best_of(correlator: Correlator, queries: Tensor, masks: Tensor | None, k: int) -> Peaks:
+    """The `k` highest peaks of every query on one map, apart by more than the correlator's margin in cells."""
+    radius, device = correlator.margin, correlator.device
+    kept = no_peaks(queries.to(device), 2 * k)  # some of equal height may be suppressed
+    for block in correlator.blocks(queries, masks):
+        kept = kept.and_those(find_peaks(block, radius, 2 * k, above=kept.scores[:, -1]), 2 * k)
+    return Peaks(*(values.cpu() for values in suppress(kept, radius, k)))
 
 
 def surface(fmap: FeatureMap, query: Tensor, mask: Tensor | None = None) -> Tensor:
     """Scores of one query `(C, h, w)` at every shift of a map `(H - h + 1, W - w + 1)`: the picture of a search."""
-    height, width = fmap.features.shape[1:]
-    whole = torch.full((height - query.shape[1] + 1, width - query.shape[2] + 1), -torch.inf)
-    for block in score_blocks(fmap, query[None], None if mask is None else mask[None]):
-        high, wide = block.scores.shape[1:]
-        whole[block.row : block.row + high, block.col : block.col + wide] = block.scores[0]
+    correlator = Correlator(fmap, tuple(query.shape[1:]))
+    whole = torch.full(correlator.shifts, -torch.inf)
+    for block in correlator.blocks(query[None], None if mask is None else mask[None]):
+        part = whole[block.row :, block.col :][: block.scores.shape[1], : block.scores.shape[2]]
+        part.copy_(block.scores[0, : part.shape[0], : part.shape[1]])
     return whole

@@ -57,7 +57,7 @@ class DenseGallery:
             tensors[f"{i}/features"] = fmap.features.contiguous()
             if fmap.valid is not None:
                 tensors[f"{i}/valid"] = fmap.valid.contiguous()
-        places = [(name, *m.corner, m.metres) for name, m in self.maps.items()]
+        places = [(name, *m.corner, m.metres, m.centred) for name, m in self.maps.items()]
         about = {"places": json.dumps(places), "stride": json.dumps(self.stride)}
         write(path, lambda p: save_file(tensors, p, about))
 
@@ -68,9 +68,9 @@ class DenseGallery:
             with safe_open(path, "pt") as file:
                 about, names = file.metadata(), set(file.keys())
                 maps = {}
-                for i, (name, x, y, metres) in enumerate(json.loads(about["places"])):
+                for i, (name, x, y, metres, centred) in enumerate(json.loads(about["places"])):
                     valid = file.get_tensor(f"{i}/valid") if f"{i}/valid" in names else None
-                    maps[name] = FeatureMap(file.get_tensor(f"{i}/features"), valid, (x, y), metres)
+                    maps[name] = FeatureMap(file.get_tensor(f"{i}/features"), valid, (x, y), metres, centred)
                 return cls(maps, json.loads(about["stride"]))
         except Exception as error:
             raise ValueError(
@@ -111,6 +111,7 @@ def build_maps(
             digest.update(str(bounds[name]).encode())
             hash_raster(digest, scene.area(name).map)
         hash_encoder(digest, encoder)
+        digest.update(b"" if encoder.centred else b"not centred")
         path = keep / f"{digest.hexdigest()}.safetensors"
         if path.is_file():
             return DenseGallery.load(path)
@@ -120,7 +121,7 @@ def build_maps(
         features, valid = encode_raster(encoder, scene.area(name).map, "reference", bounds=bounds[name])
         corner = scene.metres(name, np.array([row]), np.array([col]))[0]
         side = encoder.stride * scene.pixel_size
-        maps[name] = FeatureMap(features, valid, (float(corner[0]), float(corner[1])), side)
+        maps[name] = FeatureMap(features, valid, (float(corner[0]), float(corner[1])), side, encoder.centred)
     gallery = DenseGallery(maps, encoder.stride)
     if path is not None:
         gallery.save(path)

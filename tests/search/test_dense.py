@@ -113,6 +113,10 @@ def test_maps_are_kept_under_what_made_them_and_found_again(scene, tmp_path, mon
     monkeypatch.undo()
     build_maps(CFOGEncoder(sigma=1.2), scene, keep=tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
+    monkeypatch.setattr(CFOGEncoder, "centred", False)
+    for _ in range(2):  # built, then found; under another key than the centred ones
+        assert not any(m.centred for m in build_maps(CFOGEncoder(), scene, keep=tmp_path).maps.values())
+    assert len(list(tmp_path.iterdir())) == 3
     kept = next(tmp_path.iterdir())
     kept.write_bytes(b"damaged")
     with pytest.raises(ValueError, match=kept.name):
@@ -144,6 +148,10 @@ def test_what_does_not_fit_is_named(scene):
         search.search(torch.randn(1, 3, 20, 20), 1)
     with pytest.raises(ValueError, match="k must be at least 1"):
         search.search(torch.randn(1, 9, 20, 20), 0)
+    with pytest.raises(ValueError, match=r"masks must be \(Q, h, w\), \(1, 20, 20\).*\(20, 20\)"):
+        search.search(torch.randn(1, 9, 20, 20), 1, torch.ones(20, 20))
+    with pytest.raises(ValueError, match="weights from 0 to 1, got 0 to 2"):
+        search.search(torch.randn(1, 9, 20, 20), 1, torch.arange(20).clamp(max=2).expand(1, 20, 20))
     with pytest.raises(ValueError, match="radius is 0"):
         DenseSearch(search.gallery, radius=0)
     with pytest.raises(NotImplementedError, match="has no head"):
