@@ -22,6 +22,7 @@ from sarmatch.search.gallery import hash_encoder, hash_raster, new_digest
 
 Bounds = tuple[int, int, int, int]  # first row and column, and those after the last, pixels
 
+LAYOUT = b"feature maps 2"  # of a kept file; another number where it changes, and files of the old one are left alone
 WINDOW = 1024  # pixels of a map that are encoded at once along each side, a margin left out
 
 
@@ -107,6 +108,7 @@ def build_maps(
     path = None
     if keep is not None:
         digest = new_digest()
+        digest.update(LAYOUT)
         for name in names:
             digest.update(str(bounds[name]).encode())
             hash_raster(digest, scene.area(name).map)
