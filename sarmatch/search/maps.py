@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sarmatch.atomic_io import write
-from sarmatch.encoders import Encoder
+from sarmatch.encoders import Encoder, in_use
 from sarmatch.patches import to_input
 from sarmatch.progress import progress
 from sarmatch.scenes import Raster, Scene
@@ -120,7 +120,8 @@ def build_maps(
     maps = {}
     for name in progress(names, desc="feature maps", unit="area"):
         row, col = bounds[name][:2]
-        features, valid = encode_raster(encoder, scene.area(name).map, "reference", bounds=bounds[name])
+        with in_use(encoder):
+            features, valid = encode_raster(encoder, scene.area(name).map, "reference", bounds=bounds[name])
         corner = scene.metres(name, np.array([row]), np.array([col]))[0]
         side = encoder.stride * scene.pixel_size
         maps[name] = FeatureMap(features, valid, (float(corner[0]), float(corner[1])), side, encoder.centred)
