@@ -193,7 +193,6 @@ _DENSE = {
     "select": "recall@1",
     "kinds": ("arbitrary",),
     "val_queries": 200,
-    "test_queries": 300,
 }
 
 
@@ -235,7 +234,13 @@ RECIPES: dict[str, Recipe] = {
     ),
     "dense": Recipe(
         "dense search: maps of features, learned on two simulated towns and tested on a third",
-        quick={**_DENSE, "scene": "standard", "encoder_options": {"stride": 4}, "baseline_options": {"stride": 4}},
+        quick={
+            **_DENSE,
+            "scene": "standard",
+            "protocols": ("same_area", "cross_area"),
+            "encoder_options": {"stride": 4},
+            "baseline_options": {"stride": 4},
+        },
         full={"epochs": 40, "batch_size": 16, "pairs_per_epoch": 8192},
     ),
     "dense_sentinel": Recipe(
