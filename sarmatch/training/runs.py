@@ -16,6 +16,8 @@ from sarmatch.evaluation import (
     block_ids,
     bootstrap_mean,
     candidate_report,
+    chance_errors,
+    error_summary,
     list_ranks,
     localization_errors,
     ranks,
@@ -361,6 +363,11 @@ def _evaluate_dense(
     tile = tiles_of_places(candidates, tiles, side)
     found = list_ranks(tile, candidates.scores, positive, len(tiles))
     report |= intervals(found, blocks(scene, asked))
+    for prefix, numbers in (  # there is no grid that an answer could not leave
+        ("ceiling", error_summary(np.zeros(len(asked)), tile_m=side)),
+        ("chance", chance_errors(xy, positions(tiles), tile_m=side)),
+    ):
+        report |= {f"{prefix}_{key}": value for key, value in numbers.items()}
     results = asked.assign(
         rank=found,
         found=tile.tolist(),

@@ -463,6 +463,8 @@ class TestDense:
         assert set(rows.index) == {"dense", "cfog"}
         assert rows.loc["dense", "recall@1_low"] > 5 * rows.loc["dense", "recall@1_chance"]
         assert rows.loc["dense", "gallery"] == rows.loc["cfog", "gallery"] == 100
+        summary = learned.summary.loc[("cross_area", "arbitrary", 100, "median_m")]
+        assert summary["ceiling"] == 0 < summary["dense"] < summary["chance"]
 
     def test_its_results_say_where_each_answer_lies(self, learned):
         results = learned.results("cross_area", "arbitrary")
