@@ -60,6 +60,8 @@ def load_scene(name_or_path: str | Path, profile: str = "quick", bands: Sequence
     """
     if profile not in PROFILES:
         raise ValueError(f"profile is {profile!r}, expected one of {PROFILES}")
+    if not str(name_or_path).strip():
+        raise ValueError(f"scene is {str(name_or_path)!r}, expected the name of a scene or a folder")
     if str(name_or_path) in SIMULATED:
         return SIMULATED[str(name_or_path)](profile, bands or ("HH",))  # a band costs its rendering
     folder = Path(name_or_path).expanduser()
@@ -70,6 +72,8 @@ def load_scene(name_or_path: str | Path, profile: str = "quick", bands: Sequence
 
 def reader_of(folder: Path) -> Reader:
     """The first reader that recognises a folder."""
+    if str(folder) in SIMULATED and not folder.exists():
+        raise ValueError(f"{folder}: is a simulated scene and no folder; it can be loaded, and holds no files to check")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: neither a folder nor one of the simulated scenes {list_scenes()}")
     for reader in READERS:

@@ -7,8 +7,8 @@ import pandas as pd
 from rasterio import Affine
 from rasterio.crs import CRS
 
-from sarmatch.datasets.images import BadImageError
 from sarmatch.datasets.mosaic import AreaGrid, Layout, read_strip, source_of
+from sarmatch.datasets.rasters import BadImageError
 from sarmatch.scenes import Raster, Scene
 
 NOWHERE = CRS.from_epsg(32631)  # any system in metres: where the strip lies in it means nothing

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sarmatch.datasets import check_data, load_scene
+from sarmatch.datasets import load_scene
 from sarmatch.datasets.pairs import FRACTIONS, paired_folders, split_groups
 from sarmatch.datasets.registry import reader_of
-from sarmatch.patches import TrainingPairs, references, search_task, training_regions
+from sarmatch.patches import TrainingPairs, check_data, references, search_task, training_regions
 from sarmatch.scenes import NoCoordinatesError
 from tests import fake_archives as fake
 

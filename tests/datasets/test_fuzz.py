@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sarmatch.datasets import load_scene
-from sarmatch.datasets.check import DataCheck, check_data
+from sarmatch.patches.check import DataCheck, check_data
 from tests import fake_data
 from tests import fake_mosaics as fake
 
