@@ -36,10 +36,12 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str | None = Field(None, description="of the scene; the folder's by default")
-    pixel_size: float | None = Field(None, gt=0, description="metres on the ground; the map's own by default")
-    patch_size: int = Field(200, ge=8, description="pixels")
+    pixel_size: float | None = Field(
+        None, gt=0, strict=True, description="metres on the ground; the map's own by default"
+    )
+    patch_size: int = Field(200, ge=8, le=100_000, strict=True, description="pixels")
     sar_scale: Literal["intensity", "amplitude", "decibel"] | None = None
-    sar_bands: tuple[str, ...] | None = None
+    sar_bands: tuple[str, ...] | None = Field(None, min_length=1)
     nodata: dict[Literal["optical", "sar"], FiniteFloat | None] = Field(
         {}, description="value that means no data, instead of what the files say; null where every value is data"
     )

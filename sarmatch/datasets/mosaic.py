@@ -280,7 +280,6 @@ def _view(process: int, thread: int, warped: Warped) -> WarpedVRT:
     source, grid = warped.source, warped.grid
     row, col, height, width = warped.box
     file = open_raster(source.path)
-    given = {} if warped.nodata is None else {"src_nodata": warped.nodata, "UNIFIED_SRC_NODATA": "YES"}
     return WarpedVRT(
         file,
         src_crs=source.crs,
@@ -290,10 +289,21 @@ def _view(process: int, thread: int, warped: Warped) -> WarpedVRT:
         height=height,
         width=width,
         resampling=Resampling.bilinear,
-        # Without, what lies beside the file reads as 0, and a colour with one band at the nodata value as none.
-        add_alpha=file.mask_flag_enums[0] == [MaskFlags.all_valid] or (bool(given) and not source.alpha),
-        **given,
+        **_hidden(warped, file.mask_flag_enums[0] == [MaskFlags.all_valid], file.dtypes[0]),
     )
+
+
+def _hidden(warped: Warped, unmasked: bool, dtype: str) -> dict[str, Any]:
+    """Options of a warp that keep from being read as 0 what is no data: beside a file, or of a given value."""
+    options: dict[str, Any] = {}
+    if warped.nodata is not None:
+        # A colour may hold a 0 in one of its bands, but no -9999.
+        options = {"src_nodata": warped.nodata, "UNIFIED_SRC_NODATA": "YES" if warped.nodata >= 0 else "NO"}
+    if not (unmasked or options) or warped.source.alpha:
+        return options
+    if dtype in ("uint8", "uint16"):
+        return options | {"add_alpha": True}
+    return options | {"nodata": math.nan, "dtype": "float64" if dtype == "float64" else "float32"}
 
 
 class Survey(NamedTuple):

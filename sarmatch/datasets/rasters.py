@@ -156,7 +156,7 @@ def _meant(file: rasterio.DatasetReader, path: Path) -> rasterio.DatasetReader:
     if file.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
         raise BadImageError(f"{path}: is stored as a negative (0 is white), expected 0 to be black")
     colours = file.colorinterp
-    if OWN_COLOURS & set(colours):
+    if OWN_COLOURS & set(colours) or "CMYK" in file.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE", ""):
         raise BadImageError(f"{path}: its bands are {[c.name for c in colours]}, expected red, green, blue or grey")
     if any(t.startswith("complex") for t in file.dtypes):
         bands = [_MAGNITUDE.format(band=i + 1, path=escape(os.path.abspath(path))) for i in range(file.count)]

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import reprlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -102,15 +103,22 @@ def read_options(path: Path) -> dict:
     ValueError
         Where it is no JSON, or no object with names.
     """
+    text = read_text(path)
     try:
-        content = json.loads(read_text(path))
-    except RecursionError as error:
-        raise ValueError(f"{path}: not usable, it is nested too deeply") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not usable, it is no JSON ({error})") from error
+        content = json.loads(text, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not usable, it is no sound JSON ({error})") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: not usable, expected an object with names, got {type(content).__name__}")
     return content
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of JSON whose names differ: of two with one name the last would win without a word."""
+    doubled = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    if doubled:
+        raise ValueError(f"{doubled[0]!r} is given twice")
+    return dict(pairs)
 
 
 def said_of(error: ValidationError) -> str:

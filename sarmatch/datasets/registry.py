@@ -60,14 +60,22 @@ def load_scene(name_or_path: str | Path, profile: str = "quick", bands: Sequence
     """
     if profile not in PROFILES:
         raise ValueError(f"profile is {profile!r}, expected one of {PROFILES}")
-    if not str(name_or_path).strip():
-        raise ValueError(f"scene is {str(name_or_path)!r}, expected the name of a scene or a folder")
     if str(name_or_path) in SIMULATED:
         return SIMULATED[str(name_or_path)](profile, bands or ("HH",))  # a band costs its rendering
-    folder = Path(name_or_path).expanduser()
+    folder = folder_of(name_or_path)
     reader = reader_of(folder)
     scene = reader.scene(folder, reader.files(folder))
     return scene if bands is None else scene.select(bands)
+
+
+def folder_of(path: str | Path) -> Path:
+    """A path as somebody gives it; an empty one, which would mean the current folder, is refused."""
+    if not str(path).strip():
+        raise ValueError(f"scene is {str(path)!r}, expected the name of a scene or a folder")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def reader_of(folder: Path) -> Reader:

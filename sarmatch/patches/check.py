@@ -38,7 +38,7 @@ from sarmatch.datasets.rasters import (
     stored_type,
 )
 from sarmatch.datasets.reader import COLUMNS, Reader
-from sarmatch.datasets.registry import READERS, reader_of
+from sarmatch.datasets.registry import READERS, folder_of, reader_of
 from sarmatch.patches.ready import require_splits
 from sarmatch.progress import progress
 from sarmatch.scenes.scene import Scene
@@ -156,9 +156,10 @@ def check_data(path: str | Path) -> DataCheck:
     >>> check_data("no/such/folder").usable
     False
     """
-    folder = Path(path).expanduser()
+    folder = Path(path)
     reader, table, files = None, None, pd.DataFrame(columns=[*COLUMNS, *FACTS])
     try:
+        folder = folder_of(path)
         reader = reader_of(folder)
         table = reader.files(folder).reset_index(drop=True)
     except Exception as error:  # a check outlives whatever a reader stumbles over

@@ -28,7 +28,7 @@ from sarmatch.datasets.reader import Reader, read_options, said_of
 from sarmatch.scenes.scene import Scene
 
 FILE = "sarmatch.json"
-PATIENCE = 5  # seconds for a regular expression on all names; a sound one takes one on a million
+PATIENCE = 3  # seconds for a regular expression on all names; a sound one takes one on a million
 
 
 class Pattern(BaseModel):
@@ -43,7 +43,7 @@ class Pattern(BaseModel):
     sar_scale: Literal["intensity", "amplitude", "decibel"] = "amplitude"
     sar_bands: tuple[str, ...] = Field(("SAR",), min_length=1)
     sar_window: tuple[float, float] | None = None
-    patch_size: int | None = Field(None, ge=8)
+    patch_size: int | None = Field(None, ge=8, le=100_000, strict=True)
     credit: str = ""
 
     @field_validator("optical", "sar")
