@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from sarmatch.datasets.images import SUFFIXES, THROUGH_GDAL, image_size, read_image, read_part, verify_images
+from sarmatch.datasets.rasters import BadImageError, open_raster, stored_type
 from sarmatch.datasets.reader import File, Reader, natural, table_of, visible
 from sarmatch.scenes.scene import Area, Raster, Scene, Tile, valid_blocks
 
@@ -62,6 +63,7 @@ def pairs_scene(
     split = _split(files.drop_duplicates("key").set_index("key").loc[pairs.index])
     sizes = _sizes(pairs)
     verify_images([*((p, 3) for p in pairs.optical), *((p, len(sar_bands)) for p in pairs.sar)])
+    _say_complex(pairs.sar, sar_scale)
     areas = tuple(
         _sheet(part, pairs.loc[split.index[split == part]], sizes, sar_scale, tuple(sar_bands), sar_window)
         for part in FRACTIONS
@@ -98,6 +100,17 @@ def _paired(folder: Path, files: pd.DataFrame) -> pd.DataFrame:
             f"{folder}: {len(alone)} image(s) without a partner are left out: {list(alone[:5])}", stacklevel=3
         )
     return pairs
+
+
+def _say_complex(paths: pd.Series, sar_scale: str) -> None:
+    """Warn of complex SAR, whose magnitude is read; refuse it where it is said to be anything but amplitude."""
+    for path in (p for p in paths if p.suffix.lower() in THROUGH_GDAL):
+        with open_raster(path) as file:
+            if not stored_type(file).startswith("complex"):
+                continue
+        if sar_scale != "amplitude":
+            raise BadImageError(f"{path}: its complex values are read as amplitude, but sar_scale is {sar_scale!r}")
+        warnings.warn(f"{path}: holds complex values; their magnitude is read, as amplitude", stacklevel=3)
 
 
 def _sizes(pairs: pd.DataFrame) -> dict[str, tuple[int, int]]:

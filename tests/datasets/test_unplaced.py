@@ -8,7 +8,7 @@ from rasterio import Affine
 from scipy.ndimage import gaussian_filter
 
 import sarmatch as sm
-from sarmatch.datasets.images import BadImageError
+from sarmatch.datasets.rasters import BadImageError
 from sarmatch.patches import PatchImages
 
 WEST, NORTH, PIXEL = 500_000.0, 5_700_000.0, 2.0
