@@ -53,8 +53,6 @@ def _changes(start: str, **arms: dict[str, Any]) -> Callable[[str], dict[str, Co
 
 
 def _sentinel(scene: str) -> dict[str, Config]:
-    if not scene.strip():
-        raise ValueError(f"scene is {scene!r}, expected the folder of the Sentinel tiles that it runs on")
     fields = {"scene": scene, "epochs": 10, "batch_size": 32, "encoder_options": {"shared": True}}
     adversary = {"alignment": "wasserstein", "alignment_options": {"critic_rate": 1e-3}}
     return {

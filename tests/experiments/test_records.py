@@ -12,7 +12,6 @@ from rasterio import Affine
 import sarmatch as sm
 from sarmatch.experiments.pages import PAGES, edges_table, lengths_table, results_table, sweep_table, with_tables
 from sarmatch.experiments.records import RECORDS, Comparison, commits_of, keep_run, load_comparison
-from sarmatch.experiments.sweeps import run_sweep
 from sarmatch.paths import ROOT
 from sarmatch.training import evaluate
 from tests.fake_data import save_image
@@ -238,9 +237,3 @@ def test_refined_lists_stand_beside_the_baseline_of_the_same_queries():
     hog = run.metrics.query("protocol == 'cross_area' and kind == 'arbitrary' and method == 'hog'").iloc[0]
     assert "search, then correlation of pixels in its first 30" in row
     assert f"| {100 * hog['recall@1']:.3g} / {100 * hog['recall@10']:.3g} |" in row
-
-
-@pytest.mark.parametrize("scene", ["", " "])
-def test_a_comparison_on_real_data_asks_for_its_folder(scene):
-    with pytest.raises(ValueError, match="scene is .*, expected the folder of the Sentinel tiles"):
-        run_sweep("alignment_sentinel", scene)
