@@ -115,9 +115,9 @@ def read_image(path: Path, channels: int) -> np.ndarray:
 def _read_pillow(path: Path) -> np.ndarray:
     with Image.open(path, formats=PILLOW_FORMATS) as image:
         turn = TURNS[1] if image.format == "TIFF" else TURNS.get(orientation(path), TURNS[1])
-        if image.mode == "P":  # else its indices would be taken for pixels
-            image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-        return turn(np.atleast_3d(np.asarray(image)).transpose(2, 0, 1))
+        palette = image.mode == "P"  # whose indices are no pixels
+        shown = image.convert("RGBA" if "transparency" in image.info else "RGB") if palette else image
+        return turn(np.atleast_3d(np.asarray(shown)).transpose(2, 0, 1))
 
 
 def _read_gdal(path: Path, channels: int) -> np.ndarray:

@@ -212,6 +212,16 @@ class AreaGrid(NamedTuple):
         return low[0], low[1], high[0] - low[0], high[1] - low[1]
 
 
+def bounded(source: Source, box: Box) -> Box:
+    """The box of a file on a grid, unless it has far more pixels than the file: it would be read for days."""
+    if box[2] * box[3] > 4 * FINEST**2 * source.height * source.width:
+        raise BadImageError(
+            f"{source.path}: its {source.height} x {source.width} px cover {box[2]} x {box[3]} px of the map, expected "
+            f"at most {2 * FINEST} times as many a side; is a pixel size wrong?"
+        )
+    return box
+
+
 def grid_of(sources: Sequence[Source], pixel_size: float | None) -> AreaGrid:
     """The grid of an area from the files of its map: its own pixels where no other size is asked for."""
     first = sources[0]
@@ -618,7 +628,7 @@ def _optical_tiles(rows: pd.DataFrame, grid: AreaGrid, layout: Layout) -> tuple[
             problems.append(f"{source.path}: has {count} bands, expected 1 (grey) or {len(bands)} (red, green, blue)")
         else:
             indexes = (1,) if count == 1 else tuple(bands)
-            warped.append(layout.warped(source, grid, grid.box(source), indexes, "optical"))
+            warped.append(layout.warped(source, grid, bounded(source, grid.box(source)), indexes, "optical"))
     if problems:
         return (), problems
     found, problems = _surveyed(warped, "map")
@@ -657,8 +667,8 @@ def read_strip(
     bands = _band_names(first) if layout.sar_bands is None else layout.sar_bands
     complex_values = first.dtype.startswith("complex")
     for source in rows.source:
-        if source.count < len(bands):
-            return None, [f"{source.path}: has {source.count} bands, expected {len(bands)}: {tuple(bands)}"]
+        if (count := source.count - source.alpha) < len(bands):
+            return None, [f"{source.path}: has {count} bands, expected {len(bands)}: {tuple(bands)}"]
         if source.palette and source.count > 1:
             return None, [f"{source.path}: has a palette of colours, expected SAR in grey"]
         if source.dtype.startswith("complex") != complex_values:
@@ -684,9 +694,8 @@ def read_strip(
 
 
 def _band_names(source: Source) -> Sequence[str]:
-    if all(source.descriptions) and len(set(source.descriptions)) == source.count:
-        return source.descriptions
-    return [f"band {i + 1}" for i in range(source.count)]
+    names = source.descriptions[: source.count - source.alpha]
+    return names if all(names) and len(set(names)) == len(names) else [f"band {i + 1}" for i in range(len(names))]
 
 
 def _parts(

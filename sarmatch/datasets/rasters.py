@@ -246,11 +246,14 @@ def sidecar_of(path: Path) -> Sidecar:
         Where there is one that cannot be read; it is named.
     """
     world = world_file(path)
+    if world is not None:
+        _require_beside(world, path)
     transform = None if world is None else _world_transform(world)
     beside = path.with_name(f"{path.name}.aux.xml")
     if not beside.is_file():
         return Sidecar(transform=transform)
     try:
+        _require_beside(beside, path)
         text = _small_text(beside)
         if "<!DOCTYPE" in text:
             raise ValueError("it declares entities")
@@ -270,6 +273,12 @@ def world_file(path: Path) -> Path | None:
     suffixes = [*(s for group in WORLD_FILES.values() for s in group), "wld"]
     beside = (path.with_suffix(f".{s}") for s in suffixes)
     return next((p for p in beside if p.is_file()), None)
+
+
+def _require_beside(sidecar: Path, path: Path) -> None:
+    """Refuse a link that leads out of the folder of the image."""
+    if sidecar.resolve().parent not in (path.parent.resolve(), path.resolve().parent):
+        raise BadImageError(f"{sidecar}: is a link to {sidecar.resolve()}, expected a file beside {path.name}")
 
 
 def _world_transform(path: Path) -> Affine:

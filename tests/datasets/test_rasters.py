@@ -289,3 +289,35 @@ def test_a_view_is_read_under_the_options_it_was_opened_with(tmp_path):
     with reading(), open_raster(path) as file:
         assert (file.count, file.dtypes, file.crs, file.transform) == (1, ("float32",), fake.UTM, PLACE)
         np.testing.assert_array_equal(file.read(), noise(1, 96, 96))
+
+
+@pytest.mark.parametrize("suffix", [".pgw", ".png.aux.xml"])
+def test_a_sidecar_that_is_a_link_out_of_the_folder_is_refused(tmp_path, suffix):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(noise(96, 96)).save(tmp_path / "in" / "a.png")
+    (tmp_path / "outside").write_text("1\n0\n0\n-1\n5\n5\n" if suffix == ".pgw" else "<PAMDataset/>")
+    (tmp_path / "in" / f"a{suffix}").symlink_to(tmp_path / "outside")
+    with pytest.raises(BadImageError, match=rf"a{suffix}: is a link to .*outside, expected a file beside a\.png"):
+        sidecar_of(tmp_path / "in" / "a.png")
+
+
+def test_how_opaque_a_strip_is_is_no_band_of_it(tmp_path):
+    folder = fake.write_own(tmp_path, strips=1)
+    pixels = np.concatenate([noise(1, 240, 240), np.full((1, 240, 240), 255, np.uint8)])
+    pixels[1, :80] = 0
+    shape = {"count": 2, "height": 240, "width": 240, "dtype": "uint8", "crs": fake.UTM, "transform": PLACE}
+    with rasterio.open(folder / "strips" / "s0.tif", "w", driver="GTiff", alpha="yes", **shape) as file:
+        file.write(pixels)
+    strip = load_scene(folder).areas[0].strips[0]
+    assert strip.bands == ("band 1",)
+    assert not strip.covers(np.array([20]), np.array([20]), 24)[0]
+
+
+def test_a_file_of_a_map_with_pixels_far_too_large_is_named(tmp_path):
+    folder = fake.write_own(tmp_path)
+    (folder / "map").mkdir()
+    (folder / "map.tif").rename(folder / "map" / "a.tif")
+    coarse = Affine(1e4, 0, fake.WEST, 0, -1e4, fake.NORTH)
+    fake.write_tiff(folder / "map" / "b.tif", noise(3, 99, 99), coarse)
+    with pytest.raises(BadImageError, match=r"b\.tif: its 99 x 99 px cover 990000 x 990000 px of the map"):
+        load_scene(folder)
