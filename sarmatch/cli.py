@@ -154,9 +154,9 @@ def readme() -> None:
 
 
 @app.command()
-def check(folder: Annotated[Path, typer.Argument(help="folder of a data set, as for `run --scene`")]) -> None:
+def check(folder: Annotated[str, typer.Argument(help="folder of a data set, as for `run --scene`")]) -> None:
     """Tell what a folder holds and what is wrong with it; exits with 0 fine, 1 usable with problems, 2 not usable."""
-    from sarmatch.datasets.check import check_data
+    from sarmatch.patches.check import check_data
 
     found = check_data(folder)
     typer.echo(str(found))
