@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sarmatch.registry import Registry
+from sarmatch.registry import Count, Registry
 
 #: Our own backbones, made as `(channels, **options)`; any other name is timm's.
 BACKBONES: Registry[Callable[..., nn.Module]] = Registry("backbone")
@@ -37,8 +37,8 @@ class PlainCNN(nn.Module):
     def __init__(
         self,
         channels: int,
-        widths: tuple[int, ...] = (32, 64, 128, 192, 256),
-        strides: tuple[int, ...] = (2, 2, 2, 1, 1),
+        widths: tuple[Count, ...] = (32, 64, 128, 192, 256),
+        strides: tuple[Count, ...] = (2, 2, 2, 1, 1),
         groups: int = 0,
     ) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ def create_backbone(name: str, channels: int, image_size: int, pretrained: bool 
     if name in BACKBONES:
         if pretrained:
             raise ValueError(f"backbone {name!r} has no pretrained weights; they exist for timm's models")
-        return BACKBONES[name](channels, **options)
+        return BACKBONES.create(name, channels, **options)
     if not timm.is_model(name):
         close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
         raise ValueError(f"no backbone is called {name!r}; ours: {sorted(BACKBONES)}, timm has e.g. {close}")

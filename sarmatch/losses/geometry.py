@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from sarmatch.losses.batch import EmbeddedBatch
 from sarmatch.losses.pairs import similarity
 from sarmatch.losses.registry import register_loss
+from sarmatch.registry import Count, Positive
 
 
 @register_loss("iou_semi_positive")
@@ -27,7 +28,7 @@ class IoUSemiPositive(nn.Module):
     the term by 10, which is a weight here.
     """
 
-    def __init__(self, least: float = 0.1) -> None:
+    def __init__(self, least: Positive = 0.1) -> None:
         super().__init__()
         self.least = least
 
@@ -72,7 +73,7 @@ class OffsetRegression(nn.Module):
     normalisation.
     """
 
-    def __init__(self, feature_dim: int, width: int = 512) -> None:
+    def __init__(self, feature_dim: int, width: Count = 512) -> None:
         super().__init__()
         self.head = nn.Sequential(nn.Linear(2 * feature_dim, width), nn.ReLU(), nn.Linear(width, 2))
 

@@ -23,7 +23,7 @@ from sarmatch.refinement.inputs import ListBatch, concatenated, network_inputs, 
 from sarmatch.refinement.labelled import LabelledLists
 from sarmatch.refinement.networks import GraphNetwork, PointNetwork, PublishedNetwork, SurfaceNetwork
 from sarmatch.refinement.refiners import REFINERS, Scored
-from sarmatch.registry import Registry
+from sarmatch.registry import Count, Registry, build, checked_options
 from sarmatch.search import Candidates
 
 CHUNK = 64  # lists that are scored at once, at most
@@ -86,8 +86,9 @@ class LearnedRefiner:
 
     learns = True
 
-    def __init__(self, name: str, resolution: int = 25, **options: Any) -> None:
-        self.name, self.resolution, self.options = name, resolution, options
+    def __init__(self, name: str, resolution: Count = 25, **options: Any) -> None:
+        self.name, self.resolution = name, resolution
+        self.options = checked_options(f"refiner {name!r}", NETWORKS[name].build, options)
         self.network: Any = None  # a module as soon as it has learned
         self.none, self.temperature = 0.0, 1.0
 
@@ -99,7 +100,7 @@ class LearnedRefiner:
     def build(self, feature_dim: int) -> nn.Module:
         """An untrained network for embeddings of `feature_dim` numbers."""
         self.feature_dim = feature_dim
-        return NETWORKS[self.name].build(feature_dim, **self.options)
+        return build(f"refiner {self.name!r}", NETWORKS[self.name].build, feature_dim, **self.options)
 
     def fit(
         self,

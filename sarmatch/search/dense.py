@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sarmatch.encoders import Encoder, in_use
 from sarmatch.progress import progress
+from sarmatch.registry import Count
 from sarmatch.search.candidates import Candidates
 from sarmatch.search.correlate import BUDGET, TOGETHER, Correlator, FeatureMap, Kept
 from sarmatch.search.maps import DenseGallery
@@ -42,7 +43,7 @@ class DenseSearch:
         self,
         gallery: DenseGallery,
         encoder: Encoder | None = None,
-        radius: int = 4,
+        radius: Count = 4,
         device: torch.device | str | None = None,
         budget: int = BUDGET,
     ) -> None:
