@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from sarmatch.refinement.context import RefinementContext, unit
 from sarmatch.refinement.correlation import peaks, surfaces
 from sarmatch.refinement.refiners import Scored, register_refiner
-from sarmatch.registry import Count, NonNegative, Positive
+from sarmatch.registry import Count, Fraction, NonNegative, Positive
 from sarmatch.search import Candidates
 
 VECTORS = ("tiles", "vectors")
@@ -66,7 +66,7 @@ def super_global(
 
 
 @register_refiner("diffusion", VECTORS, k=(5, 10, 20), alpha=(0.5, 0.9))
-def diffusion(candidates: Candidates, context: RefinementContext, k: Count = 10, alpha: NonNegative = 0.9) -> Scored:
+def diffusion(candidates: Candidates, context: RefinementContext, k: Count = 10, alpha: Fraction = 0.9) -> Scored:
     """Diffusion over the graph of all references (Zhou et al., NIPS 2003; Iscen et al., CVPR 2017).
 
     `f = (1 - alpha) (I - alpha D^-1/2 A D^-1/2)^-1 y`, with `A` the cosines cubed between mutual k nearest references,

@@ -26,7 +26,7 @@ def all_cases() -> list[Case]:
 
 
 def try_all(cases: Sequence[Case], workers: int = 2, limit: float = LIMIT) -> list[Outcome]:
-    """The outcome of each case; a worker that is silent for longer than `limit` seconds is ended, and that is a hang."""
+    """The outcome of each case; a worker that takes longer than `limit` seconds is ended, and that is a hang."""
     context = multiprocessing.get_context("fork")  # cases are closures, which cannot be sent
     outcomes: dict[int, Outcome] = {}
     todo = iter(range(len(cases)))
