@@ -40,6 +40,22 @@ def write_json(path: Path, content: Any) -> None:
     write(path, lambda p: p.write_text(json.dumps(content, indent=2) + "\n"))
 
 
+def check_writable(folder: Path) -> None:
+    """Whether files can be written to a folder, which is made for it and removed again where it is new.
+
+    Raises
+    ------
+    OSError
+        With the path, where they cannot.
+    """
+    new = not folder.exists()
+    trial = folder / ".writable"
+    write(trial, lambda p: p.write_text("."))
+    trial.unlink()
+    if new:
+        folder.rmdir()
+
+
 def read_json(path: Path, kind: type[T]) -> T:
     """An object (`dict`) or list of a JSON file.
 

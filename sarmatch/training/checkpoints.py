@@ -21,6 +21,7 @@ STATE = "training.safetensors"
 WEIGHTS = "model.safetensors"
 REFINER = "refiner.safetensors"
 HISTORY = "history.csv"
+ENVIRONMENT = "environment.json"
 VERSION = 2  # of the training state; 1 had no number, no sampler and no schedule
 PACKAGES = ("torch", "timm", "numpy", "accelerate", "scikit-image", "POT", "torch-geometric")
 
@@ -40,7 +41,7 @@ def load_weights(encoder: nn.Module, path: Path) -> None:
     FileNotFoundError
         Where there are none.
     ValueError
-        Where the file is no safetensors or its weights are of another encoder.
+        Where the file is no safetensors, its weights are of another encoder, or one is not finite.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no weights here; the run was not trained to the end of its first epoch")
@@ -50,6 +51,9 @@ def load_weights(encoder: nn.Module, path: Path) -> None:
         unknown = set(unexpected) - filled.state_dict().keys()  # older files hold some shared tensors twice
         if missing or unknown:
             raise RuntimeError(f"missing: {sorted(missing)}, unknown: {sorted(unknown)}")
+        broken = [name for name, value in filled.state_dict().items() if not torch.isfinite(value).all()]
+        if broken:
+            raise ValueError(f"{path}: weights are not finite: {broken[0]}")
         encoder.load_state_dict(filled.state_dict())
     except SafetensorError as error:
         raise ValueError(f"{path}: not readable as safetensors ({error})") from error
@@ -85,14 +89,25 @@ def load_training_state(path: Path, parts: Parts) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        Where the file was written by another version of the layout.
+        Where the file is damaged, or was written by another version of the layout or for other parts.
     """
-    with safe_open(path, "pt") as file:
-        progress = json.loads(file.metadata()["progress"])
+    try:
+        with safe_open(path, "pt") as file:
+            progress = json.loads(file.metadata()["progress"])
+        tensors = load_file(path)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: a damaged training state ({error}); delete it to train anew") from error
     version = progress.pop("version", 1)
     if version != VERSION:
         raise ValueError(f"{path}: a training state of version {version}, expected {VERSION}; delete it to train anew")
-    tensors = load_file(path)
+    try:
+        _restore(parts, tensors)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}: a training state of other parts ({error}); delete it to train anew") from error
+    return progress
+
+
+def _restore(parts: Parts, tensors: dict[str, torch.Tensor]) -> None:
     for part, thing in parts.items():
         own = {k.removeprefix(f"{part}/"): v for k, v in tensors.items() if k.startswith(f"{part}/")}
         if isinstance(thing, torch.nn.Module):
@@ -103,7 +118,6 @@ def load_training_state(path: Path, parts: Parts) -> dict[str, Any]:
             index, name = key.split("/")
             state.setdefault(int(index), {})[name] = value
         thing.load_state_dict({"state": state, "param_groups": thing.state_dict()["param_groups"]})
-    return progress
 
 
 def describe_environment() -> dict[str, str]:
