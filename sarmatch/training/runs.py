@@ -259,7 +259,7 @@ def run(config: Config, folder: Path | None = None, report: Report = print_epoch
     environment = describe_environment()
     other = take_over_training(config, folder)
     if other is not None:
-        print(f"trained already, as far as {other.name} is: only what is evaluated differs", flush=True)
+        print(f"takes the training of {other.name}, from which it differs in what is evaluated alone", flush=True)
         environment = trained_by(other, environment)
     write_json(known, config.model_dump())
     write_json(folder / ENVIRONMENT, environment)
