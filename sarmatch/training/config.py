@@ -78,7 +78,9 @@ class Config(BaseModel):
     search: Literal["vector", "dense"] = Field(
         "vector", description="what is learned and searched with: a vector per tile, or a map of features"
     )
-    window: float = Field(1.5, gt=1, description="side of the map's windows that dense search learns from, in patches")
+    window: float = Field(
+        1.5, gt=1, le=16, description="side of the map's windows that dense search learns from, in patches"
+    )
 
     encoder: str = "plain"
     encoder_options: dict[str, Any] = Field(default_factory=dict)

@@ -44,9 +44,6 @@ def check_parts(config: Config) -> None:
     with _naming("loss"):
         LOSSES[config.loss]
     learner = OBJECTIVES[config.search].learner(encoder, config, config.image_size)  # it names what does not fit
-    with _naming("refiner"):
-        if learner.refining is not None:
-            learner.refining.refiner.build(learner.feature_dim)
     with _naming("alignment"):
         create_alignment(config.alignment, learner.feature_dim, **config.alignment_options)
     with _naming("sampler"):

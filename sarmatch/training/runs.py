@@ -291,7 +291,7 @@ def checked_scene(config: Config) -> Scene:
         )
     if not (scene.has_coordinates or hasattr(baseline_of(config), "feature_dim")):
         raise NoCoordinatesError(
-            f"scene {scene.name!r} has no coordinates, and baseline {config.baseline!r} searches densely, which needs a map"
+            f"scene {scene.name!r} has no coordinates, and baseline {config.baseline!r} has no head: it needs a map"
         )
     for protocol, kind in product(config.protocols, config.kinds):
         check_names(task(config, scene, protocol, kind)[0])

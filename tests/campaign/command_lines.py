@@ -53,7 +53,7 @@ FIELDS: dict[str, Sequence[str]] = {
         '{"learnable_temperature": 7}',
         "x",
     ),
-    "auxiliary": ('{"nope": 1}', '{"infonce": NaN}', '{"infonce": -1}', '{"offset_regression": 1}', '["infonce"]'),
+    "auxiliary": ('{"nope": 1}', '{"infonce": NaN}', '{"infonce": -1}', '["infonce"]'),
     "alignment": ("nope", "5"),
     "alignment_options": ('{"junk": 1}', "x"),
     "alignment_weight": ("-1", "NaN", "1e30"),
@@ -62,7 +62,7 @@ FIELDS: dict[str, Sequence[str]] = {
     "refiner_weight": ("-1", "NaN"),
     "sampler": ("nope", "3"),
     "augment": ('["nope"]', "dihedral", '["dihedral", "dihedral"]'),
-    "precision": ("fp8", "fp16", "null"),
+    "precision": ("fp8", "null"),
     "sharpness": ("x",),
     "rho": ("0", "NaN"),
     "control": ("x",),
@@ -86,6 +86,8 @@ FIELDS: dict[str, Sequence[str]] = {
     "optimizer": ("adam", "3"),
     "train_fraction": ("0", "2", "NaN"),
     "neighbours": ("x",),
+    "search": ("sideways", "dense"),
+    "window": ("1", "NaN", "100"),
     "epocks": ("3",),
 }
 #: What else has to be said for a value to be wrong.
@@ -102,7 +104,7 @@ BESIDE = {
 #: Whole lines, and what their error must say.
 LINES: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "unknown recipe": (["run", "nonsense"], ["nonsense", "demo"]),
-    "no recipe": (["run"], ["RECIPE"]),
+    "no recipe": (["run"], ["recipe"]),
     "recipe with a line break": (["run", "de\nmo"], ["no recipe"]),
     "no value": (["run", "demo", "--set", "epochs"], ["FIELD=VALUE"]),
     "no field": (["run", "demo", "--set", "=3"], ["FIELD=VALUE"]),
