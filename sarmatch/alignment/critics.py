@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sarmatch.alignment.base import Alignment
 from sarmatch.alignment.registry import register_alignment
-from sarmatch.registry import Count, NonNegative, Positive
+from sarmatch.checks import Count, NonNegative, Positive
 
 
 def mlp(widths: tuple[int, ...]) -> nn.Sequential:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sarmatch.alignment.base import Alignment
 from sarmatch.alignment.registry import register_alignment
+from sarmatch.checks import Count, Positive
 from sarmatch.evaluation.discrepancy import sinkhorn_divergence
-from sarmatch.registry import Count, Positive
 
 
 @register_alignment("sliced")

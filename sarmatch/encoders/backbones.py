@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from huggingface_hub import constants as hub
 from torch import nn
 
-from sarmatch.registry import Count, Registry
+from sarmatch.checks import Count
+from sarmatch.registry import Registry
 
 #: Our own backbones, made as `(channels, **options)`; any other name is timm's.
 BACKBONES: Registry[Callable[..., nn.Module]] = Registry("backbone")

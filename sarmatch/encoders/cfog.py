@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sarmatch.checks import Count, Positive
 from sarmatch.encoders.base import Encoder, Inputs, Modality, register_encoder
 from sarmatch.encoders.orientation import blurred, oriented
-from sarmatch.registry import Count, Positive
 
 SIGMA = 0.8  # pixels, of the smoothing of each channel, as published
 

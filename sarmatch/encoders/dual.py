@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sarmatch.checks import Count
 from sarmatch.encoders.backbones import create_backbone, feature_map, pooled, stride_of
 from sarmatch.encoders.base import Encoder, Inputs, Modality
-from sarmatch.registry import Count
 
 OPTICAL_CHANNELS = 3
 

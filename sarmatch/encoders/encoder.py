@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from sarmatch.checks import Count, build, checked_options
 from sarmatch.encoders.backbones import BACKBONES
 from sarmatch.encoders.base import ENCODERS, Encoder, Modality
 from sarmatch.encoders.dual import DualEncoder
-from sarmatch.registry import Count, build, checked_options
 
 
 def list_encoders() -> list[str]:

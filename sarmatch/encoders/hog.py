@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from skimage.feature import hog
 from skimage.filters import gaussian
 
+from sarmatch.checks import Count, NonNegative
 from sarmatch.encoders.base import Encoder, Inputs, Modality, register_encoder
-from sarmatch.registry import Count, NonNegative
 
 BLOCK = 2  # cells per side of a block, over which contrast is normalised
 

@@ -12,6 +12,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.spatial import cKDTree
 
+from sarmatch.checks import whole_number
+
 TOLERANCE = 1e-6  # two cosines this close are one: above the float32 noise of a collapsed encoder
 THRESHOLDS = (10, 25, 50, 100)  # metres
 TILE_THRESHOLDS = (0.1, 0.25, 0.5, 1)  # widths of a tile
@@ -195,11 +197,12 @@ def error_summary(
     Raises
     ------
     ValueError
-        If there are no errors or one is not finite.
+        If there are no errors, or one is negative or not finite.
     """
     errors = _filled("errors", errors)
-    if not np.isfinite(errors).all():
-        raise ValueError(f"errors must be finite, got {errors[~np.isfinite(errors)][0]}")
+    wrong = errors[~(np.isfinite(errors) & (errors >= 0))]
+    if len(wrong):
+        raise ValueError(f"errors must be finite metres of at least 0, got {wrong[0]}")
     median, p90 = np.quantile(errors, (0.5, 0.9))
     return _summary(median, p90, {name: (errors <= t).mean() for name, t in _columns(thresholds, tile_m).items()})
 
@@ -473,13 +476,6 @@ def _ranks(ranks: np.ndarray) -> np.ndarray:
     if len(wrong):
         raise ValueError(f"ranks must be whole numbers from 0, got {wrong[0]}")
     return ranks
-
-
-def whole_number(name: str, value: int, least: int = 1) -> int:
-    """A whole number of at least `least`, whichever type it comes in; a ValueError with its name otherwise."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return int(value)
 
 
 def _inside_gallery(name: str, rows: np.ndarray, gallery: int) -> None:

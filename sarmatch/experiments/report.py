@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sarmatch.atomic_io import write
+from sarmatch.atomic_io import read_json, write
 from sarmatch.evaluation import localization_errors
 from sarmatch.figures import (
     error_cdf,
@@ -29,6 +29,7 @@ from sarmatch.figures.style import task_words
 from sarmatch.patches import positions
 from sarmatch.scenes import Scene
 from sarmatch.training import Run
+from sarmatch.training.checkpoints import ENVIRONMENT
 
 SHOWN = 3  # queries found and queries missed in the gallery
 FIRST = 5  # tiles shown for each
@@ -157,7 +158,8 @@ def _page(run: Run, scene: Scene) -> Iterator[str]:
         yield _image(map_with_places(scene, example, tiles, example["found"].iloc[0][:FIRST], "One of these queries"))
 
     yield "<h2>Made with</h2>"
-    yield f"<pre>{escape((run.path / 'environment.json').read_text())}</pre>"
+    environment = read_json(run.path / ENVIRONMENT, dict)
+    yield f"<pre>{escape(json.dumps(environment, indent=2))}</pre>"
     yield f"<pre>{escape(json.dumps(config.model_dump(mode='json'), indent=2))}</pre>"
 
 

@@ -130,6 +130,8 @@ def sweep(configs: Sequence[Config], names: Sequence[str] | None = None) -> pd.D
     `wasserstein_1` between the modalities on validation areas in the epoch that was kept, and the `commit` it was run
     from.
     """
+    if not configs:
+        raise ValueError("configs is empty: give at least one config to run")
     rows = []
     arms = names or [config.name for config in configs]
     for arm, config in progress(list(zip(arms, configs, strict=True)), desc="runs", unit="run"):

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sarmatch.checks import Positive
 from sarmatch.losses.batch import EmbeddedBatch
 from sarmatch.losses.pairs import negatives, similarity
 from sarmatch.losses.registry import register_loss
-from sarmatch.registry import Positive
 
 
 @register_loss("infonce")

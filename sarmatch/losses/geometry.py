@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sarmatch.checks import Count, Positive
 from sarmatch.losses.batch import EmbeddedBatch
 from sarmatch.losses.pairs import similarity
 from sarmatch.losses.registry import register_loss
-from sarmatch.registry import Count, Positive
 
 
 @register_loss("iou_semi_positive")

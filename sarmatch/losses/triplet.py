@@ -5,10 +5,10 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sarmatch.checks import Positive
 from sarmatch.losses.batch import EmbeddedBatch
 from sarmatch.losses.pairs import negatives, similarity
 from sarmatch.losses.registry import register_loss
-from sarmatch.registry import Positive
 
 
 @register_loss("soft_margin_triplet")

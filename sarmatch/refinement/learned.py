@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sarmatch.atomic_io import write
+from sarmatch.checks import Count, build, checked_options
 from sarmatch.evaluation.calibration import fit_temperature
 from sarmatch.progress import progress
 from sarmatch.refinement.context import RefinementContext, checked_requirements
@@ -23,7 +24,7 @@ from sarmatch.refinement.inputs import ListBatch, concatenated, network_inputs, 
 from sarmatch.refinement.labelled import LabelledLists
 from sarmatch.refinement.networks import GraphNetwork, PointNetwork, PublishedNetwork, SurfaceNetwork
 from sarmatch.refinement.refiners import REFINERS, Scored
-from sarmatch.registry import Count, Registry, build, checked_options
+from sarmatch.registry import Registry
 from sarmatch.search import Candidates
 
 CHUNK = 64  # lists that are scored at once, at most

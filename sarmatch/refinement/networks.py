@@ -10,9 +10,9 @@ from torch_geometric.data import Data
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import softmax
 
-from sarmatch.refinement.graphs import candidate_graphs
+from sarmatch.checks import Count, Fraction, Positive
+from sarmatch.refinement.graphs import EDGES, candidate_graphs
 from sarmatch.refinement.inputs import ListBatch, middle_of_list
-from sarmatch.registry import Count, Fraction, Positive
 
 WAVELENGTHS = (8.0, 16.0, 32.0)  # tile widths: the middle of a list is known no finer than to some tiles
 
@@ -180,6 +180,8 @@ class GraphNetwork(nn.Module):
         projection: Count = 8,
     ) -> None:
         super().__init__()
+        if edges not in EDGES:
+            raise ValueError(f"no edges are called {edges!r}; there are {sorted(EDGES)}")
         self.edges, self.k, self.reach, self.permuted = edges, k, reach, permuted
         self.inputs = NodeInputs(feature_dim, width, coordinates, projection)
         self.blocks = nn.ModuleList(

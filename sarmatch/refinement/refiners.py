@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Protocol
 
 from numpy.typing import NDArray
 
+from sarmatch.checks import checked_options
 from sarmatch.refinement.context import RefinementContext, checked_requirements
 from sarmatch.refinement.labelled import LabelledLists, reciprocal_rank
-from sarmatch.registry import Registry, checked_options
+from sarmatch.registry import Registry
 from sarmatch.search import Candidates
 
 #: Scores `(Q, K)`, and places in metres `(Q, K, 2)` or None where they stay.

@@ -8,10 +8,10 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
+from sarmatch.checks import Count, Fraction, NonNegative, Positive
 from sarmatch.refinement.context import RefinementContext, unit
 from sarmatch.refinement.correlation import peaks, surfaces
 from sarmatch.refinement.refiners import Scored, register_refiner
-from sarmatch.registry import Count, Fraction, NonNegative, Positive
 from sarmatch.search import Candidates
 
 VECTORS = ("tiles", "vectors")

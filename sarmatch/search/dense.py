@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sarmatch.checks import Count
 from sarmatch.encoders import Encoder, in_use
 from sarmatch.progress import progress
-from sarmatch.registry import Count
 from sarmatch.search.candidates import Candidates
 from sarmatch.search.correlate import BUDGET, TOGETHER, Correlator, FeatureMap, Kept
 from sarmatch.search.maps import DenseGallery

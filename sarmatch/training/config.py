@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sarmatch.atomic_io import read_json
-from sarmatch.registry import shortened
+from sarmatch.checks import shortened
 
 Protocol = Literal["same_area", "cross_area"]
 Kind = Literal["aligned", "arbitrary"]

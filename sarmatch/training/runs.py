@@ -91,9 +91,13 @@ class Run:
         """One row per epoch: loss and validation recall."""
         path = self.path / HISTORY
         try:
-            return pd.read_csv(path)
+            table = pd.read_csv(path)
         except (ValueError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: not readable as a table ({error})") from error
+        whole = len(table) == self.config.epochs and not table.isna().any(axis=None)
+        if not whole or not {"epoch", "loss", self.config.select} <= set(table):
+            raise ValueError(f"{path}: expected {self.config.epochs} epochs with loss and {self.config.select}")
+        return table
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -532,6 +536,8 @@ def _read_records(path: Path) -> pd.DataFrame:
 
 def compare(runs: list[Run]) -> pd.DataFrame:
     """Several runs as one table: the metrics of each, with the fields of the configs that differ."""
+    if not runs:
+        raise ValueError("runs is empty: give at least one run to compare")
     configs = pd.DataFrame([r.config.model_dump(mode="json") for r in runs])
     differ = [c for c in configs if configs[c].astype(str).nunique() > 1]
     rows = [r.metrics.assign(**{c: str(r.config.model_dump(mode="json")[c]) for c in differ}) for r in runs]

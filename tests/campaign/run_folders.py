@@ -141,6 +141,14 @@ def _set(rows: list[dict], **fields: object) -> None:
     rows[0].update(fields)
 
 
+def _convolution(weights: dict[str, torch.Tensor]) -> str:
+    return next(name for name, value in weights.items() if value.ndim == 4)
+
+
+def _cut(weights: dict[str, torch.Tensor], name: str) -> None:
+    weights[name] = weights[name][:1].contiguous()
+
+
 def _half(weights: dict[str, torch.Tensor]) -> None:
     for name in list(weights)[::2]:
         del weights[name]
@@ -156,11 +164,9 @@ SITUATIONS: dict[str, Callable[[Path], Outcome]] = {
     "config, no such field": partial(_changed_config, junk=1),
     "config, epochs of 0": partial(_changed_config, epochs=0),
     "config, loss of null": partial(_changed_config, loss=None),
-    "weights of NaN": partial(_weights, lambda weights: next(iter(weights.values())).fill_(torch.nan)),
+    "weights of NaN": partial(_weights, lambda weights: weights[_convolution(weights)].fill_(torch.nan)),
     "weights, half of them": partial(_weights, _half),
-    "weights of another shape": partial(
-        _weights, lambda weights: weights.update({name: value[..., :1] for name, value in list(weights.items())[:1]})
-    ),
+    "weights of another shape": partial(_weights, lambda weights: _cut(weights, _convolution(weights))),
     "training state of another encoder": _state_of_another_encoder,
     "a full disk": _full_disk,
     "a temporary file left over": _left_over,
