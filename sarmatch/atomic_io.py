@@ -4,6 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,10 +30,12 @@ def write(path: Path, save: Callable[[Path], Any]) -> None:
         save(temporary)
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OSError(getattr(error, "errno", None), f"{path}: could not be written ({reason})") from error
+        number, reason = getattr(error, "errno", None), getattr(error, "strerror", None) or error
+        said = f"{path}: could not be written ({reason})"
+        raise (OSError(said) if number is None else OSError(number, said)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_json(path: Path, content: Any) -> None:

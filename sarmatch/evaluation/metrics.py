@@ -202,7 +202,7 @@ def error_summary(
     errors = _filled("errors", errors)
     wrong = errors[~(np.isfinite(errors) & (errors >= 0))]
     if len(wrong):
-        raise ValueError(f"errors must be finite metres of at least 0, got {wrong[0]}")
+        raise ValueError(f"errors must be at least 0 m and finite, got {wrong[0]}")
     median, p90 = np.quantile(errors, (0.5, 0.9))
     return _summary(median, p90, {name: (errors <= t).mean() for name, t in _columns(thresholds, tile_m).items()})
 

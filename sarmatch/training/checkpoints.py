@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import load_file, load_model, save_file
 from torch import nn
 
 from sarmatch.atomic_io import write
@@ -29,8 +29,14 @@ Parts = dict[str, torch.nn.Module | torch.optim.Optimizer]
 
 
 def save_weights(encoder: nn.Module, path: Path) -> None:
-    """Weights as safetensors: no pickle, so loading them runs no code. What two branches share is kept once."""
-    save_model(_contiguous(encoder), str(path))
+    """Weights as safetensors: no pickle, so loading them runs no code. What two branches share is kept once.
+
+    Equal weights give equal bytes: not so `safetensors.torch.save_model`, whose header is in an order of chance.
+    """
+    kept: dict[tuple, tuple[str, torch.Tensor]] = {}
+    for name, value in sorted(_contiguous(encoder).state_dict().items()):
+        kept.setdefault((value.data_ptr(), value.shape) if value.numel() else (name,), (name, value))
+    save_file(dict(kept.values()), path)
 
 
 def load_weights(encoder: nn.Module, path: Path) -> None:
