@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sarmatch.checks import Count
 from sarmatch.encoders import Encoder, in_use
 from sarmatch.progress import progress
 from sarmatch.search.candidates import Candidates
@@ -42,7 +43,7 @@ class DenseSearch:
         self,
         gallery: DenseGallery,
         encoder: Encoder | None = None,
-        radius: int = 4,
+        radius: Count = 4,
         device: torch.device | str | None = None,
         budget: int = BUDGET,
     ) -> None:

@@ -135,6 +135,8 @@ class DenseValidation:
         gallery = build_maps(encoder, self.scene, tile_bounds(self.tiles))
         search = DenseSearch(gallery, encoder)
         features = search.encode(self.images.split(batch_size))
+        if not features.isfinite().all():
+            raise FloatingPointError("features of the validation areas are not finite; lower learning_rate")
         found = search.search(features, 10)
         tile_m = int(self.tiles["size"].iloc[0]) * self.scene.pixel_size
         tile = tiles_of_places(found, self.tiles, tile_m)

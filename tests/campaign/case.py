@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from typer.testing import CliRunner
 
 #: good: the right answer, or an error that names file or field and value. silent: a wrong answer without a word.
-#: traceback: an error of a kind that no caller expects. unclear: an error that names neither file nor field. hang: silence.
+#: traceback: an error of a kind that no caller expects. unclear: an error that names neither. hang: no answer in time.
 Outcome = Literal["good", "silent", "traceback", "unclear", "hang"]
 OUTCOMES: tuple[Outcome, ...] = ("good", "silent", "traceback", "unclear", "hang")
 EXPECTED = (ValueError, TypeError, OSError, FloatingPointError)  # what a clear error may be

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load_file
 
 import sarmatch as sm
@@ -79,11 +78,11 @@ class TestConfig:
         [{"epocks": 3}, {"epochs": 0}, {"loss_options": 3}, {"control": "x"}, {"protocols": ()}, {"offset": 0.7}],
     )
     def test_mistakes_name_their_field(self, change):
-        with pytest.raises(ValidationError, match=next(iter(change))):
+        with pytest.raises(ValueError, match=next(iter(change))):
             config(**change)
 
     def test_a_batch_must_fit_into_an_epoch(self):
-        with pytest.raises(ValidationError, match="batch_size is 256, more than pairs_per_epoch = 128"):
+        with pytest.raises(ValueError, match="batch_size is 256, more than pairs_per_epoch = 128"):
             config(batch_size=256)
 
     def test_the_key_stands_for_the_numbers(self):
@@ -117,7 +116,7 @@ class TestConfig:
         assert Config().sar_bands == Config(bands=("VV",)).sar_bands == 1
         assert Config(bands=["HH", "VV"]).sar_bands == 2
         for wrong in ((), "all", 3):
-            with pytest.raises(ValidationError, match="bands"):
+            with pytest.raises(ValueError, match="bands"):
                 Config(bands=wrong)
 
     @pytest.mark.parametrize("path", sorted(ROOT.glob("data/**/config.json")), ids=lambda path: path.parent.name)
@@ -553,7 +552,7 @@ class TestSweeps:
     def test_a_grid_is_all_combinations_and_checks_its_values(self):
         found = sweeps.grid(config(), seed=[0, 1], loss=["infonce", "soft_margin_triplet"])
         assert [(c.seed, c.loss) for c in found] == [(s, n) for s in (0, 1) for n in ("infonce", "soft_margin_triplet")]
-        with pytest.raises(ValidationError, match="seed"):
+        with pytest.raises(ValueError, match="seed"):
             sweeps.grid(config(), seed=[-1])
 
     def test_unknown_names_and_missing_records(self, tmp_path):
