@@ -53,8 +53,8 @@ def unplaced_strip(path: Path, pixel_size: float, map_pixel_size: float, layout:
     low, high = map_pixel_size / COARSEST, map_pixel_size * FINEST
     if not low <= pixel_size <= high:
         raise BadImageError(
-            f"{path}: pixel_size is {pixel_size:g} m where that of the map is {map_pixel_size:g} m, expected {low:g} to "
-            f"{high:g}"
+            f"{path}: pixel_size is {pixel_size:g} m where that of the map is {map_pixel_size:g} m, expected {low:g} "
+            f"to {high:g}"
         )
     place = Affine.scale(pixel_size, -pixel_size)
     source = source_of(path, NOWHERE, place, own_place=False)
