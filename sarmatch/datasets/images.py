@@ -68,7 +68,6 @@ def undeclared_nodata(pixels: np.ndarray) -> np.ndarray:
     return np.isin(pixels, SENTINELS) | (size > HUGE) & (size < np.inf)
 
 
-@lru_cache(maxsize=256)
 def read_image(path: Path, channels: int) -> np.ndarray:
     """Pixels as `(channels, H, W)`: `uint8`, or `float32` of a TIFF that holds anything else, NaN where it has no data.
 
@@ -83,6 +82,13 @@ def read_image(path: Path, channels: int) -> np.ndarray:
         values that look like an undeclared nodata value.
     """
     require_file(path)
+    about = path.stat()
+    return _read_image(path, channels, (about.st_mtime_ns, about.st_size, about.st_ino))
+
+
+@lru_cache(maxsize=256)
+def _read_image(path: Path, channels: int, version: tuple[int, int, int]) -> np.ndarray:
+    """The same for a version of the file: one that has been replaced is read again."""
     try:
         stack = _read_gdal(path, channels) if path.suffix.lower() in THROUGH_GDAL else _read_pillow(path)
     except BadImageError:

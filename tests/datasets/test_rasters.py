@@ -321,3 +321,11 @@ def test_a_file_of_a_map_with_pixels_far_too_large_is_named(tmp_path):
     fake.write_tiff(folder / "map" / "b.tif", noise(3, 99, 99), coarse)
     with pytest.raises(BadImageError, match=r"b\.tif: its 99 x 99 px cover 990000 x 990000 px of the map"):
         load_scene(folder)
+
+
+def test_an_image_that_has_been_replaced_is_read_again(tmp_path):
+    path = tmp_path / "a.png"
+    for seed in (0, 1):
+        pixels = np.random.default_rng(seed).integers(0, 255, (96, 96), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+        np.testing.assert_array_equal(read_image(path, 1)[0], pixels)

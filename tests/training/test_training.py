@@ -276,6 +276,7 @@ def test_shuffled_pairs_stay_at_chance(tiny_scene, tmp_path):
 def test_a_collapsed_encoder_scores_no_better_than_chance(tiny_scene):
     class Collapsed(Encoder):
         inputs = {"query": Inputs(1, 16), "reference": Inputs(3, 16)}
+        feature_dim = 8
 
         def encode_query(self, images):
             return torch.nn.functional.normalize(torch.ones(len(images), 8) + 1e-9 * torch.rand(len(images), 8), dim=1)
@@ -287,6 +288,26 @@ def test_a_collapsed_encoder_scores_no_better_than_chance(tiny_scene):
         assert report[f"recall@{k}"] <= report[f"recall@{k}_chance"]
     assert report["hit_rate"] <= report["hit_rate_chance"]
     assert report["median_m"] >= report["chance_median_m"]
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-9])
+@pytest.mark.parametrize("centred", [True, False])
+def test_collapsed_feature_maps_score_no_better_than_chance(tiny_scene, spread, centred):
+    class Constant(Encoder):
+        inputs = {"query": Inputs(1, None), "reference": Inputs(3, None)}
+        stride, reach = 4, 0
+
+        def forward_features(self, images, modality):
+            count, _, height, width = images.shape
+            return torch.ones(count, 8, height // 4, width // 4) + spread * torch.rand(
+                count, 8, height // 4, width // 4
+            )
+
+    Constant.centred = centred
+    report, _ = evaluate(Constant(), tiny_scene, config(), "cross_area", "arbitrary")
+    for k in (1, 5, 10):
+        assert report[f"recall@{k}"] <= 2 * report[f"recall@{k}_chance"]
+    assert report["within_0.25_tile"] < 0.1
 
 
 def test_a_finished_run_is_not_run_again_and_loads(trained, monkeypatch):
