@@ -60,7 +60,9 @@ def table_of(
         A row per scene, size, method and group of queries (`all`, and quarters by contrast): recall with its interval,
         metres with and without the displacement of the strips, and what a query takes.
     """
-    baseline = create_encoder(run.config.baseline, None, run.config.sar_bands, **run.config.baseline_options)
+    baseline = create_encoder(
+        run.config.baseline, run.config.image_size, run.config.sar_bands, **run.config.baseline_options
+    )
     rows, gaps = [], []
     for name, scene in (scenes or {run.config.scene: run.scene()}).items():
         asked, tiles = task(run.config, scene, "cross_area", "arbitrary")
@@ -91,7 +93,7 @@ def middle_of(images: Tensor, size: int | None) -> Tensor:
 
 
 def rows_of(encoder: Encoder, scene: Scene, given: Task) -> Iterator[tuple[dict[str, float | str], np.ndarray]]:
-    """The numbers of a search and whether each query was found at first `(Q,)`: of all queries, then of each quarter."""
+    """The numbers of a search and whether each query was found at first `(Q,)`: of all, then of each quarter."""
     asked, tiles, images = given
     search = dense_search(encoder, scene, tiles)
     features = search.encode(images.split(64))
