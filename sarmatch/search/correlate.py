@@ -47,6 +47,15 @@ class FeatureMap(NamedTuple):
     metres: float
     centred: bool = True
 
+    def cut(self, row: int, col: int, height: int, width: int) -> Tensor:
+        """Features `(C, height, width)` from a cell on, float32; zero beyond the map."""
+        return _padded(self.features, row, col, height, width).float()
+
+    def data(self, row: int, col: int, height: int, width: int) -> Tensor:
+        """Where there is data in the same part, bool `(height, width)`; none beyond the map."""
+        valid = torch.ones(self.features.shape[1:], dtype=torch.bool) if self.valid is None else self.valid
+        return _padded(valid[None], row, col, height, width)[0]
+
     def metres_of(self, row: NDArray, col: NDArray) -> NDArray[np.float64]:
         """Cells (edges count from 0) to local metres `(..., 2)`."""
         x, y = self.corner
@@ -166,7 +175,7 @@ class Correlator:
         corners = [
             (r, c) for r in range(0, self.shifts[0], self.steps[0]) for c in range(0, self.shifts[1], self.steps[1])
         ]
-        corners = [at for at in corners if fmap.valid is None or self._cut(fmap.valid[None], at).any()]
+        corners = [at for at in corners if fmap.valid is None or fmap.data(*self._part(at)).any()]
         together = GROUP_BYTES // (8 * TOGETHER * self._frequencies[0] * self._frequencies[1])
         together = min(max(together, 1), GROUP)
         self.groups = [corners[i : i + together] for i in range(0, len(corners), together)]
@@ -209,21 +218,17 @@ class Correlator:
         lines = torch.fft.rfft(queries.to(self.device), n=self.sides[1])  # of the query's own rows: the rest is zero
         return torch.fft.fft(lines, n=self.sides[0], dim=-2).conj()
 
-    def _cut(self, values: Tensor, at: tuple[int, int]) -> Tensor:
-        """The part `(C, *sides)` of the map that a block is made of; zero beyond the map."""
-        row, col = (n - self.margin for n in at)
-        bottom, right = row + self.sides[0], col + self.sides[1]
-        height, width = values.shape[1:]
-        around = [max(-col, 0), max(right - width, 0), max(-row, 0), max(bottom - height, 0)]
-        return F.pad(values[:, max(row, 0) : bottom, max(col, 0) : right], around)
+    def _part(self, at: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Row, column, height and width of the cells that a block is made of."""
+        return at[0] - self.margin, at[1] - self.margin, *self.sides
 
     def _spectra(self, corners: list[tuple[int, int]]) -> _Spectra:
-        parts = torch.stack([self._cut(self.fmap.features, at).to(self.device).float() for at in corners])
+        parts = torch.stack([self.fmap.cut(*self._part(at)).to(self.device) for at in corners])
         features = torch.fft.rfft2(parts).flatten(2).permute(2, 0, 1).contiguous()
         energy = torch.fft.rfft2(parts.square().sum(1)).flatten(1).T
         if self.fmap.valid is None:
             return _Spectra(features, energy, None)
-        data = torch.cat([self._cut(self.fmap.valid[None], at) for at in corners])
+        data = torch.stack([self.fmap.data(*self._part(at)) for at in corners])
         return _Spectra(features, energy, torch.fft.rfft2(data.to(self.device).float()).flatten(1).T)
 
     def _lengths(self, masks: Tensor, spectra: _Spectra, n: int, at: tuple[int, int]) -> _Lengths:
@@ -269,6 +274,14 @@ class Correlator:
             if lengths.outside is not None:
                 part += lengths.outside[of]
         return scores
+
+
+def _padded(values: Tensor, row: int, col: int, height: int, width: int) -> Tensor:
+    """Part of `(C, H, W)`, zero beyond it."""
+    part = values[:, max(row, 0) : max(row + height, 0), max(col, 0) : max(col + width, 0)]
+    left, top = min(max(-col, 0), width), min(max(-row, 0), height)
+    around = [left, width - left - part.shape[2], top, height - top - part.shape[1]]
+    return F.pad(part, around) if any(around) else part
 
 
 def _parts(shifts: int, overhang: int, block: int) -> tuple[int, int]:

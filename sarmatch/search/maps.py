@@ -35,10 +35,13 @@ class DenseGallery:
         With their affine; a cell is `stride` pixels wide.
     stride : int
         Pixels along the side of a cell.
+    coarse : DenseGallery or None
+        The same areas at the coarse level of the encoder, where it has one.
     """
 
     maps: Mapping[str, FeatureMap]
     stride: int
+    coarse: "DenseGallery | None" = None
 
     @property
     def areas(self) -> tuple[str, ...]:
@@ -53,25 +56,31 @@ class DenseGallery:
     def save(self, path: Path) -> None:
         """Keep it as one safetensors file."""
         tensors: dict[str, Tensor] = {}
-        for i, fmap in enumerate(self.maps.values()):
-            tensors[f"{i}/features"] = fmap.features.contiguous()
-            if fmap.valid is not None:
-                tensors[f"{i}/valid"] = fmap.valid.contiguous()
-        places = [(name, *m.corner, m.metres, m.centred) for name, m in self.maps.items()]
-        about = {"places": json.dumps(places), "stride": json.dumps(self.stride)}
-        write(path, lambda p: save_file(tensors, p, about))
+        levels: list[dict] = []
+        level: DenseGallery | None = self
+        while level is not None:
+            for i, fmap in enumerate(level.maps.values()):
+                parts = {"features": fmap.features, "valid": fmap.valid}
+                tensors |= {f"{len(levels)}/{i}/{k}": v.contiguous() for k, v in parts.items() if v is not None}
+            places = [(name, m.corner, m.metres, m.centred) for name, m in level.maps.items()]
+            levels.append({"stride": level.stride, "places": places})
+            level = level.coarse
+        write(path, lambda p: save_file(tensors, p, {"levels": json.dumps(levels)}))
 
     @classmethod
     def load(cls, path: Path) -> "DenseGallery":
         """A gallery that `save` has kept; a ValueError names a file that is none."""
         try:
             with safe_open(path, "pt") as file:
-                about, names = file.metadata(), set(file.keys())
-                maps = {}
-                for i, (name, x, y, metres, centred) in enumerate(json.loads(about["places"])):
-                    valid = file.get_tensor(f"{i}/valid") if f"{i}/valid" in names else None
-                    maps[name] = FeatureMap(file.get_tensor(f"{i}/features"), valid, (x, y), metres, centred)
-                return cls(maps, json.loads(about["stride"]))
+                kept, gallery = set(file.keys()), None
+                for n, level in reversed(list(enumerate(json.loads(file.metadata()["levels"])))):
+                    maps = {}
+                    for i, (name, corner, metres, centred) in enumerate(level["places"]):
+                        names = (f"{n}/{i}/{k}" for k in ("features", "valid"))
+                        features, valid = (file.get_tensor(k) if k in kept else None for k in names)
+                        maps[name] = FeatureMap(features, valid, tuple(corner), metres, centred)
+                    gallery = cls(maps, level["stride"], gallery)
+                return gallery
         except Exception as error:
             raise ValueError(
                 f"{path}: not readable as feature maps ({error}); delete it, and they are built anew"
@@ -99,6 +108,8 @@ def build_maps(
 
     Notes
     -----
+    Where the encoder has a coarse level, its maps are built along.
+
     Maps are read and encoded in windows that overlap by what a cell depends on, so that a map larger than memory needs
     no more than its features, `(C, H / stride, W / stride)` in half precision.
     """
@@ -111,7 +122,7 @@ def build_maps(
             digest.update(str(bounds[name]).encode())
             hash_raster(digest, scene.area(name).map)
         hash_encoder(digest, encoder)
-        digest.update(b"" if encoder.centred else b"not centred")
+        digest.update(f"levels, centred {encoder.centred}".encode())
         path = keep / f"{digest.hexdigest()}.safetensors"
         if path.is_file():
             return DenseGallery.load(path)
@@ -122,7 +133,8 @@ def build_maps(
         corner = scene.metres(name, np.array([row]), np.array([col]))[0]
         side = encoder.stride * scene.pixel_size
         maps[name] = FeatureMap(features, valid, (float(corner[0]), float(corner[1])), side, encoder.centred)
-    gallery = DenseGallery(maps, encoder.stride)
+    coarse = None if encoder.coarse is None else build_maps(encoder.coarse, scene, areas)
+    gallery = DenseGallery(maps, encoder.stride, coarse)
     if path is not None:
         gallery.save(path)
     return gallery
