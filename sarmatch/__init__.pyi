@@ -16,7 +16,7 @@ from . import (
     training,
 )
 from .alignment import create_alignment, list_alignments, register_alignment
-from .datasets import DataCheck, check_data, list_scenes, load_crossview, load_scene, with_unplaced_strip
+from .datasets import list_scenes, load_crossview, load_scene, with_unplaced_strip
 from .encoders import create_encoder, embed, list_encoders, register_encoder
 from .evaluation import (
     bootstrap_difference,
@@ -31,7 +31,7 @@ from .evaluation import (
 from .experiments import grid, load_sweep, sweep
 from .explorer import explore_features
 from .losses import create_loss, list_losses, register_loss
-from .patches import match, queries, read_patch, references, search_task
+from .patches import DataCheck, check_data, match, queries, read_patch, references, search_task
 from .refinement import (
     RefinementContext,
     candidate_graphs,

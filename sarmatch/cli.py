@@ -4,15 +4,73 @@ What a command needs is imported in it, so that `sarmatch --help` answers at onc
 """
 
 import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import sarmatch as sm
+from sarmatch.atomic_io import check_writable
 from sarmatch.paths import ROOT, runs_dir
+from sarmatch.progress import lines_of_progress
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help=sm.__doc__, pretty_exceptions_enable=False)
+
+class Commands(TyperGroup):
+    """All commands: each says that it is at work, and tells its errors in a sentence."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with _told_errors(), _ended_politely(), lines_of_progress():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _told_errors() -> Iterator[None]:
+    """An error that the input explains is one sentence and exit code 2; any other is a fault of ours, and is shown."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("\ninterrupted; the same command goes on where it was", err=True)
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+        raise _exit(str(error) or type(error).__name__) from error
+    except RuntimeError as error:  # of torch, which has no memory error of its own on a CPU
+        if "memory" not in str(error):
+            raise
+        raise _exit(f"out of memory; lower batch_size, image_size or test_queries ({error})") from error
+
+
+def _exit(message: str) -> typer.Exit:
+    typer.echo(f"error: {message}".encode("utf-8", "backslashreplace").decode(), err=True)
+    return typer.Exit(2)
+
+
+@contextmanager
+def _ended_politely() -> Iterator[None]:
+    """A request to end is an interruption: what is half written is cleared away."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only that one may be told of signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+app = typer.Typer(
+    cls=Commands, add_completion=False, no_args_is_help=True, help=sm.__doc__, pretty_exceptions_enable=False
+)
 
 
 @app.command()
@@ -24,25 +82,21 @@ def run(
     ] = None,
 ) -> None:
     """Train, search and report; goes on where an interrupted run of the same config stopped."""
-    from sarmatch.experiments.report import write_report
+    from sarmatch.experiments.report import better_baseline, write_report
 
-    changes = dict(_parse(text) for text in change or [])
-    if scene is not None:
-        changes["scene"] = scene
-    try:
-        config = sm.recipe(recipe, **changes)
-        finished = sm.run(config)
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
-    except KeyboardInterrupt:
-        typer.echo("\ninterrupted; the same command goes on after the last whole epoch", err=True)
-        raise typer.Exit(130) from None
+    given = [_parse(text) for text in change or []] + ([] if scene is None else [("scene", scene)])
+    for field in (names := [name for name, _ in given]):
+        if names.count(field) > 1:
+            raise typer.BadParameter(f"{field} is given twice")
+    config = sm.recipe(recipe, **dict(given))
+    finished = sm.run(config)
     label = finished.metrics["data"].iloc[0]
     counts = finished.metrics.groupby(["protocol", "kind"], sort=False)["queries"].first()
     typer.echo(f"\nscene {config.scene.rstrip('/').split('/')[-1]!r}, {label}; recall as shares, errors in metres")
     typer.echo("test queries: " + ", ".join(f"{p} {k} {n}" for (p, k), n in counts.items()) + "\n")
     typer.echo(finished.summary.to_string(na_rep="-", float_format=_number))
+    for sentence in better_baseline(finished):
+        typer.echo(f"\nnote: {sentence}")
     typer.echo(f"\nreport: {write_report(finished)}")
 
 
@@ -64,11 +118,7 @@ def sweep(
     from sarmatch.experiments.records import keep_run as keep
     from sarmatch.experiments.sweeps import SWEEPS, run_sweep
 
-    try:
-        table = run_sweep(name, scene)
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
+    table = run_sweep(name, scene)
     for arm in SWEEPS[name].shipped:
         first = table.query("arm == @arm").iloc[0]
         keep(sm.load_run(runs_dir() / first["run"]), ROOT / "data" / "checkpoints" / arm, weights=True)
@@ -91,16 +141,13 @@ def refine(
     from sarmatch.experiments.records import keep_run as keep
     from sarmatch.experiments.studies import STUDIES, run_study, study_of
 
-    try:
-        study = study_of(name)
-        for i, fold in enumerate(study.folds):
-            if not (ROOT / fold / "metrics.json").is_file():
-                keep(sm.run(fold_config(sm.load_run(ROOT / study.run), i)), ROOT / fold, weights=True)
-        default = ROOT / "data/results" / name if name in STUDIES else Path(name) / "refinement"
-        table = run_study(study, folder or default)
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
+    study = study_of(name)
+    kept = folder or (ROOT / "data/results" / name if name in STUDIES else Path(name) / "refinement")
+    check_writable(kept)
+    for i, fold in enumerate(study.folds):
+        if not (ROOT / fold / "metrics.json").is_file():
+            keep(sm.run(fold_config(sm.load_run(ROOT / study.run), i)), ROOT / fold, weights=True)
+    table = run_study(study, kept)
     columns = ["recall@1", "recall@5", "recall@10", "median_m", "within_25m", "ms_per_query"]
     means = table.groupby(["protocol", "kind", "k", "arm"], sort=False)[columns].mean()
     typer.echo(f"{study.about}; means over seeds\n{means.round(3).to_string()}")
@@ -154,9 +201,9 @@ def readme() -> None:
 
 
 @app.command()
-def check(folder: Annotated[Path, typer.Argument(help="folder of a data set, as for `run --scene`")]) -> None:
+def check(folder: Annotated[str, typer.Argument(help="folder of a data set, as for `run --scene`")]) -> None:
     """Tell what a folder holds and what is wrong with it; exits with 0 fine, 1 usable with problems, 2 not usable."""
-    from sarmatch.datasets.check import check_data
+    from sarmatch.patches.check import check_data
 
     found = check_data(folder)
     typer.echo(str(found))
@@ -166,12 +213,12 @@ def check(folder: Annotated[Path, typer.Argument(help="folder of a data set, as 
 def _parse(text: str) -> tuple[str, object]:
     """`field=value`; the value is JSON where it can be read so, else text."""
     field, equals, value = text.partition("=")
-    if not equals:
+    if not equals or not field.strip():
         raise typer.BadParameter(f"{text!r}: expected FIELD=VALUE, e.g. epochs=4")
     try:
-        return field, json.loads(value)
-    except json.JSONDecodeError:
-        return field, value
+        return field.strip(), json.loads(value)
+    except (ValueError, RecursionError):  # a number of too many digits, or brackets in brackets without end, are text
+        return field.strip(), value
 
 
 def _number(value: float) -> str:

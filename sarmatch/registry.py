@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
+from sarmatch.checks import build
+
 T = TypeVar("T")
 
 
@@ -61,6 +63,10 @@ class Registry(Mapping[str, T], Generic[T]):
         if name not in self._things:
             raise ValueError(f"no {self.kind} is called {name!r}; there are {sorted(self._things)}")
         return self._things[name]
+
+    def create(self, name: str, *args: Any, **options: Any) -> Any:
+        """What the thing called `name` makes of its arguments; its options are checked, see `build`."""
+        return build(f"{self.kind} {name!r}", self[name], *args, **options)
 
     def __contains__(self, name: object) -> bool:
         return name in self._things

@@ -1,8 +1,12 @@
 """The command line: the whole line on a folder of fake pairs, and errors that say what to do."""
 
+import os
+import signal
+
 import pytest
 from typer.testing import CliRunner
 
+import sarmatch as sm
 from sarmatch.cli import app
 
 SMALL = {"epochs": 1, "pairs_per_epoch": 32, "batch_size": 16, "image_size": 32, "test_queries": 30, "val_queries": 20}
@@ -63,3 +67,63 @@ def test_recipes_are_listed():
     answer = invoke("recipes")
     assert "demo" in answer.output
     assert "sentinel" in answer.output
+
+
+def test_usage_and_input_errors_are_sentences(pairs_folder, tmp_path):
+    for words, said in (
+        (["run", "own", "--set", "epochs=1", "--set", "epochs=2"], "epochs is given twice"),
+        (["run", "own", "--scene", "easy", "--set", "scene=hard"], "scene is given twice"),
+        (["run", "own", "--set", "=3"], "FIELD=VALUE"),
+        (["run", "own", "--set", "epochs=" + "[" * 9000], "epochs is '[["),
+        (["run", "own", "--set", "name=../x"], "name is '../x'"),
+        (["sweep", "alignment_sentinel"], "'alignment_sentinel' needs real data"),
+        (["record", "/nope", str(tmp_path / "kept")], "/nope: no finished run here"),
+    ):
+        answer = invoke(*words)
+        assert answer.exit_code == 2, answer.output
+        assert said in answer.output
+        assert "http" not in answer.output
+
+
+def test_a_fault_of_ours_is_shown_as_it_is(monkeypatch):
+    def broken(*arguments, **options):
+        raise KeyError("ours")
+
+    monkeypatch.setattr("sarmatch.recipe", broken)
+    assert isinstance(invoke("run", "demo").exception, KeyError)
+
+
+def test_no_memory_and_a_training_gone_wrong_are_sentences(monkeypatch):
+    for error, said in (
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "lower batch_size"),
+        (MemoryError(), "MemoryError"),
+        (FloatingPointError("loss is nan; lower learning_rate"), "lower learning_rate"),
+        (OSError("disk.bin: could not be written"), "disk.bin"),
+    ):
+
+        def fails(*arguments, error=error, **options):
+            raise error
+
+        monkeypatch.setattr("sarmatch.recipe", fails)
+        answer = invoke("run", "demo")
+        assert answer.exit_code == 2
+        assert said in answer.output
+
+
+def test_a_request_to_end_is_an_interruption(monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("sarmatch.recipe", lambda *arguments, **options: os.kill(os.getpid(), signal.SIGTERM))
+    answer = invoke("run", "demo")
+    assert answer.exit_code == 130
+    assert "goes on where it was" in answer.output
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_first_result_worse_than_the_baseline_says_so(pairs_folder, tmp_path):
+    fields = SMALL | {"learning_rate": 1e-9, "epochs": 1}
+    answer = invoke("run", "own", "--scene", str(pairs_folder), *settings(**fields, baseline_options='{"cells": 4}'))
+    metrics = sm.load_run(next((tmp_path / "runs").iterdir())).metrics.set_index(["kind", "method"])["recall@1"]
+    worse = [kind for kind in ("arbitrary", "aligned") if metrics[kind, "plain"] < metrics[kind, "hog"]]
+    assert worse
+    assert answer.output.count("note: ") == len(worse)
+    assert answer.output.count("On validation areas") == len(worse)

@@ -9,7 +9,7 @@ import pytest
 from sarmatch.paths import ROOT
 
 PACKAGE = ROOT / "sarmatch"
-HELPERS = {"paths", "atomic_io", "progress", "registry", "_torchvision"}
+HELPERS = {"paths", "atomic_io", "progress", "registry", "checks", "_torchvision"}
 ORDER = [
     "scenes",
     "simulation",

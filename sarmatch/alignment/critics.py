@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sarmatch.alignment.base import Alignment
 from sarmatch.alignment.registry import register_alignment
+from sarmatch.checks import Count, NonNegative, Positive
 
 
 def mlp(widths: tuple[int, ...]) -> nn.Sequential:
@@ -74,10 +75,10 @@ class WassersteinCritic(Alignment):
     def __init__(
         self,
         feature_dim: int,
-        widths: tuple[int, ...] = (512, 256),
-        penalty: float = 10.0,
-        critic_steps: int = 5,
-        critic_rate: float = 1e-4,
+        widths: tuple[Count, ...] = (512, 256),
+        penalty: NonNegative = 10.0,
+        critic_steps: Count = 5,
+        critic_rate: Positive = 1e-4,
     ) -> None:
         super().__init__(feature_dim)
         self.critic = mlp((feature_dim, *widths, 1))
@@ -131,11 +132,11 @@ class ClippedCritic(Alignment):
     def __init__(
         self,
         feature_dim: int,
-        widths: tuple[int, ...] = (512, 512, 512),
-        clip: float = 0.1,
-        critic_steps: int = 5,
-        critic_rate: float = 1e-3,
-        critic_decay: float = 5e-4,
+        widths: tuple[Count, ...] = (512, 512, 512),
+        clip: Positive = 0.1,
+        critic_steps: Count = 5,
+        critic_rate: Positive = 1e-3,
+        critic_decay: NonNegative = 5e-4,
     ) -> None:
         super().__init__(feature_dim)
         self.critic = mlp((feature_dim, *widths, 1))
@@ -203,7 +204,11 @@ class ClassAdversary(Alignment):
     """
 
     def __init__(
-        self, feature_dim: int, widths: tuple[int, ...] = (512, 256), critic_steps: int = 1, critic_rate: float = 1e-4
+        self,
+        feature_dim: int,
+        widths: tuple[Count, ...] = (512, 256),
+        critic_steps: Count = 1,
+        critic_rate: Positive = 1e-4,
     ) -> None:
         super().__init__(feature_dim)
         self.critic = mlp((feature_dim, *widths, 1))

@@ -1,11 +1,15 @@
 """Alignments by a distance between distributions that can be written down and differentiated: no critic."""
 
+from typing import Annotated
+
 import ot
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from sarmatch.alignment.base import Alignment
 from sarmatch.alignment.registry import register_alignment
+from sarmatch.checks import Count, Positive
 from sarmatch.evaluation.discrepancy import sinkhorn_divergence
 
 
@@ -24,7 +28,7 @@ class SlicedWasserstein(Alignment):
         Directions, drawn anew at every call.
     """
 
-    def __init__(self, feature_dim: int, projections: int = 128) -> None:
+    def __init__(self, feature_dim: int, projections: Count = 128) -> None:
         super().__init__(feature_dim)
         self.projections = projections
 
@@ -53,7 +57,7 @@ class SinkhornDivergence(Alignment):
     with the transport plan held fixed.
     """
 
-    def __init__(self, feature_dim: int, blur: float = 0.1, iterations: int = 50) -> None:
+    def __init__(self, feature_dim: int, blur: Positive = 0.1, iterations: Count = 50) -> None:
         super().__init__(feature_dim)
         self.blur, self.iterations = blur, iterations
 
@@ -75,7 +79,9 @@ class MaximumMeanDiscrepancy(Alignment):
         Of the kernels, as multiples of the median distance within both sets together.
     """
 
-    def __init__(self, feature_dim: int, widths: tuple[float, ...] = (0.5, 1.0, 2.0)) -> None:
+    def __init__(
+        self, feature_dim: int, widths: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)
+    ) -> None:
         super().__init__(feature_dim)
         self.widths = widths
 

@@ -32,7 +32,7 @@ def create_alignment(name: str, feature_dim: int, **options: Any) -> Alignment:
     Raises
     ------
     ValueError
-        If the name is unknown.
+        If the name is unknown, or the alignment does not take an option or its value.
 
     Examples
     --------
@@ -42,4 +42,4 @@ def create_alignment(name: str, feature_dim: int, **options: Any) -> Alignment:
     >>> float(alignment.loss(features, features))
     0.0
     """
-    return ALIGNMENTS[name](feature_dim, **options)
+    return ALIGNMENTS.create(name, feature_dim, **options)

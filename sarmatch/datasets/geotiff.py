@@ -11,24 +11,23 @@ Several areas are several such folders in one.
 """
 
 import csv
-import json
+import os
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-import rasterio
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from rasterio import Affine
 
 from sarmatch.datasets.images import image_size
 from sarmatch.datasets.mosaic import FARTHEST, mosaic_scene, source_of
-from sarmatch.datasets.reader import File, Reader, table_of
+from sarmatch.datasets.rasters import BadImageError, open_raster, world_file
+from sarmatch.datasets.reader import File, Reader, read_options, read_text, said_of, table_of, visible
 from sarmatch.scenes.scene import Scene
 
 TIFF = frozenset({".tif", ".tiff"})
 IMAGES = TIFF | {".png", ".jpg", ".jpeg"}
 POSITIONS = "positions.csv"
-WORLD_FILES = (".pgw", ".jgw", ".tfw", ".wld")
 
 
 class Options(BaseModel):
@@ -37,10 +36,15 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str | None = Field(None, description="of the scene; the folder's by default")
-    pixel_size: float | None = Field(None, gt=0, description="metres on the ground; the map's own by default")
-    patch_size: int = Field(200, ge=8, description="pixels")
+    pixel_size: float | None = Field(
+        None, gt=0, strict=True, description="metres on the ground; the map's own by default"
+    )
+    patch_size: int = Field(200, ge=8, le=100_000, strict=True, description="pixels")
     sar_scale: Literal["intensity", "amplitude", "decibel"] | None = None
-    sar_bands: tuple[str, ...] | None = None
+    sar_bands: tuple[str, ...] | None = Field(None, min_length=1)
+    nodata: dict[Literal["optical", "sar"], FiniteFloat | None] = Field(
+        {}, description="value that means no data, instead of what the files say; null where every value is data"
+    )
     roles: dict[str, Literal["train", "val", "test"]] = Field({}, description="by strip, for the same-area protocol")
     test_areas: tuple[str, ...] = ()
     val_areas: tuple[str, ...] = ()
@@ -51,7 +55,7 @@ def _areas(folder: Path) -> dict[str, Path]:
     """Folders that hold a map and strips, by the name of the area."""
     if _is_area(folder):
         return {"": folder}
-    return {p.name: p for p in sorted(folder.iterdir()) if p.is_dir() and _is_area(p)}
+    return {p.name: p for p in sorted(folder.iterdir()) if p.is_dir() and visible(p, folder) and _is_area(p)}
 
 
 def _is_area(folder: Path) -> bool:
@@ -60,7 +64,7 @@ def _is_area(folder: Path) -> bool:
 
 def _maps(folder: Path) -> list[Path]:
     places = [*folder.glob("map.*"), *(folder / "map").glob("*")]
-    return sorted(p for p in places if p.suffix.lower() in TIFF)
+    return sorted(p for p in places if p.suffix.lower() in TIFF and visible(p, folder))
 
 
 def _files(folder: Path) -> pd.DataFrame:
@@ -69,7 +73,7 @@ def _files(folder: Path) -> pd.DataFrame:
     for area, place in _areas(folder).items():
         maps = _maps(place)
         files += [File(p, "optical", p.stem, area=area) for p in maps]
-        strips = sorted(p for p in (place / "strips").iterdir() if p.suffix.lower() in IMAGES)
+        strips = sorted(p for p in (place / "strips").iterdir() if p.suffix.lower() in IMAGES and visible(p, place))
         names = [p.stem for p in strips]
         doubled = sorted({n for n in names if names.count(n) > 1})
         if doubled:
@@ -80,7 +84,7 @@ def _files(folder: Path) -> pd.DataFrame:
         for path in strips:
             if path.suffix.lower() in TIFF and path not in listed and _has_crs(path):
                 continue
-            if path not in listed and not any(path.with_suffix(s).is_file() for s in WORLD_FILES):
+            if path not in listed and world_file(path) is None:
                 raise ValueError(
                     f"{path}: does not say where it lies, expected a GeoTIFF, a world file beside it, or a row in "
                     f"{path.parent / POSITIONS}"
@@ -95,27 +99,29 @@ def _files(folder: Path) -> pd.DataFrame:
 
 def _has_crs(path: Path) -> bool:
     try:
-        with rasterio.open(path) as file:
+        with open_raster(path) as file:
             return file.crs is not None
-    except rasterio.errors.RasterioError:
+    except BadImageError:
         return True  # it is reported together with all other broken files
 
 
 def _positions(folder: Path) -> dict[Path, Affine]:
     """Rows of `positions.csv` as transforms: centre, pixel size, and a heading clockwise from north."""
     path = folder / POSITIONS
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
     found = {}
     try:
-        reader = csv.DictReader(path.read_text().splitlines())
+        reader = csv.DictReader(read_text(path).splitlines())
         rows, columns = list(reader), reader.fieldnames or ()
-    except (UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise ValueError(f"{path}: not readable as a table ({error})") from error
     missing = {"file", "x", "y", "pixel_size"} - set(columns)
     if missing:
         raise ValueError(f"{path}: has columns {columns}, misses {sorted(missing)}")
     for line, row in enumerate(rows, start=2):
+        if not row["file"]:
+            raise ValueError(f"{path}, line {line}: names no file")
         image = folder / row["file"]
         if "\0" in row["file"] or not image.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"{path}, line {line}: {row['file']!r} lies outside of the folder")
@@ -142,18 +148,18 @@ def _positions(folder: Path) -> dict[Path, Affine]:
 
 def _options(folder: Path) -> Options:
     path = folder / "scene.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return Options()
     try:
-        return Options(**json.loads(path.read_text()))
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValidationError) as error:
-        raise ValueError(f"{path}: not usable as options of a scene ({error})") from error
+        return Options(**read_options(path))
+    except ValidationError as error:
+        raise ValueError(f"{path}: not usable as options of a scene ({said_of(error)})") from error
 
 
 def _scene(folder: Path, files: pd.DataFrame) -> Scene:
     options = _options(folder).model_dump()
     name = options.pop("name") or folder.name
-    return mosaic_scene(folder, files, name=name, **options)
+    return mosaic_scene(folder, files, name=name, asks_nodata=True, **options)
 
 
 GEOTIFF = Reader(

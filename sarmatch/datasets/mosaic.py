@@ -11,6 +11,7 @@ import os
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -18,20 +19,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import rasterio
 from numpy.typing import NDArray
 from rasterio import Affine
 from rasterio._err import CPLE_BaseError  # what PROJ's refusals are raised as; rasterio.errors has no name for them
 from rasterio.crs import CRS
-from rasterio.enums import MaskFlags, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as warp_points
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from sarmatch.atomic_io import write
-from sarmatch.datasets.images import DENSEST, GDAL_OPTIONS, BadImageError
+from sarmatch.datasets.images import DENSEST, undeclared_nodata
+from sarmatch.datasets.rasters import (
+    BadImageError,
+    has_palette,
+    open_raster,
+    orientation,
+    reading,
+    require_file,
+    sidecar_of,
+    stored_type,
+)
 from sarmatch.paths import cache_dir
 from sarmatch.progress import progress
 from sarmatch.scenes.radiometry import to_decibels
@@ -40,9 +50,11 @@ from sarmatch.scenes.scene import BLOCK, Area, Raster, Scene, Tile, whole_blocks
 GEOGRAPHIC = "EPSG:4326"
 MOST_PIXELS = 2**36  # of one file: more is a forged header, not a map
 FARTHEST = 1e8  # units of a metric CRS
+FINEST, COARSEST = 16, 64  # a map is read at no less than 1/16 and no more than 64 times its own pixel size
 SURVEY_PX = 1024  # side of the windows that a survey reads
 SAMPLE = 16  # every so many pixels are kept for percentiles
 PERCENTILES = (1.0, 99.0)
+BLACK = 0.005  # share of blocks without a single return: more is the border of a strip rather than shadow
 ROLES = ("train", "train", "train", "train", "val", "test")
 
 
@@ -58,8 +70,12 @@ class Source(NamedTuple):
     height: int
     width: int
     count: int  # type: ignore[assignment]  # hides a tuple's own count
-    dtype: str
+    dtype: str  # as stored: that of complex values, whose magnitude is read, starts with `complex`
     descriptions: tuple[str | None, ...]
+    alpha: bool  # whether the last band says how opaque a pixel is
+    palette: bool  # whether the bands are the colours of a palette
+    declares: bool  # whether the file says where it holds no data
+    nodata: float | None  # that value where a file beside it says it
 
 
 def source_of(path: Path, crs: CRS | None = None, transform: Affine | None = None, own_place: bool = True) -> Source:
@@ -68,35 +84,39 @@ def source_of(path: Path, crs: CRS | None = None, transform: Affine | None = Non
     Parameters
     ----------
     path
-        Anything GDAL reads.
+        A TIFF, PNG, JPEG or BMP.
     crs, transform
-        Where the file lies if it does not say so itself.
+        Where the file lies if it does not say so itself, inside or by a world file or `.aux.xml` beside it.
     own_place
         Whether it is asked where it lies; else it lies where it is said to.
 
     Raises
     ------
     BadImageError
-        Where it cannot be opened, has no place on the ground, or claims an impossible size.
+        Where it cannot be opened, has no place on the ground, is not stored upright, or claims an impossible size.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as file:
-                crs = (file.crs if own_place else None) or crs
-                transform = transform or file.transform
-                found = (file.height, file.width, file.count, file.dtypes[0], file.descriptions)
-    except RasterioError as error:
-        raise BadImageError(f"{path}: not readable as an image ({error})") from error
-    height, width, count, dtype, _ = found
-    raw, size = height * width * count * np.dtype(dtype).itemsize, Path(path).stat().st_size
+    beside = sidecar_of(path)
+    with open_raster(path) as file:
+        crs = (file.crs or beside.crs if own_place else None) or crs
+        transform = transform or (beside.transform if file.transform.is_identity else None) or file.transform
+        height, width, count, dtype = file.height, file.width, file.count, stored_type(file)
+        raw = height * width * (1 if has_palette(file) else count * np.dtype(file.dtypes[0]).itemsize)
+        alpha = count > 1 and file.colorinterp[-1] == ColorInterp.alpha
+        declares = file.mask_flag_enums[0] != [MaskFlags.all_valid]
+        found = Source(
+            Path(path), crs, transform, height, width, count, dtype, file.descriptions, alpha, has_palette(file),
+            declares or beside.nodata is not None, None if declares else beside.nodata,
+        )  # fmt: skip
+    size = Path(path).stat().st_size
     if height * width > MOST_PIXELS or raw > DENSEST * size:
         raise BadImageError(f"{path}: its header claims {height} x {width} px in {size} bytes, which cannot be")
     if crs is None:
         raise BadImageError(f"{path}: has no coordinate reference system, expected a georeferenced image")
     if transform.is_identity or abs(transform.determinant) == 0 or not np.isfinite(transform).all():
         raise BadImageError(f"{path}: its pixels have no place on the ground (transform {tuple(transform)[:6]})")
-    return Source(Path(path), crs, transform, *found)
+    if (turned := orientation(path)) != 1:
+        raise BadImageError(f"{path}: its EXIF orientation is {turned}, expected pixels stored upright (1)")
+    return found
 
 
 # ------------------------------------------------------------------------------------------------- coordinates
@@ -192,6 +212,16 @@ class AreaGrid(NamedTuple):
         return low[0], low[1], high[0] - low[0], high[1] - low[1]
 
 
+def bounded(source: Source, box: Box) -> Box:
+    """The box of a file on a grid, unless it has far more pixels than the file: it would be read for days."""
+    if box[2] * box[3] > 4 * FINEST**2 * source.height * source.width:
+        raise BadImageError(
+            f"{source.path}: its {source.height} x {source.width} px cover {box[2]} x {box[3]} px of the map, expected "
+            f"at most {2 * FINEST} times as many a side; is a pixel size wrong?"
+        )
+    return box
+
+
 def grid_of(sources: Sequence[Source], pixel_size: float | None) -> AreaGrid:
     """The grid of an area from the files of its map: its own pixels where no other size is asked for."""
     first = sources[0]
@@ -204,15 +234,21 @@ def grid_of(sources: Sequence[Source], pixel_size: float | None) -> AreaGrid:
         boxes.append(box if s.crs == crs else _bounds(s.crs, crs, *box))
     west, south, east, north = (f(b[i] for b in boxes) for i, f in enumerate((min, min, max, max)))
     per_metre = units_per_metre(crs, (west + east) / 2, (south + north) / 2)
-    if pixel_size is not None:
-        step = pixel_size * per_metre
-    elif first.crs == crs:
+    if first.crs == crs:
         step = math.sqrt(abs(first.transform.determinant))
     else:  # the size of a pixel in the middle of the first file
         col, row = first.width / 2, first.height / 2
         corners = [first.transform @ c for c in ((col, row), (col + 1, row), (col, row + 1))]
         x, y = _points(first.crs, crs, *zip(*corners, strict=True))
         step = math.sqrt(abs((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])))
+    if pixel_size is not None:
+        own = step / per_metre
+        if not own / FINEST <= pixel_size <= own * COARSEST:
+            raise BadImageError(
+                f"{first.path}: pixel_size is {pixel_size:g} m where the map's own pixels are {own:g} m, expected "
+                f"{own / FINEST:g} to {own * COARSEST:g}"
+            )
+        step = pixel_size * per_metre
     return AreaGrid(crs, west, north, step, per_metre)
 
 
@@ -225,13 +261,16 @@ class Warped(NamedTuple):
     box: Box
     indexes: tuple[int, ...]  # bands of the file, counted from 1
     zero_is_nodata: bool
+    nodata: float | None = None  # value that means no data, instead of what the file declares
+    settled: bool = False  # whether somebody said what is nodata, so that no value is doubted
+    doubts_zero: bool = False  # whether zeros over large parts are refused rather than taken for data
 
     def read(self, rows: slice, cols: slice) -> NDArray:
         """Pixels of a part of the box, float32, 8-bit values divided by 255, NaN where there is no data."""
         window = Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
         view = _view(os.getpid(), threading.get_ident(), self)
         try:
-            with rasterio.Env(**GDAL_OPTIONS):
+            with reading():
                 values = view.read(self.indexes, window=window, masked=True)
         except RasterioError as error:
             raise BadImageError(f"{self.source.path}: pixels are not readable ({error})") from error
@@ -250,9 +289,7 @@ def _view(process: int, thread: int, warped: Warped) -> WarpedVRT:
     """An open file. Handles of GDAL may be shared neither by threads nor across a fork, so each has its own."""
     source, grid = warped.source, warped.grid
     row, col, height, width = warped.box
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        file = rasterio.open(source.path)
+    file = open_raster(source.path)
     return WarpedVRT(
         file,
         src_crs=source.crs,
@@ -262,8 +299,21 @@ def _view(process: int, thread: int, warped: Warped) -> WarpedVRT:
         height=height,
         width=width,
         resampling=Resampling.bilinear,
-        add_alpha=file.mask_flag_enums[0] == [MaskFlags.all_valid],  # else what lies beside the file reads as 0
+        **_hidden(warped, file.mask_flag_enums[0] == [MaskFlags.all_valid], file.dtypes[0]),
     )
+
+
+def _hidden(warped: Warped, unmasked: bool, dtype: str) -> dict[str, Any]:
+    """Options of a warp that keep from being read as 0 what is no data: beside a file, or of a given value."""
+    options: dict[str, Any] = {}
+    if warped.nodata is not None:
+        # A colour may hold a 0 in one of its bands, but no -9999.
+        options = {"src_nodata": warped.nodata, "UNIFIED_SRC_NODATA": "YES" if warped.nodata >= 0 else "NO"}
+    if not (unmasked or options) or warped.source.alpha:
+        return options
+    if dtype in ("uint8", "uint16"):
+        return options | {"add_alpha": True}
+    return options | {"nodata": math.nan, "dtype": "float64" if dtype == "float64" else "float32"}
 
 
 class Survey(NamedTuple):
@@ -273,40 +323,92 @@ class Survey(NamedTuple):
     sample: NDArray[np.float32]  # (bands, N) valid values
 
 
+#: Whether surveys are written to the cache; a check of somebody's data only reads.
+KEEP: ContextVar[bool] = ContextVar("KEEP", default=True)
+
+
 def survey(warped: Warped) -> Survey:
     """Read a file once, by window; the result is kept in the cache until the file changes.
+
+    A survey in the cache that cannot be read is said and made anew; one that cannot be written is said and not kept.
 
     Raises
     ------
     BadImageError
-        Where a part cannot be decoded, nothing is valid, or all valid values are equal.
+        Where a part cannot be decoded, nothing is valid, all valid values are equal, or some look like a nodata value
+        that is not declared.
     """
     path = warped.source.path
     state = path.stat()
     what = repr((str(path.resolve()), state.st_size, state.st_mtime_ns, warped[1:], tuple(warped.source.transform)))
     kept = cache_dir() / f"survey-{hashlib.sha256(what.encode()).hexdigest()[:16]}.npz"
-    if kept.is_file():
+    found = _kept_survey(kept, warped)
+    if found is None:
+        found = _look_at(warped)
+        if KEEP.get():
+            try:
+                write(kept, partial(_save, found=found))
+            except OSError as error:
+                warnings.warn(f"{kept}: the survey of {path.name} cannot be kept ({error})", stacklevel=2)
+    return found
+
+
+def _kept_survey(kept: Path, warped: Warped) -> Survey | None:
+    """The survey of an earlier load, where there is one that is whole."""
+    if not os.path.lexists(kept):
+        return None
+    try:
+        require_file(kept)
         with np.load(kept, allow_pickle=False) as arrays:
-            return Survey(arrays["valid"], arrays["sample"])
-    _, _, height, width = warped.box
-    valid = np.zeros((-(-height // BLOCK), -(-width // BLOCK)), bool)
-    samples = []
-    for row in range(0, height, SURVEY_PX):
-        for col in range(0, width, SURVEY_PX):
-            rows, cols = slice(row, min(row + SURVEY_PX, height)), slice(col, min(col + SURVEY_PX, width))
-            pixels = warped.read(rows, cols)
-            good = np.isfinite(pixels).all(0)
-            blocks = whole_blocks(good)
-            valid[row // BLOCK :, col // BLOCK :][: blocks.shape[0], : blocks.shape[1]] = blocks
-            samples.append(pixels[:, ::SAMPLE, ::SAMPLE][:, good[::SAMPLE, ::SAMPLE]])
+            found = Survey(arrays["valid"], arrays["sample"])
+        valid, sample = found
+        kinds = (valid.dtype, valid.shape, sample.dtype, sample.ndim, len(sample))
+        if kinds != (bool, _blocks_of(warped.box), np.float32, 2, len(warped.indexes)) or not sample.size:
+            raise ValueError(f"valid {valid.shape} and sample {sample.shape} are not of this file")
+        return found
+    except Exception as error:  # whatever damage makes numpy, zip and zlib raise; their advice is not passed on
+        said = "it holds pickled objects" if "pickle" in str(error) else f"{type(error).__name__}: {error}"
+        warnings.warn(f"{kept}: damaged, and made anew from {warped.source.path} ({said})", stacklevel=3)
+        return None
+
+
+def _blocks_of(box: Box) -> tuple[int, int]:
+    return -(-box[2] // BLOCK), -(-box[3] // BLOCK)
+
+
+def _look_at(warped: Warped) -> Survey:
+    """Read all pixels of a file by window."""
+    path, (_, _, height, width) = warped.source.path, warped.box
+    valid = np.zeros(_blocks_of(warped.box), bool)
+    samples, black = [], 0
+    starts = [(row, col) for row in range(0, height, SURVEY_PX) for col in range(0, width, SURVEY_PX)]
+    for row, col in progress(starts, desc=f"reading {path.name}", unit="window", delay=2):
+        rows, cols = slice(row, min(row + SURVEY_PX, height)), slice(col, min(col + SURVEY_PX, width))
+        pixels = warped.read(rows, cols)
+        if not warped.settled and (odd := undeclared_nodata(pixels)).any():
+            raise BadImageError(
+                f"{path}: {odd.sum()} values are {pixels[odd][0]:g}, which looks like nodata that the file does not "
+                f"declare; {_ASK.format(value=f'{pixels[odd][0]:g}')}"
+            )
+        good = np.isfinite(pixels).all(0)
+        blocks = whole_blocks(good)
+        black += int(whole_blocks((pixels == 0).all(0)).sum())
+        valid[row // BLOCK :, col // BLOCK :][: blocks.shape[0], : blocks.shape[1]] = blocks
+        samples.append(pixels[:, ::SAMPLE, ::SAMPLE][:, good[::SAMPLE, ::SAMPLE]])
     sample = np.concatenate(samples, axis=1)
     if not valid.any() or not sample.size:
         raise BadImageError(f"{path}: holds no data, expected at least one block of {BLOCK} x {BLOCK} valid pixels")
     if (sample.min(1) == sample.max(1)).all():
         raise BadImageError(f"{path}: every pixel is {sample[0, 0]:g}, a constant image cannot be matched")
-    found = Survey(valid, sample)
-    write(kept, partial(_save, found=found))
-    return found
+    if warped.doubts_zero and black > BLACK * valid.size:
+        raise BadImageError(
+            f"{path}: {black / valid.size:.1%} of its blocks of {BLOCK} x {BLOCK} px are 0, and nothing says whether "
+            f"that is nodata; {_ASK.format(value=0)}, or null where it is data"
+        )
+    return Survey(valid, sample)
+
+
+_ASK = 'expected a nodata value in the file, or "nodata": {{"sar": {value}}} (or "optical") in scene.json'
 
 
 def _save(path: Path, found: Survey) -> None:
@@ -350,6 +452,10 @@ class Layout:
         See `Scene`.
     zero_is_nodata
         Whether pixels that are 0 in all bands hold no data, as where strips end without a declared nodata value.
+    nodata
+        Value that means no data by modality, instead of what the files declare; `None` where every value is data.
+    asks_nodata
+        Whether SAR of integers with large black parts is refused where neither the file nor `nodata` says what 0 is.
     credit
         Shown beside results.
     """
@@ -364,7 +470,19 @@ class Layout:
     test_areas: Sequence[str] = ()
     val_areas: Sequence[str] = ()
     zero_is_nodata: bool = False
+    nodata: Mapping[str, float | None] = field(default_factory=dict)
+    asks_nodata: bool = False
     credit: str = ""
+
+    def warped(self, source: Source, grid: AreaGrid, box: Box, indexes: tuple[int, ...], modality: str) -> Warped:
+        """A file on a grid, with all that is known of its nodata value."""
+        settled, zero = modality in self.nodata, self.zero_is_nodata
+        given = self.nodata.get(modality) if settled else source.nodata
+        integers = not source.dtype.startswith(("float", "complex"))
+        if modality == "sar":
+            zero |= not integers and self.sar_scale != "decibel" and not (settled and given is None)
+        doubts = self.asks_nodata and modality == "sar" and integers and not (settled or zero or source.declares)
+        return Warped(source, grid, box, indexes, zero, given, settled, doubts)
 
 
 def mosaic_scene(folder: Path, files: pd.DataFrame, *, name: str, **fields: Any) -> Scene:
@@ -390,6 +508,7 @@ def mosaic_scene(folder: Path, files: pd.DataFrame, *, name: str, **fields: Any)
         Where an area lacks a map or strips, or a strip lies beside its map.
     """
     layout = Layout(**fields)
+    _known_names(folder, files, layout)
     areas, grids, problems = [], [], []
     for area, rows in files.assign(source=_sources(files)).groupby("area", sort=True):
         label = f"{folder}: area {area!r}" if area else f"{folder}"
@@ -417,6 +536,16 @@ def mosaic_scene(folder: Path, files: pd.DataFrame, *, name: str, **fields: Any)
         crs_transform=((scale, 0.0, first.west), (0.0, scale, first.north)) if one_crs else None,
         credit=layout.credit,
     )
+
+
+def _known_names(folder: Path, files: pd.DataFrame, layout: Layout) -> None:
+    """Refuse a name of a strip or an area that there is not: a typo would change the split without a word."""
+    strips = {str(k) for k in files.loc[files["modality"] == "sar", "key"]}
+    areas = {a or "map" for a in files["area"]}
+    named = {"roles": (layout.roles, strips), "test_areas": (layout.test_areas, areas)}
+    for what, (given, known) in (named | {"val_areas": (layout.val_areas, areas)}).items():
+        if unknown := sorted(set(given) - known):
+            raise ValueError(f"{folder}: {what} names {unknown[0]!r}, which is none of {sorted(known)}")
 
 
 def _unusable(problems: list[str]) -> BadImageError:
@@ -490,10 +619,18 @@ def _tile(warped: Warped, found: Survey, read) -> Tile:
 
 
 def _optical_tiles(rows: pd.DataFrame, grid: AreaGrid, layout: Layout) -> tuple[tuple[Tile, ...], list[str]]:
-    warped, bands = [], layout.optical_bands
+    warped, problems, bands = [], [], layout.optical_bands
     for source in rows.source:
-        indexes = tuple(bands) if source.count >= max(bands) else (1,)
-        warped.append(Warped(source, grid, grid.box(source), indexes, layout.zero_is_nodata))
+        count = source.count - source.alpha
+        if source.dtype.startswith("complex"):
+            problems.append(f"{source.path}: holds complex values, expected an optical image")
+        elif count != 1 and count < max(bands):
+            problems.append(f"{source.path}: has {count} bands, expected 1 (grey) or {len(bands)} (red, green, blue)")
+        else:
+            indexes = (1,) if count == 1 else tuple(bands)
+            warped.append(layout.warped(source, grid, bounded(source, grid.box(source)), indexes, "optical"))
+    if problems:
+        return (), problems
     found, problems = _surveyed(warped, "map")
     if problems or not found:
         return (), problems
@@ -528,12 +665,21 @@ def read_strip(
     """A strip, cut to the map's box, or what is wrong with its files."""
     first, scale = rows.source.iloc[0], layout.sar_scale
     bands = _band_names(first) if layout.sar_bands is None else layout.sar_bands
+    complex_values = first.dtype.startswith("complex")
     for source in rows.source:
-        if source.count < len(bands):
-            return None, [f"{source.path}: has {source.count} bands, expected {len(bands)}: {tuple(bands)}"]
-    floats = first.dtype.startswith("float")
-    hide = layout.zero_is_nodata or (floats and scale != "decibel")
-    parts = _parts(label, key, rows, grid, reach, tuple(range(1, len(bands) + 1)), hide)
+        if (count := source.count - source.alpha) < len(bands):
+            return None, [f"{source.path}: has {count} bands, expected {len(bands)}: {tuple(bands)}"]
+        if source.palette and source.count > 1:
+            return None, [f"{source.path}: has a palette of colours, expected SAR in grey"]
+        if source.dtype.startswith("complex") != complex_values:
+            return None, [f"{source.path}: holds {source.dtype}, but {first.path.name} {first.dtype}"]
+    if complex_values:
+        if scale not in (None, "amplitude"):
+            return None, [f"{first.path}: its complex values are read as amplitude, but sar_scale is {scale!r}"]
+        scale = "amplitude"
+        warnings.warn(f"{first.path}: holds complex values; their magnitude is read, as amplitude", stacklevel=2)
+    floats = complex_values or first.dtype.startswith("float")
+    parts = _parts(label, key, rows, grid, reach, tuple(range(1, len(bands) + 1)), layout)
     found, problems = _surveyed(parts, str(key))
     if problems or not found:
         return None, problems
@@ -548,18 +694,17 @@ def read_strip(
 
 
 def _band_names(source: Source) -> Sequence[str]:
-    if all(source.descriptions) and len(set(source.descriptions)) == source.count:
-        return source.descriptions
-    return [f"band {i + 1}" for i in range(source.count)]
+    names = source.descriptions[: source.count - source.alpha]
+    return names if all(names) and len(set(names)) == len(names) else [f"band {i + 1}" for i in range(len(names))]
 
 
 def _parts(
-    label: str, key: str, rows: pd.DataFrame, grid: AreaGrid, reach: Box, indexes: tuple[int, ...], hide: bool
+    label: str, key: str, rows: pd.DataFrame, grid: AreaGrid, reach: Box, indexes: tuple[int, ...], layout: Layout
 ) -> list[Warped]:
     """The files of a strip, each cut to the map's box; those beside it are left out."""
     boxes = [grid.box(s) for s in rows.source]
     cuts = [(s, _cut(b, reach)) for s, b in zip(rows.source, boxes, strict=True)]
-    parts = [Warped(s, grid, box, indexes, hide) for s, box in cuts if box]
+    parts = [layout.warped(s, grid, box, indexes, "sar") for s, box in cuts if box]
     if not parts:  # nearly always a wrong CRS; say so before a search finds nothing
         raise ValueError(
             f"{label}: strip {key!r} ({rows.path.iloc[0].name}) starts at row {boxes[0][0]}, column {boxes[0][1]} of "

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sarmatch.datasets.images import SUFFIXES, image_size, read_image, read_part, verify_images
-from sarmatch.datasets.reader import File, Reader, natural, table_of
+from sarmatch.datasets.images import SUFFIXES, THROUGH_GDAL, image_size, read_image, read_part, verify_images
+from sarmatch.datasets.rasters import BadImageError, open_raster, stored_type
+from sarmatch.datasets.reader import File, Reader, natural, table_of, visible
 from sarmatch.scenes.scene import Area, Raster, Scene, Tile, valid_blocks
 
 GAP = 1  # pixels between neighbours on the sheet: enough that no window covers two pairs
@@ -62,6 +63,7 @@ def pairs_scene(
     split = _split(files.drop_duplicates("key").set_index("key").loc[pairs.index])
     sizes = _sizes(pairs)
     verify_images([*((p, 3) for p in pairs.optical), *((p, len(sar_bands)) for p in pairs.sar)])
+    _say_complex(pairs.sar, sar_scale)
     areas = tuple(
         _sheet(part, pairs.loc[split.index[split == part]], sizes, sar_scale, tuple(sar_bands), sar_window)
         for part in FRACTIONS
@@ -98,6 +100,17 @@ def _paired(folder: Path, files: pd.DataFrame) -> pd.DataFrame:
             f"{folder}: {len(alone)} image(s) without a partner are left out: {list(alone[:5])}", stacklevel=3
         )
     return pairs
+
+
+def _say_complex(paths: pd.Series, sar_scale: str) -> None:
+    """Warn of complex SAR, whose magnitude is read; refuse it where it is said to be anything but amplitude."""
+    for path in (p for p in paths if p.suffix.lower() in THROUGH_GDAL):
+        with open_raster(path) as file:
+            if not stored_type(file).startswith("complex"):
+                continue
+        if sar_scale != "amplitude":
+            raise BadImageError(f"{path}: its complex values are read as amplitude, but sar_scale is {sar_scale!r}")
+        warnings.warn(f"{path}: holds complex values; their magnitude is read, as amplitude", stacklevel=3)
 
 
 def _sizes(pairs: pd.DataFrame) -> dict[str, tuple[int, int]]:
@@ -157,12 +170,9 @@ def _sheet(
     columns = math.ceil(math.sqrt(len(pairs)))
     pitch_y, pitch_x = (max(sizes[k][axis] for k in pairs.index) + GAP for axis in (0, 1))
     place = {k: ((i // columns) * pitch_y, (i % columns) * pitch_x, *sizes[k]) for i, k in enumerate(pairs.index)}
-    optical = tuple(
-        Tile(row, col, height, width, partial(read_part, path, 3))
-        for (row, col, height, width), path in zip(place.values(), pairs.optical, strict=True)
-    )
+    optical = tuple(_pair_tile(place[k], path, 3) for k, path in pairs.optical.items())
     strips = tuple(
-        Raster(k, (_sar_tile(place[k], path, len(sar_bands)),), sar_bands, sar_scale, window=window)
+        Raster(k, (_pair_tile(place[k], path, len(sar_bands)),), sar_bands, sar_scale, window=window)
         for k, path in pairs.sar.items()
     )
     return Area(
@@ -173,10 +183,11 @@ def _sheet(
     )
 
 
-def _sar_tile(place: tuple[int, int, int, int], path: Path, channels: int) -> Tile:
-    """A SAR image as a tile; floats may hold NaN where there is no data."""
-    pixels = read_image(path, channels)
-    valid = valid_blocks(np.isfinite(pixels).all(0)) if pixels.dtype == np.float32 else None
+def _pair_tile(place: tuple[int, int, int, int], path: Path, channels: int) -> Tile:
+    """An image as a tile; floats may hold NaN where there is no data."""
+    valid = None
+    if path.suffix.lower() in THROUGH_GDAL and (pixels := read_image(path, channels)).dtype == np.float32:
+        valid = valid_blocks(np.isfinite(pixels).all(0))
     return Tile(*place, partial(read_part, path, channels), valid)
 
 
@@ -212,9 +223,15 @@ def paired_folders(
     False
     """
     patterns = {"optical": re.compile(optical), "sar": re.compile(sar)}
-    for pattern in patterns.values():
-        if not set(pattern.groupindex) - {"split"}:
+    for modality, pattern in patterns.items():
+        groups = set(pattern.groupindex)
+        if not groups - {"split"}:
             raise ValueError(f"{name}: the pattern {pattern.pattern!r} has no named group that could pair the images")
+        if unlike := (groups ^ set(patterns["optical"].groupindex)) | (set(group_by) - groups):
+            raise ValueError(
+                f"{name}: the {modality} pattern {pattern.pattern!r} has the groups {sorted(groups)}, expected those "
+                f"of the optical pattern and of group_by; {sorted(unlike)[0]!r} is in one of them only"
+            )
 
     files = partial(_matching_files, patterns, group_by, keep)
     recognises = partial(_recognises, patterns)
@@ -228,15 +245,17 @@ Patterns = dict[str, re.Pattern]  # by modality
 def _matching_files(
     patterns: Patterns, group_by: Sequence[str], keep: Callable[[str], bool], folder: Path
 ) -> pd.DataFrame:
-    found = []
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES):
+    found, order = [], [g for g in patterns["optical"].groupindex if g != "split"]
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and visible(p, folder)):
         for modality, pattern in patterns.items():
             match = pattern.fullmatch(path.relative_to(folder).as_posix())
             if not match:
                 continue
             parts = match.groupdict(default="")
             split = parts.pop("split", "")
-            key = "_".join([*([split] if split else []), *parts.values()])
+            if split not in ("", *FRACTIONS):
+                raise ValueError(f"{path}: its split is {split!r}, expected one of {list(FRACTIONS)}")
+            key = "_".join([*([split] if split else []), *(parts[g] for g in order)])
             if keep(key):
                 found.append(File(path, modality, key, split, group="_".join(parts[g] for g in group_by)))
     return table_of(found)
@@ -258,4 +277,7 @@ PAIRS = paired_folders(
     "your own pairs: opt/NAME.png beside sar/NAME.png",
     r"opt/(?P<name>.+)\.\w+",
     r"sar/(?P<name>.+)\.\w+",
-)._replace(recognises=lambda folder: (folder / "opt").is_dir() and (folder / "sar").is_dir())
+)._replace(
+    recognises=lambda folder: (folder / "opt").is_dir() and (folder / "sar").is_dir(),
+    scene=pairs_scene,  # called as its folder, of which there may be many
+)

@@ -62,14 +62,26 @@ def load_scene(name_or_path: str | Path, profile: str = "quick", bands: Sequence
         raise ValueError(f"profile is {profile!r}, expected one of {PROFILES}")
     if str(name_or_path) in SIMULATED:
         return SIMULATED[str(name_or_path)](profile, bands or ("HH",))  # a band costs its rendering
-    folder = Path(name_or_path).expanduser()
+    folder = folder_of(name_or_path)
     reader = reader_of(folder)
     scene = reader.scene(folder, reader.files(folder))
     return scene if bands is None else scene.select(bands)
 
 
+def folder_of(path: str | Path) -> Path:
+    """A path as somebody gives it; an empty one, which would mean the current folder, is refused."""
+    if not str(path).strip():
+        raise ValueError(f"scene is {str(path)!r}, expected the name of a scene or a folder")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def reader_of(folder: Path) -> Reader:
     """The first reader that recognises a folder."""
+    if str(folder) in SIMULATED and not folder.exists():
+        raise ValueError(f"{folder}: is a simulated scene and no folder; it can be loaded, and holds no files to check")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: neither a folder nor one of the simulated scenes {list_scenes()}")
     for reader in READERS:

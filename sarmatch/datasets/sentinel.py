@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 from rasterio.warp import transform as warp_points
 
-from sarmatch.datasets.images import BadImageError, image_size, read_part, verify_images
+from sarmatch.datasets.images import image_size, read_part, verify_images
+from sarmatch.datasets.rasters import BadImageError
 from sarmatch.datasets.reader import File, Reader, table_of
 from sarmatch.scenes.scene import Area, Raster, Scene, Tile
 

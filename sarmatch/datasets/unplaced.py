@@ -7,8 +7,8 @@ import pandas as pd
 from rasterio import Affine
 from rasterio.crs import CRS
 
-from sarmatch.datasets.images import BadImageError
-from sarmatch.datasets.mosaic import AreaGrid, Layout, read_strip, source_of
+from sarmatch.datasets.mosaic import COARSEST, FINEST, AreaGrid, Layout, read_strip, source_of
+from sarmatch.datasets.rasters import BadImageError
 from sarmatch.scenes import Raster, Scene
 
 NOWHERE = CRS.from_epsg(32631)  # any system in metres: where the strip lies in it means nothing
@@ -50,6 +50,12 @@ def with_unplaced_strip(scene: Scene, path: Path | str, pixel_size: float, **lay
 
 def unplaced_strip(path: Path, pixel_size: float, map_pixel_size: float, layout: Layout) -> Raster:
     """The strip of a file as a raster whose top left pixel is row 0, column 0."""
+    low, high = map_pixel_size / COARSEST, map_pixel_size * FINEST
+    if not low <= pixel_size <= high:
+        raise BadImageError(
+            f"{path}: pixel_size is {pixel_size:g} m where that of the map is {map_pixel_size:g} m, expected {low:g} "
+            f"to {high:g}"
+        )
     place = Affine.scale(pixel_size, -pixel_size)
     source = source_of(path, NOWHERE, place, own_place=False)
     grid = AreaGrid(NOWHERE, 0.0, 0.0, map_pixel_size, 1.0)

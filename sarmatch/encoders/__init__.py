@@ -7,7 +7,7 @@ way. One of your own is a subclass with a name, `@register_encoder("mine")`, mad
 """
 
 from sarmatch.encoders.backbones import create_backbone, register_backbone
-from sarmatch.encoders.base import Encoder, Inputs, image_sizes, register_encoder
+from sarmatch.encoders.base import Encoder, Inputs, image_sizes, in_use, register_encoder
 from sarmatch.encoders.cfog import CFOGEncoder, cfog
 from sarmatch.encoders.dense import DenseEncoder
 from sarmatch.encoders.dual import DualEncoder
@@ -26,6 +26,7 @@ __all__ = [
     "create_encoder",
     "embed",
     "image_sizes",
+    "in_use",
     "layer_features",
     "list_encoders",
     "register_backbone",

@@ -1,13 +1,19 @@
 """Networks from an image to a feature map or vector: our own small one, and every timm model by name."""
 
 import math
+import threading
 from collections.abc import Callable
+from unittest.mock import patch
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import timm
 import torch
 import torch.nn.functional as F
+from huggingface_hub import constants as hub
 from torch import nn
 
+from sarmatch.checks import Count
 from sarmatch.registry import Registry
 
 #: Our own backbones, made as `(channels, **options)`; any other name is timm's.
@@ -37,8 +43,8 @@ class PlainCNN(nn.Module):
     def __init__(
         self,
         channels: int,
-        widths: tuple[int, ...] = (32, 64, 128, 192, 256),
-        strides: tuple[int, ...] = (2, 2, 2, 1, 1),
+        widths: tuple[Count, ...] = (32, 64, 128, 192, 256),
+        strides: tuple[Count, ...] = (2, 2, 2, 1, 1),
         groups: int = 0,
     ) -> None:
         super().__init__()
@@ -94,14 +100,16 @@ def create_backbone(name: str, channels: int, image_size: int, pretrained: bool 
     if name in BACKBONES:
         if pretrained:
             raise ValueError(f"backbone {name!r} has no pretrained weights; they exist for timm's models")
-        return BACKBONES[name](channels, **options)
+        return BACKBONES.create(name, channels, **options)
     if not timm.is_model(name):
         close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
         raise ValueError(f"no backbone is called {name!r}; ours: {sorted(BACKBONES)}, timm has e.g. {close}")
     if "vit" in name or "deit" in name:  # these fix their input size unless told otherwise
         options = {"dynamic_img_size": True, "dynamic_img_pad": True, "global_pool": "avg", **options}
+    offline = pretrained and not _answers(hub.ENDPOINT)
     try:
-        return timm.create_model(name, pretrained=pretrained, in_chans=channels, num_classes=0, **options)
+        with patch.object(hub, "HF_HUB_OFFLINE", hub.HF_HUB_OFFLINE or offline):  # else it asks again for half a minute
+            return timm.create_model(name, pretrained=pretrained, in_chans=channels, num_classes=0, **options)
     except Exception as error:
         if not pretrained or isinstance(error, (TypeError, ValueError)):
             raise
@@ -109,6 +117,25 @@ def create_backbone(name: str, channels: int, image_size: int, pretrained: bool 
             f"the pretrained weights of {name!r} are not on this machine and could not be fetched; "
             "connect to the internet once, or use pretrained=False"
         ) from error
+
+
+def _answers(address: str, seconds: float = 5.0) -> bool:
+    """Whether anything answers there, in a time that looking up its name is part of."""
+    answered = []
+
+    def ask() -> None:
+        try:
+            urlopen(Request(address, method="HEAD"), timeout=seconds).close()
+            answered.append(True)
+        except HTTPError:
+            answered.append(True)  # it is there, and has its reasons
+        except (OSError, ValueError):
+            pass
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return bool(answered)
 
 
 def feature_map(net: nn.Module, images: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """What every encoder is: images to feature maps, and feature maps to vectors."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -117,6 +118,18 @@ class Encoder(nn.Module):
     def forward(self, query: torch.Tensor, reference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Both at once, which is what distributed training wraps."""
         return self.encode_query(query), self.encode_reference(reference)
+
+
+@contextmanager
+def in_use(encoder: Encoder) -> Iterator[None]:
+    """An encoder in evaluation mode and without gradients, and afterwards in the mode it was in."""
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        encoder.train(was_training)
 
 
 def image_sizes(encoder: Encoder) -> dict[str, int | None]:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sarmatch.checks import Count, Positive
 from sarmatch.encoders.base import Encoder, Inputs, Modality, register_encoder
 from sarmatch.encoders.orientation import blurred, oriented
 
@@ -52,11 +53,11 @@ class CFOGEncoder(Encoder):
 
     def __init__(
         self,
-        image_size: int | None = None,
+        image_size: Count | None = None,
         sar_bands: int = 1,
-        stride: int = 2,
-        sigma: float = SIGMA,
-        coarse: int | None = None,
+        stride: Count = 2,
+        sigma: Positive = SIGMA,
+        coarse: Count | None = None,
     ) -> None:
         super().__init__()
         if stride < 1 or not sigma > 0:

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sarmatch.checks import Count
 from sarmatch.encoders.backbones import create_backbone, feature_map, pooled, stride_of
 from sarmatch.encoders.base import Encoder, Inputs, Modality
 
@@ -53,7 +54,7 @@ class DualEncoder(Encoder):
         self,
         backbone: str,
         image_size: int,
-        feature_dim: int = 128,
+        feature_dim: Count = 128,
         shared: bool = False,
         sar_bands: int = 1,
         head_norm: bool = False,

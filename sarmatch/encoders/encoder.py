@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sarmatch.checks import Count, build, checked_options
 from sarmatch.encoders.backbones import BACKBONES
 from sarmatch.encoders.base import ENCODERS, Encoder, Modality
 from sarmatch.encoders.dual import DualEncoder
@@ -16,7 +17,7 @@ def list_encoders() -> list[str]:
     return sorted([*ENCODERS, *BACKBONES])
 
 
-def create_encoder(name: str, image_size: int = 64, sar_bands: int = 1, **options) -> Encoder:
+def create_encoder(name: str, image_size: Count = 64, sar_bands: Count = 1, **options) -> Encoder:
     """An encoder by name.
 
     Parameters
@@ -34,6 +35,11 @@ def create_encoder(name: str, image_size: int = 64, sar_bands: int = 1, **option
     -------
     Encoder
 
+    Raises
+    ------
+    ValueError
+        For a name nobody knows, or an option that the encoder does not take.
+
     Examples
     --------
     >>> import torch
@@ -43,9 +49,11 @@ def create_encoder(name: str, image_size: int = 64, sar_bands: int = 1, **option
     >>> encoder.forward_features(torch.randn(2, 1, 32, 32), "query").shape
     torch.Size([2, 256, 4, 4])
     """
+    what = f"encoder {name!r}"
+    given = checked_options(what, create_encoder, {"image_size": image_size, "sar_bands": sar_bands})
     if name in ENCODERS:
-        return ENCODERS[name](image_size=image_size, sar_bands=sar_bands, **options)
-    return DualEncoder(name, image_size, sar_bands=sar_bands, **options)
+        return ENCODERS.create(name, **given, **options)
+    return build(what, DualEncoder, name, **given, **options)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from skimage.feature import hog
 from skimage.filters import gaussian
 
+from sarmatch.checks import Count, NonNegative
 from sarmatch.encoders.base import Encoder, Inputs, Modality, register_encoder
 
 BLOCK = 2  # cells per side of a block, over which contrast is normalised
@@ -35,10 +36,10 @@ class HOGEncoder(Encoder):
     trainable = False
 
     def __init__(
-        self, image_size: int, sar_bands: int = 1, cells: int = 8, orientations: int = 9, sigma: float = 1.0
+        self, image_size: int, sar_bands: int = 1, cells: Count = 8, orientations: Count = 9, sigma: NonNegative = 1.0
     ) -> None:
         super().__init__()
-        if image_size < 2 * cells:
+        if cells < 1 or image_size < 2 * cells:
             raise ValueError(f"image_size is {image_size}, HOG with {cells} cells per side needs at least {2 * cells}")
         self.inputs = {"query": Inputs(sar_bands, image_size), "reference": Inputs(3, image_size)}
         self.stride, self.sigma, self.orientations = image_size // cells, sigma, orientations

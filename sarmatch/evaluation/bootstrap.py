@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sarmatch.checks import whole_number
+
 
 def block_ids(xy: np.ndarray, size_m: float) -> np.ndarray:
     """Number the square blocks of ground that positions fall in.
@@ -26,8 +28,8 @@ def block_ids(xy: np.ndarray, size_m: float) -> np.ndarray:
     xy = np.asarray(xy, dtype=np.float64)
     if xy.ndim != 2 or xy.shape[1] != 2 or not np.isfinite(xy).all():
         raise ValueError(f"xy must be metres (Q, 2) without gaps, got {xy.shape}: has this set coordinates?")
-    if not size_m > 0:
-        raise ValueError(f"size_m must be above 0, got {size_m}")
+    if not 0 < size_m < np.inf:
+        raise ValueError(f"size_m must be a positive number of metres, got {size_m}")
     cells = np.floor(xy / size_m).astype(np.int64)
     return np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
@@ -72,8 +74,9 @@ def bootstrap_mean(
         raise ValueError(f"values and blocks must be equally long vectors, got {values.shape} and {blocks.shape}")
     if not np.isfinite(values).all():
         raise ValueError(f"values must be finite, got {values[~np.isfinite(values)][0]}")
-    if draws < 1 or not 0 < level < 1:
-        raise ValueError(f"draws must be at least 1 and level in (0, 1), got {draws} and {level}")
+    whole_number("draws", draws)
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1), got {level}")
     names, block = np.unique(blocks, return_inverse=True)
     if len(names) < 2:
         raise ValueError(f"an interval needs at least 2 blocks, got {len(names)}")

@@ -4,6 +4,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from sklearn.isotonic import IsotonicRegression
 
+from sarmatch.checks import whole_number
+
 
 def fit_temperature(logits: np.ndarray, target: np.ndarray) -> float:
     """The number that logits `(Q, K)` are divided by so that their softmax fits `target` `(Q, K)` best.
@@ -13,6 +15,8 @@ def fit_temperature(logits: np.ndarray, target: np.ndarray) -> float:
     logits, target = np.asarray(logits, np.float64), np.asarray(target, np.float64)
     if logits.shape != target.shape or logits.ndim != 2:
         raise ValueError(f"logits and target must be (Q, K) alike, got {logits.shape} and {target.shape}")
+    if not (np.isfinite(logits).all() and np.isfinite(target).all()):
+        raise ValueError("logits and target must be finite")
 
     def loss(log_temperature: float) -> float:
         z = logits / np.exp(log_temperature)
@@ -49,6 +53,9 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> 
     difference of the two over equal-mass bins), and the `brier` score, the mean squared difference per query.
     """
     confidence, correct = _pairs(confidence, correct)
+    whole_number("bins", bins)
+    if not ((confidence >= 0) & (confidence <= 1)).all():
+        raise ValueError(f"confidence must lie in [0, 1], got {confidence.min():g} to {confidence.max():g}")
     _, level, size = np.unique(confidence, return_inverse=True, return_counts=True)
     middle = np.cumsum(size) - size / 2  # of each level, as a rank
     number = (middle * min(bins, len(confidence)) / len(confidence)).astype(int)[level]

@@ -19,6 +19,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from sarmatch.checks import whole_number
 from sarmatch.progress import progress
 
 if TYPE_CHECKING:
@@ -230,6 +231,7 @@ def discrepancy(
         raise ValueError(f"x and y must be (N, D) and (M, D) with two points or more, got {x.shape} and {y.shape}")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError("x and y must be finite")
+    whole_number("repeats", repeats, 0)
     measure = METRICS[metric]
     value, rng, values = measure(x, y), np.random.default_rng(seed), []
     pool, cut = (np.concatenate([x, y]), len(x)) if null == "permutation" else (x, len(x) // 2)

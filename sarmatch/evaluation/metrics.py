@@ -12,6 +12,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.spatial import cKDTree
 
+from sarmatch.checks import whole_number
+
 TOLERANCE = 1e-6  # two cosines this close are one: above the float32 noise of a collapsed encoder
 THRESHOLDS = (10, 25, 50, 100)  # metres
 TILE_THRESHOLDS = (0.1, 0.25, 0.5, 1)  # widths of a tile
@@ -38,7 +40,7 @@ def ranks(scores: np.ndarray, positive: np.ndarray, tolerance: float = TOLERANCE
     Raises
     ------
     ValueError
-        On shapes that do not fit, or a positive outside the gallery.
+        On shapes that do not fit, a positive outside the gallery, or a tolerance that is negative or not finite.
     """
     return _ahead(scores, positive, tolerance).sum(axis=1, dtype=np.int64)
 
@@ -60,11 +62,9 @@ def recall_at_k(ranks: np.ndarray, k: int) -> float:
     Raises
     ------
     ValueError
-        If there are no ranks or ``k < 1``.
+        If there are no ranks, one is negative or no whole number, or k is no whole number of at least 1.
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
-    return float((_filled("ranks", ranks) < k).mean())
+    return float((_ranks(ranks) < whole_number("k", k)).mean())
 
 
 def one_percent(gallery_size: int) -> int:
@@ -97,9 +97,7 @@ def one_percent(gallery_size: int) -> int:
     >>> one_percent(400), 400 // 100, int(0.01 * 400) + 1
     (4, 4, 5)
     """
-    if gallery_size < 1:
-        raise ValueError(f"gallery_size must be at least 1, got {gallery_size}")
-    return -(-int(gallery_size) // 100)  # in integers: 0.01 * 700 is above 7
+    return -(-whole_number("gallery_size", gallery_size) // 100)  # in integers: 0.01 * 700 is above 7
 
 
 def mean_reciprocal_rank(ranks: np.ndarray) -> float:
@@ -107,7 +105,7 @@ def mean_reciprocal_rank(ranks: np.ndarray) -> float:
 
     With one positive per query this is what CMPC and others call "mAP". A ValueError if there are no ranks.
     """
-    return float((1 / (_filled("ranks", ranks) + 1)).mean())
+    return float((1 / (_ranks(ranks) + 1)).mean())
 
 
 def hit_rate(
@@ -199,11 +197,12 @@ def error_summary(
     Raises
     ------
     ValueError
-        If there are no errors or one is not finite.
+        If there are no errors, or one is negative or not finite.
     """
     errors = _filled("errors", errors)
-    if not np.isfinite(errors).all():
-        raise ValueError(f"errors must be finite, got {errors[~np.isfinite(errors)][0]}")
+    wrong = errors[~(np.isfinite(errors) & (errors >= 0))]
+    if len(wrong):
+        raise ValueError(f"errors must be at least 0 m and finite, got {wrong[0]}")
     median, p90 = np.quantile(errors, (0.5, 0.9))
     return _summary(median, p90, {name: (errors <= t).mean() for name, t in _columns(thresholds, tile_m).items()})
 
@@ -401,6 +400,8 @@ def _ahead(scores: np.ndarray, positive: np.ndarray, tolerance: float) -> np.nda
             f"positive must be {len(scores)} integers, one per query, got {positive.dtype} {positive.shape}"
         )
     _inside_gallery("positive", positive, scores.shape[1])
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(f"tolerance must be a number of at least 0, got {tolerance}")
     rows = np.arange(len(scores))
     own = scores[rows, positive]
     ahead = (scores >= (own - tolerance)[:, None]) | np.isnan(own)[:, None]
@@ -464,6 +465,17 @@ def _filled(name: str, values: np.ndarray) -> np.ndarray:
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"{name} must be a vector of at least one value, got shape {values.shape}")
     return values
+
+
+def _ranks(ranks: np.ndarray) -> np.ndarray:
+    """As a vector of whole numbers from 0, or infinity where the positive was not among the candidates."""
+    ranks = _filled("ranks", ranks)
+    if ranks.dtype.kind not in "iuf":
+        raise ValueError(f"ranks must be whole numbers from 0, got {ranks.dtype}")
+    wrong = ranks[~((ranks >= 0) & (np.isinf(ranks) | (np.floor(ranks) == ranks)))]
+    if len(wrong):
+        raise ValueError(f"ranks must be whole numbers from 0, got {wrong[0]}")
+    return ranks
 
 
 def _inside_gallery(name: str, rows: np.ndarray, gallery: int) -> None:

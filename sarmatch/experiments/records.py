@@ -42,6 +42,8 @@ def keep_run(run: Run, folder: Path, weights: bool = False) -> None:
     """
     write_json(folder / "config.json", run.config.model_dump(mode="json") | {"scene": Path(run.config.scene).name})
     for name in ("metrics.json", "history.csv", "environment.json"):
+        if not (run.path / name).is_file():
+            raise FileNotFoundError(f"{run.path / name}: not there, so that this run cannot be recorded")
         write(folder / name, partial(shutil.copyfile, run.path / name))
     if weights:
         write(folder / WEIGHTS, partial(save_weights, copy.deepcopy(run.encoder).half()))

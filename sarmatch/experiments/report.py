@@ -5,13 +5,14 @@ import io
 import json
 from collections.abc import Iterator
 from html import escape
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sarmatch.atomic_io import write
+from sarmatch.atomic_io import read_json, write
 from sarmatch.evaluation import localization_errors
 from sarmatch.figures import (
     error_cdf,
@@ -28,6 +29,7 @@ from sarmatch.figures.style import task_words
 from sarmatch.patches import positions
 from sarmatch.scenes import Scene
 from sarmatch.training import Run
+from sarmatch.training.checkpoints import ENVIRONMENT
 
 SHOWN = 3  # queries found and queries missed in the gallery
 FIRST = 5  # tiles shown for each
@@ -67,6 +69,33 @@ def write_report(run: Run) -> Path:
     return run.report
 
 
+def better_baseline(run: Run) -> list[str]:
+    """A sentence for each task in which the training-free baseline finds more than the trained encoder.
+
+    It names the method that is best on validation areas, where the run has compared them there.
+    """
+    ours, baseline, sentences = run.config.encoder, run.config.baseline, []
+    recall = run.metrics.set_index(["protocol", "kind", "method"])["recall@1"]
+    for protocol, kind in product(run.config.protocols, run.config.kinds):
+        own, free = recall[protocol, kind, ours], recall[protocol, kind, baseline]
+        if not own < free:
+            continue
+        text = (
+            f"{task_words(protocol, kind)}: the trained encoder finds {own:.1%} of the queries first, "
+            f"{method_words(baseline)} without any training {free:.1%}."
+        )
+        if not run.validation.empty:
+            known = run.validation.query("protocol == @protocol and kind == @kind").set_index("method")["recall@1"]
+            best = known.idxmax()
+            attribute = "encoder" if best == ours else "baseline"
+            text += (
+                f" On validation areas {method_words(best)} is best ({known[ours]:.1%} and {known[baseline]:.1%}): "
+                f"search with `sm.load_run({str(run.path)!r}).{attribute}`."
+            )
+        sentences.append(text)
+    return sentences
+
+
 def _page(run: Run, scene: Scene) -> Iterator[str]:
     config, metrics = run.config, run.metrics
     # the hardest question asked: an unseen area where it was, at arbitrary offsets where it was
@@ -81,6 +110,8 @@ def _page(run: Run, scene: Scene) -> Iterator[str]:
     yield f'<h1>{escape(config.name)} on {escape(scene.name)} <span class="tag">{scene.label} data</span></h1>'
     yield f'<p class="read">Side of a patch: {side}. Source: {escape(scene.credit or "not named")}.</p>'
     yield _headline(run, scene, protocol, kind)
+    for sentence in better_baseline(run):
+        yield f"<p><strong>Note.</strong> {escape(sentence)}</p>"
 
     yield "<h2>Numbers</h2>"
     for task, table in run.summary.groupby(level=["protocol", "kind", "gallery"], sort=False):
@@ -127,7 +158,8 @@ def _page(run: Run, scene: Scene) -> Iterator[str]:
         yield _image(map_with_places(scene, example, tiles, example["found"].iloc[0][:FIRST], "One of these queries"))
 
     yield "<h2>Made with</h2>"
-    yield f"<pre>{escape((run.path / 'environment.json').read_text())}</pre>"
+    environment = read_json(run.path / ENVIRONMENT, dict)
+    yield f"<pre>{escape(json.dumps(environment, indent=2))}</pre>"
     yield f"<pre>{escape(json.dumps(config.model_dump(mode='json'), indent=2))}</pre>"
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sarmatch.atomic_io import write, write_json
+from sarmatch.atomic_io import check_writable, read_json, write, write_json
 from sarmatch.evaluation import bootstrap_difference
 from sarmatch.paths import ROOT
 from sarmatch.progress import progress
@@ -130,6 +130,8 @@ def sweep(configs: Sequence[Config], names: Sequence[str] | None = None) -> pd.D
     `wasserstein_1` between the modalities on validation areas in the epoch that was kept, and the `commit` it was run
     from.
     """
+    if not configs:
+        raise ValueError("configs is empty: give at least one config to run")
     rows = []
     arms = names or [config.name for config in configs]
     for arm, config in progress(list(zip(arms, configs, strict=True)), desc="runs", unit="run"):
@@ -143,7 +145,7 @@ def summary(finished: Run, arm: str) -> pd.DataFrame:
     columns = [c for c in KEPT if c in own]
     kept = finished.history.loc[finished.history[finished.config.select].idxmax()]
     names = {"arm": arm, "seed": finished.config.seed, "run": finished.path.name}
-    commit = json.loads((finished.path / "environment.json").read_text())["commit"]
+    commit = read_json(finished.path / "environment.json", dict).get("commit", "unknown")
     table = own[columns].assign(**names, wasserstein_1=kept["wasserstein_1"], commit=commit)
     return table[[*names, *columns, "wasserstein_1", "commit"]]
 
@@ -204,7 +206,10 @@ def run_sweep(name: str, scene: str = "", folder: Path | None = None) -> pd.Data
     """
     if name not in SWEEPS:
         raise ValueError(f"no comparison is called {name!r}; there are {sorted(SWEEPS)}")
+    if name == "alignment_sentinel" and not scene:
+        raise ValueError(f"comparison {name!r} needs real data: give their folder as scene")
     plan, folder = SWEEPS[name], folder or ROOT / "data" / "results" / name
+    check_writable(folder)
     arms = plan.arms(scene)
     # seed by seed: what is there after an interruption is a whole comparison
     todo = [(arm, Config(**config.model_dump() | {"seed": s})) for s in plan.seeds for arm, config in arms.items()]
@@ -257,8 +262,8 @@ def robustness(arms: Mapping[str, Sequence[Run]], kind: str = "arbitrary") -> pd
 
 def environment_of(runs: Sequence[Run]) -> dict[str, str]:
     """What the runs were made with; where they differ, all values."""
-    files = pd.DataFrame([json.loads((r.path / "environment.json").read_text()) for r in runs]).astype(str)
-    return {name: ", ".join(sorted(files[name].unique())) for name in files}
+    files = pd.DataFrame([read_json(r.path / "environment.json", dict) for r in runs])
+    return {name: ", ".join(sorted(files[name].dropna().astype(str).unique())) for name in files}
 
 
 def load_sweep(name: str, root: Path = ROOT) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sarmatch.checks import Positive
 from sarmatch.losses.batch import EmbeddedBatch
 from sarmatch.losses.pairs import negatives, similarity
 from sarmatch.losses.registry import register_loss
@@ -46,7 +47,7 @@ class SymmetricInfoNCE(nn.Module):
     """
 
     def __init__(
-        self, temperature: float = 0.07, learnable_temperature: bool = False, label_smoothing: float = 0.0
+        self, temperature: Positive = 0.07, learnable_temperature: bool = False, label_smoothing: float = 0.0
     ) -> None:
         super().__init__()
         if not temperature > 0:
@@ -113,7 +114,7 @@ class JointInfoNCE(nn.Module):
     '2.708'
     """
 
-    def __init__(self, temperature: float = 0.02) -> None:
+    def __init__(self, temperature: Positive = 0.02) -> None:
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, got {temperature}")
@@ -147,7 +148,7 @@ class SoftLabelInfoNCE(nn.Module):
     `SymmetricInfoNCE`.
     """
 
-    def __init__(self, temperature: float = 0.07) -> None:
+    def __init__(self, temperature: Positive = 0.07) -> None:
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, got {temperature}")

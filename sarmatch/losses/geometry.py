@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sarmatch.checks import Count, Positive
 from sarmatch.losses.batch import EmbeddedBatch
 from sarmatch.losses.pairs import similarity
 from sarmatch.losses.registry import register_loss
@@ -27,7 +28,7 @@ class IoUSemiPositive(nn.Module):
     the term by 10, which is a weight here.
     """
 
-    def __init__(self, least: float = 0.1) -> None:
+    def __init__(self, least: Positive = 0.1) -> None:
         super().__init__()
         self.least = least
 
@@ -72,7 +73,7 @@ class OffsetRegression(nn.Module):
     normalisation.
     """
 
-    def __init__(self, feature_dim: int, width: int = 512) -> None:
+    def __init__(self, feature_dim: int, width: Count = 512) -> None:
         super().__init__()
         self.head = nn.Sequential(nn.Linear(2 * feature_dim, width), nn.ReLU(), nn.Linear(width, 2))
 

@@ -38,9 +38,7 @@ def create_loss(name: str, feature_dim: int | None = None, **options: Any) -> nn
     Raises
     ------
     ValueError
-        If the name is unknown.
-    TypeError
-        If the loss does not take an option.
+        If the name is unknown, or the loss does not take an option or its value.
 
     Examples
     --------
@@ -50,4 +48,4 @@ def create_loss(name: str, feature_dim: int | None = None, **options: Any) -> nn
     factory = LOSSES[name]
     if feature_dim is not None and "feature_dim" in inspect.signature(factory).parameters:
         options = {"feature_dim": feature_dim, **options}
-    return factory(**options)
+    return LOSSES.create(name, **options)

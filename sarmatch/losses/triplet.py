@@ -5,6 +5,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sarmatch.checks import Positive
 from sarmatch.losses.batch import EmbeddedBatch
 from sarmatch.losses.pairs import negatives, similarity
 from sarmatch.losses.registry import register_loss
@@ -40,7 +41,7 @@ class SoftMarginTriplet(nn.Module):
     tensor(0.6931)
     """
 
-    def __init__(self, alpha: float = 10.0, include_diagonal: bool = False) -> None:
+    def __init__(self, alpha: Positive = 10.0, include_diagonal: bool = False) -> None:
         super().__init__()
         if not alpha > 0:
             raise ValueError(f"alpha must be above 0, got {alpha}")
@@ -100,7 +101,7 @@ class BatchHardTriplet(nn.Module):
     tensor(0.5000)
     """
 
-    def __init__(self, margin: float = 0.5) -> None:
+    def __init__(self, margin: Positive = 0.5) -> None:
         super().__init__()
         if not margin > 0:
             raise ValueError(f"margin must be above 0, got {margin}")
@@ -134,7 +135,7 @@ class SemiHardTriplet(nn.Module):
     further than the positive.
     """
 
-    def __init__(self, alpha: float = 10.0) -> None:
+    def __init__(self, alpha: Positive = 10.0) -> None:
         super().__init__()
         if not alpha > 0:
             raise ValueError(f"alpha must be above 0, got {alpha}")

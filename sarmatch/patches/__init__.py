@@ -1,5 +1,6 @@
 """Patches: the reference grid, the queries, which belong together, and which area is for what."""
 
+from sarmatch.patches.check import DataCheck, check_data
 from sarmatch.patches.images import (
     GreyMap,
     PatchImages,
@@ -12,6 +13,7 @@ from sarmatch.patches.images import (
     to_input,
 )
 from sarmatch.patches.overlap import best_overlap, iou, overlap, overlapping_references
+from sarmatch.patches.ready import require_splits
 from sarmatch.patches.samplers import BatchSampler, EpochPairs, create_sampler, list_samplers, register_sampler
 from sarmatch.patches.splits import PROTOCOLS, fold_of, inside, protocols_of, regions, training_regions
 from sarmatch.patches.tables import (
@@ -32,6 +34,7 @@ __all__ = [
     "MODALITIES",
     "PROTOCOLS",
     "BatchSampler",
+    "DataCheck",
     "EpochPairs",
     "GreyMap",
     "Pairs",
@@ -40,6 +43,7 @@ __all__ = [
     "TrainingPairs",
     "augment",
     "best_overlap",
+    "check_data",
     "create_sampler",
     "draw_windows",
     "fold_of",
@@ -62,6 +66,7 @@ __all__ = [
     "regions",
     "register_sampler",
     "register_transform",
+    "require_splits",
     "search_task",
     "to_input",
     "training_regions",

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from sarmatch.checks import whole_number
 from sarmatch.patches.overlap import overlapping_references
 from sarmatch.patches.splits import inside, regions
 from sarmatch.scenes.scene import Raster, Scene
@@ -112,6 +113,8 @@ def queries(
         Where nothing is left: the sizes, the split and the protocol are named.
     """
     size, stride = _checked(scene, size, stride)
+    whole_number("count", count)
+    whole_number("seed", seed, 0)
     if kind not in CUTS:
         raise ValueError(f"kind is {kind!r}, expected one of {tuple(CUTS)}")
     allowed = None if split is None else _ground(scene, split, protocol, size, guard)
@@ -369,6 +372,4 @@ def positions(table: pd.DataFrame, columns: Sequence[str] = ("x", "y")) -> np.nd
 def _checked(scene: Scene, size: int | None, stride: int | None) -> tuple[int, int]:
     size = scene.patch_size if size is None else size
     stride = size if stride is None else stride
-    if size < 8 or stride < 1:
-        raise ValueError(f"patch size is {size} px and stride {stride} px, expected at least 8 and 1")
-    return size, stride
+    return whole_number("patch size", size, 8), whole_number("stride", stride)

@@ -15,6 +15,7 @@ LOOKS = 4.0  # of the speckle that `respeckle` adds
 WINDOW_DB = 6.0  # how much `window` may cut off at either end
 
 TURN_DEGREES, ZOOM = 4.0, 0.04  # how much `jitter` turns and scales at most
+CROPS = (1.0, 1.0, 0.75, 0.5)  # of the side of a query that `crop` leaves, one as likely as another
 
 
 class Pairs(NamedTuple):
@@ -77,6 +78,15 @@ def jitter(pairs: Pairs, generator: torch.Generator) -> Pairs:
     grid = F.affine_grid(affine, list(pairs.query.shape), align_corners=False)
     query = F.grid_sample(pairs.query, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     return pairs._replace(query=query)
+
+
+@register_transform("crop")
+def crop(pairs: Pairs, generator: torch.Generator) -> Pairs:
+    """Half of the batches have smaller queries: three quarters or half of their side, about the same middle."""
+    fraction = CROPS[int(torch.randint(len(CROPS), (1,), generator=generator))]
+    side = pairs.query.shape[-1]
+    cut = round((1 - fraction) * side / 2)
+    return pairs._replace(query=pairs.query[:, :, cut : side - cut, cut : side - cut])
 
 
 @register_transform("gamma")

@@ -4,12 +4,15 @@ An arbitrary query overlaps up to four neighbouring tiles with fractions that su
 clusters on the map: an edge between candidates that are neighbours in metres is where it can be put together.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.data import Data
+
+from sarmatch.checks import whole_number
 
 TIE = 1e-6  # tile widths, or lengths of an embedding, within which two are equally near
 
@@ -129,6 +132,9 @@ def candidate_graphs(
     """
     if edges not in EDGES:
         raise ValueError(f"no edges are called {edges!r}; there are {sorted(EDGES)}")
+    whole_number("k", k)
+    if not reach > 0 or not 0 < tile_m < math.inf:
+        raise ValueError(f"reach and tile_m must be positive numbers, got {reach} and {tile_m}")
     xy = torch.as_tensor(xy, dtype=torch.float64)
     if xy.ndim != 3 or xy.shape[-1] != 2 or features.shape[:2] != xy.shape[:2]:
         raise ValueError(f"xy must be (Q, K, 2) and features (Q, K, D), got {tuple(xy.shape)}, {tuple(features.shape)}")

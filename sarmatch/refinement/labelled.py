@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sarmatch.evaluation import mean_reciprocal_rank
 from sarmatch.patches import overlap
 from sarmatch.refinement.context import RefinementContext
+from sarmatch.scenes import NoCoordinatesError
 from sarmatch.search import Candidates
 
 LEAST = 0.25  # overlap of the best tile of a seamless grid with any query
@@ -30,7 +31,15 @@ class LabelledLists(NamedTuple):
 
 
 def label_lists(candidates: Candidates, context: RefinementContext, query_xy: NDArray) -> LabelledLists:
-    """Lists with the overlap of every candidate, from where the queries lie `(Q, 2)` in metres."""
+    """Lists with the overlap of every candidate, from where the queries lie `(Q, 2)` in metres.
+
+    Raises
+    ------
+    NoCoordinatesError
+        Where nobody knows where they lie.
+    """
+    if query_xy is None:
+        raise NoCoordinatesError("this set has no coordinates: lists cannot be labelled by where queries lie")
     query_xy = np.asarray(query_xy)[:, None]
     fraction = np.where(candidates.valid, overlap(candidates.xy, query_xy, context.tile_m), 0)
     shift = (query_xy - candidates.xy) / context.tile_m

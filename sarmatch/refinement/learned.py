@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sarmatch.atomic_io import write
+from sarmatch.checks import Count, build, checked_options
 from sarmatch.evaluation.calibration import fit_temperature
 from sarmatch.progress import progress
 from sarmatch.refinement.context import RefinementContext, checked_requirements
@@ -86,8 +87,9 @@ class LearnedRefiner:
 
     learns = True
 
-    def __init__(self, name: str, resolution: int = 25, **options: Any) -> None:
-        self.name, self.resolution, self.options = name, resolution, options
+    def __init__(self, name: str, resolution: Count = 25, **options: Any) -> None:
+        self.name, self.resolution = name, resolution
+        self.options = checked_options(f"refiner {name!r}", NETWORKS[name].build, options)
         self.network: Any = None  # a module as soon as it has learned
         self.none, self.temperature = 0.0, 1.0
 
@@ -99,7 +101,7 @@ class LearnedRefiner:
     def build(self, feature_dim: int) -> nn.Module:
         """An untrained network for embeddings of `feature_dim` numbers."""
         self.feature_dim = feature_dim
-        return NETWORKS[self.name].build(feature_dim, **self.options)
+        return build(f"refiner {self.name!r}", NETWORKS[self.name].build, feature_dim, **self.options)
 
     def fit(
         self,

@@ -10,7 +10,8 @@ from torch_geometric.data import Data
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import softmax
 
-from sarmatch.refinement.graphs import candidate_graphs
+from sarmatch.checks import Count, Fraction, Positive
+from sarmatch.refinement.graphs import EDGES, candidate_graphs
 from sarmatch.refinement.inputs import ListBatch, middle_of_list
 
 WAVELENGTHS = (8.0, 16.0, 32.0)  # tile widths: the middle of a list is known no finer than to some tiles
@@ -39,7 +40,7 @@ class NodeInputs(nn.Module):
     """
 
     def __init__(
-        self, feature_dim: int, width: int, coordinates: bool = True, projection: int = 8, dropout: float = 0.9
+        self, feature_dim: int, width: int, coordinates: bool = True, projection: Count = 8, dropout: Fraction = 0.9
     ) -> None:
         super().__init__()
         self.coordinates = coordinates
@@ -167,18 +168,20 @@ class GraphNetwork(nn.Module):
     def __init__(
         self,
         feature_dim: int,
-        width: int = 128,
-        layers: int = 2,
-        heads: int = 4,
+        width: Count = 128,
+        layers: Count = 2,
+        heads: Count = 4,
         edges: str = "metres",
-        k: int = 8,
-        reach: float = 2.0,
+        k: Count = 8,
+        reach: Positive = 2.0,
         coordinates: bool = True,
         permuted: bool = False,
-        dropout: float = 0.1,
-        projection: int = 8,
+        dropout: Fraction = 0.1,
+        projection: Count = 8,
     ) -> None:
         super().__init__()
+        if edges not in EDGES:
+            raise ValueError(f"no edges are called {edges!r}; there are {sorted(EDGES)}")
         self.edges, self.k, self.reach, self.permuted = edges, k, reach, permuted
         self.inputs = NodeInputs(feature_dim, width, coordinates, projection)
         self.blocks = nn.ModuleList(
@@ -226,11 +229,11 @@ class PointNetwork(nn.Module):
     def __init__(
         self,
         feature_dim: int,
-        width: int = 128,
-        layers: int = 3,
+        width: Count = 128,
+        layers: Count = 3,
         coordinates: bool = True,
         pooled: bool = False,
-        dropout: float = 0.1,
+        dropout: Fraction = 0.1,
     ) -> None:
         super().__init__()
         self.inputs = NodeInputs(feature_dim, width, coordinates)
@@ -263,7 +266,7 @@ class SurfaceNetwork(nn.Module):
         Channels.
     """
 
-    def __init__(self, feature_dim: int, width: int = 32, dropout: float = 0.1) -> None:
+    def __init__(self, feature_dim: int, width: Count = 32, dropout: Fraction = 0.1) -> None:
         super().__init__()
         self.look = nn.Sequential(
             nn.Conv2d(2, width, 3, padding=1),
@@ -306,11 +309,11 @@ class PublishedNetwork(nn.Module):
     def __init__(
         self,
         feature_dim: int,
-        width: int = 128,
-        layers: int = 4,
-        k: int = 5,
+        width: Count = 128,
+        layers: Count = 4,
+        k: Count = 5,
         edges: str = "features",
-        temperature: float = 0.05,
+        temperature: Positive = 0.05,
     ) -> None:
         super().__init__()
         self.k, self.edges, self.temperature = k, edges, temperature

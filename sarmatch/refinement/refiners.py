@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 from numpy.typing import NDArray
 
+from sarmatch.checks import checked_options
 from sarmatch.refinement.context import RefinementContext, checked_requirements
 from sarmatch.refinement.labelled import LabelledLists, reciprocal_rank
 from sarmatch.registry import Registry
@@ -92,14 +93,14 @@ def create_refiner(name: str, **options: Any) -> Refiner:
     Raises
     ------
     ValueError
-        For a name nobody knows.
+        For a name nobody knows, or an option that the refiner does not take.
 
     Examples
     --------
     >>> create_refiner("geographic_vote", weight=0.5).options
     {'weight': 0.5}
     """
-    return REFINERS[name](**options)
+    return REFINERS.create(name, **options)
 
 
 class TrainingFreeRefiner:
@@ -119,7 +120,7 @@ class TrainingFreeRefiner:
         self, name: str, score: Score, requires: tuple[str, ...], choices: Mapping[str, tuple], **options: Any
     ) -> None:
         self.name, self.score, self.requires, self.choices = name, score, requires, choices
-        self.given, self.options = options, options
+        self.given = self.options = checked_options(f"refiner {name!r}", score, options)
 
     def fit(
         self, lists: Sequence[LabelledLists], validation: Sequence[LabelledLists] = (), **unused: Any

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
+from sarmatch.checks import Count, Fraction, NonNegative, Positive
 from sarmatch.refinement.context import RefinementContext, unit
 from sarmatch.refinement.correlation import peaks, surfaces
 from sarmatch.refinement.refiners import Scored, register_refiner
@@ -24,7 +25,9 @@ def coarse(candidates: Candidates, context: RefinementContext) -> Scored:
 
 
 @register_refiner("query_expansion", VECTORS, alpha=(1.0, 3.0), best=(1, 3, 10))
-def query_expansion(candidates: Candidates, context: RefinementContext, alpha: float = 3.0, best: int = 5) -> Scored:
+def query_expansion(
+    candidates: Candidates, context: RefinementContext, alpha: NonNegative = 3.0, best: Count = 5
+) -> Scored:
     """Alpha query expansion (Radenovic et al., TPAMI 2019): the query moves towards its best candidates.
 
     `q' = q + sum over the best of s^alpha r`, then cosines anew. Across modalities it mixes optical features into a SAR
@@ -37,7 +40,9 @@ def query_expansion(candidates: Candidates, context: RefinementContext, alpha: f
 
 
 @register_refiner("super_global", VECTORS, best=(3, 9), beta=(0.15, 0.5))
-def super_global(candidates: Candidates, context: RefinementContext, best: int = 9, beta: float = 0.15) -> Scored:
+def super_global(
+    candidates: Candidates, context: RefinementContext, best: Count = 9, beta: NonNegative = 0.15
+) -> Scored:
     """SuperGlobal's re-ranking (Shao et al., ICCV 2023).
 
     Every candidate becomes the mean of itself and its nearest in the list, those weighted by `beta`; the query becomes
@@ -61,7 +66,7 @@ def super_global(candidates: Candidates, context: RefinementContext, best: int =
 
 
 @register_refiner("diffusion", VECTORS, k=(5, 10, 20), alpha=(0.5, 0.9))
-def diffusion(candidates: Candidates, context: RefinementContext, k: int = 10, alpha: float = 0.9) -> Scored:
+def diffusion(candidates: Candidates, context: RefinementContext, k: Count = 10, alpha: Fraction = 0.9) -> Scored:
     """Diffusion over the graph of all references (Zhou et al., NIPS 2003; Iscen et al., CVPR 2017).
 
     `f = (1 - alpha) (I - alpha D^-1/2 A D^-1/2)^-1 y`, with `A` the cosines cubed between mutual k nearest references,
@@ -80,7 +85,7 @@ def diffusion(candidates: Candidates, context: RefinementContext, k: int = 10, a
 
 @register_refiner("k_reciprocal", VECTORS, k1=(10, 20), k2=(3, 6), weight=(0.3, 0.6))
 def k_reciprocal(
-    candidates: Candidates, context: RefinementContext, k1: int = 20, k2: int = 6, weight: float = 0.3
+    candidates: Candidates, context: RefinementContext, k1: Count = 20, k2: Count = 6, weight: NonNegative = 0.3
 ) -> Scored:
     """Re-ranking by k-reciprocal neighbours (Zhong et al., CVPR 2017) over queries and references together.
 
@@ -119,7 +124,7 @@ def k_reciprocal(
 
 @register_refiner("graph_reranking", VECTORS, k1=(10, 26), k2=(3, 7))
 def graph_reranking(
-    candidates: Candidates, context: RefinementContext, k1: int = 26, k2: int = 7, rounds: int = 2
+    candidates: Candidates, context: RefinementContext, k1: Count = 26, k2: Count = 7, rounds: Count = 2
 ) -> Scored:
     """Parameter-free graph re-ranking (Zhang et al., arXiv 2012.07620) over queries and references together.
 
@@ -146,7 +151,7 @@ def graph_reranking(
 
 @register_refiner("geographic_vote", PLACED, weight=(0.1, 0.25, 0.5), temperature=(0.05, 0.1, 0.2))
 def geographic_vote(
-    candidates: Candidates, context: RefinementContext, weight: float = 0.25, temperature: float = 0.1
+    candidates: Candidates, context: RefinementContext, weight: NonNegative = 0.25, temperature: Positive = 0.1
 ) -> Scored:
     """Every candidate is joined by its neighbours on the map.
 
@@ -163,7 +168,11 @@ def geographic_vote(
 
 @register_refiner("matched_filter", PLACED, power=(0.5, 1.0, 2.0), prior=(0.0, 0.5, 2.0))
 def matched_filter(
-    candidates: Candidates, context: RefinementContext, steps: int = 8, power: float = 1.0, prior: float = 0.5
+    candidates: Candidates,
+    context: RefinementContext,
+    steps: Count = 8,
+    power: Positive = 1.0,
+    prior: NonNegative = 0.5,
 ) -> Scored:
     """Where would the query have to lie to explain its similarities, if these follow the overlap?
 
@@ -192,7 +201,11 @@ def matched_filter(
 
 @register_refiner("interpolated_map", PLACED, prior=(0.0, 0.5, 1.0), whitened=(True, False))
 def interpolated_map(
-    candidates: Candidates, context: RefinementContext, steps: int = 8, prior: float = 0.5, whitened: bool = True
+    candidates: Candidates,
+    context: RefinementContext,
+    steps: Count = 8,
+    prior: NonNegative = 0.5,
+    whitened: bool = True,
 ) -> Scored:
     """The query against what the map's embedding would be between the tiles.
 
@@ -221,9 +234,9 @@ def interpolated_map(
 def correlation(
     candidates: Candidates,
     context: RefinementContext,
-    best: int | None = None,
-    resolution: int = 50,
-    weight: float = 0.1,
+    best: Count | None = None,
+    resolution: Count = 50,
+    weight: NonNegative = 0.1,
 ) -> Scored:
     """Dense correlation of gradient channels in the first tiles (CFOG; Ye et al., 2019).
 

@@ -11,7 +11,7 @@ map says that its features are not to be centred, no mean is taken off on either
 """
 
 from collections.abc import Callable, Hashable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -82,7 +82,7 @@ def prepared(queries: Tensor, masks: Tensor | None = None, centred: bool = True)
     return queries * masks / length.clamp(min=TINY) * (length > FLAT * weight.sqrt())
 
 
-T = TypeVar("T")
+T = TypeVar("T", bound=tuple[Tensor | None, ...])
 
 
 class Kept:
@@ -95,7 +95,8 @@ class Kept:
     """
 
     def __init__(self, budget: int = BUDGET) -> None:
-        self.room, self._things = budget, {}
+        self.room = budget
+        self._things: dict[Hashable, Any] = {}
 
     def get(self, key: Hashable, make: Callable[..., T], *given: object) -> T:
         """The thing of this name, a tuple of tensors or None that `make` makes of what is given."""

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sarmatch.encoders import Encoder
+from sarmatch.checks import Count
+from sarmatch.encoders import Encoder, in_use
 from sarmatch.progress import progress
 from sarmatch.search.candidates import Candidates
 from sarmatch.search.correlate import BUDGET, TOGETHER, Correlator, FeatureMap, Kept
@@ -42,7 +43,7 @@ class DenseSearch:
         self,
         gallery: DenseGallery,
         encoder: Encoder | None = None,
-        radius: int = 4,
+        radius: Count = 4,
         device: torch.device | str | None = None,
         budget: int = BUDGET,
     ) -> None:
@@ -52,7 +53,6 @@ class DenseSearch:
         self.device = device_of(encoder) if device is None else device
         self._ready: tuple[tuple[int, int], list[Correlator]] | None = None
 
-    @torch.no_grad()
     def encode(self, images: Iterable[Tensor]) -> Tensor:
         """Features `(Q, C, h, w)` of batches of SAR images `(B, C, H, W)`, at the pixel size of the map.
 
@@ -64,7 +64,8 @@ class DenseSearch:
         if self.encoder is None:
             raise ValueError("this search has no encoder: give it one, or search with features instead of images")
         device = device_of(self.encoder)
-        return torch.cat([self.encoder.forward_features(b.to(device), "query").float().cpu() for b in images])
+        with in_use(self.encoder):
+            return torch.cat([self.encoder.forward_features(b.to(device), "query").float().cpu() for b in images])
 
     def search(self, queries: Tensor | Iterable[Tensor], k: int, masks: Tensor | None = None) -> Candidates:
         """The `k` best places of each query.

@@ -59,8 +59,8 @@ class Gallery:
         if self.has_coordinates and not np.isfinite(self.xy).all():
             row = np.flatnonzero(~np.isfinite(self.xy).all(axis=1))[0]
             raise ValueError(f"positions must be finite, tile {row} is not")
-        if self.tile_m is not None and not self.tile_m > 0:
-            raise ValueError(f"tile_m must be above 0 metres, got {self.tile_m}")
+        if self.tile_m is not None and not 0 < self.tile_m < np.inf:
+            raise ValueError(f"tile_m must be above 0 metres and finite, got {self.tile_m}")
 
     @classmethod
     def of_vectors(

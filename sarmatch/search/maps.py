@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sarmatch.atomic_io import write
-from sarmatch.encoders import Encoder
+from sarmatch.encoders import Encoder, in_use
 from sarmatch.patches import to_input
 from sarmatch.progress import progress
 from sarmatch.scenes import Raster, Scene
@@ -22,6 +22,7 @@ from sarmatch.search.gallery import hash_encoder, hash_raster, new_digest
 
 Bounds = tuple[int, int, int, int]  # first row and column, and those after the last, pixels
 
+LAYOUT = b"feature maps 2"  # of a kept file; another number where it changes, and files of the old one are left alone
 WINDOW = 1024  # pixels of a map that are encoded at once along each side, a margin left out
 
 
@@ -118,6 +119,7 @@ def build_maps(
     path = None
     if keep is not None:
         digest = new_digest()
+        digest.update(LAYOUT)
         for name in names:
             digest.update(str(bounds[name]).encode())
             hash_raster(digest, scene.area(name).map)
@@ -129,7 +131,8 @@ def build_maps(
     maps = {}
     for name in progress(names, desc="feature maps", unit="area"):
         row, col = bounds[name][:2]
-        features, valid = encode_raster(encoder, scene.area(name).map, "reference", bounds=bounds[name])
+        with in_use(encoder):
+            features, valid = encode_raster(encoder, scene.area(name).map, "reference", bounds=bounds[name])
         corner = scene.metres(name, np.array([row]), np.array([col]))[0]
         side = encoder.stride * scene.pixel_size
         maps[name] = FeatureMap(features, valid, (float(corner[0]), float(corner[1])), side, encoder.centred)

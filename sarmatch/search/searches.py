@@ -46,6 +46,6 @@ def create_search(name: str, gallery: Any, encoder: Any = None, **options: Any) 
     Raises
     ------
     ValueError
-        For a name nobody knows.
+        For a name nobody knows, or an option that the search does not take.
     """
-    return SEARCHES[name](gallery, encoder, **options)
+    return SEARCHES.create(name, gallery, encoder, **options)

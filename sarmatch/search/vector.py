@@ -10,6 +10,7 @@ from torch import nn
 
 import faiss  # isort: skip
 
+from sarmatch.checks import whole_number
 from sarmatch.encoders import embed
 from sarmatch.search.candidates import Candidates
 from sarmatch.search.gallery import Gallery, unit_rows
@@ -91,7 +92,7 @@ class VectorSearch:
         queries = unit_rows("queries", queries)
         if queries.shape[1] != self._flat.d:
             raise ValueError(f"queries have dimension {queries.shape[1]}, the gallery has {self._flat.d}")
-        if not 1 <= k <= len(self.gallery):
+        if not 1 <= whole_number("k", k) <= len(self.gallery):
             raise ValueError(f"k must be between 1 and the gallery size {len(self.gallery)}, got {k}")
         index = self._fast if k <= _GPU_LIMIT else self._flat
         scores, tile = index.search(queries, k)

@@ -8,6 +8,7 @@ rendered once.
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache, partial
@@ -415,10 +416,20 @@ def _read(job: Job, rows: slice, cols: slice) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def _open(job: Job) -> np.ndarray:
-    """Map an image into memory, rendering it first where no earlier call has."""
-    if not job.path.is_file():
-        for _ in progress([job.path], desc=f"rendering {job.name}", unit="image"):
-            write(job.path, partial(_save, array=job.render()))
+    """Map an image into memory, rendering it first where no earlier call has, or where what it kept is damaged."""
+    if job.path.is_file():
+        try:
+            return np.load(job.path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            said = "it holds pickled objects" if "pickle" in str(error) else str(error)
+            warnings.warn(f"{job.path}: damaged, and rendered anew ({said})", stacklevel=2)
+    for _ in progress([job.path], desc=f"rendering {job.name}", unit="image"):
+        image = job.render()
+    try:
+        write(job.path, partial(_save, array=image))
+    except OSError as error:
+        warnings.warn(f"{job.path}: the rendered image cannot be kept ({error})", stacklevel=2)
+        return image
     return np.load(job.path, mmap_mode="r", allow_pickle=False)
 
 

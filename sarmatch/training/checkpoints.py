@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import load_file, load_model, save_file
 from torch import nn
 
 from sarmatch.atomic_io import write
@@ -21,6 +21,7 @@ STATE = "training.safetensors"
 WEIGHTS = "model.safetensors"
 REFINER = "refiner.safetensors"
 HISTORY = "history.csv"
+ENVIRONMENT = "environment.json"
 VERSION = 2  # of the training state; 1 had no number, no sampler and no schedule
 PACKAGES = ("torch", "timm", "numpy", "accelerate", "scikit-image", "POT", "torch-geometric")
 
@@ -28,8 +29,14 @@ Parts = dict[str, torch.nn.Module | torch.optim.Optimizer]
 
 
 def save_weights(encoder: nn.Module, path: Path) -> None:
-    """Weights as safetensors: no pickle, so loading them runs no code. What two branches share is kept once."""
-    save_model(_contiguous(encoder), str(path))
+    """Weights as safetensors: no pickle, so loading them runs no code. What two branches share is kept once.
+
+    Equal weights give equal bytes: not so `safetensors.torch.save_model`, whose header is in an order of chance.
+    """
+    kept: dict[tuple, tuple[str, torch.Tensor]] = {}
+    for name, value in sorted(_contiguous(encoder).state_dict().items()):
+        kept.setdefault((value.data_ptr(), value.shape) if value.numel() else (name,), (name, value))
+    save_file(dict(kept.values()), path)
 
 
 def load_weights(encoder: nn.Module, path: Path) -> None:
@@ -40,7 +47,7 @@ def load_weights(encoder: nn.Module, path: Path) -> None:
     FileNotFoundError
         Where there are none.
     ValueError
-        Where the file is no safetensors or its weights are of another encoder.
+        Where the file is no safetensors, its weights are of another encoder, or one is not finite.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no weights here; the run was not trained to the end of its first epoch")
@@ -50,6 +57,9 @@ def load_weights(encoder: nn.Module, path: Path) -> None:
         unknown = set(unexpected) - filled.state_dict().keys()  # older files hold some shared tensors twice
         if missing or unknown:
             raise RuntimeError(f"missing: {sorted(missing)}, unknown: {sorted(unknown)}")
+        broken = [name for name, value in filled.state_dict().items() if not torch.isfinite(value).all()]
+        if broken:
+            raise ValueError(f"{path}: weights are not finite: {broken[0]}")
         encoder.load_state_dict(filled.state_dict())
     except SafetensorError as error:
         raise ValueError(f"{path}: not readable as safetensors ({error})") from error
@@ -85,14 +95,25 @@ def load_training_state(path: Path, parts: Parts) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        Where the file was written by another version of the layout.
+        Where the file is damaged, or was written by another version of the layout or for other parts.
     """
-    with safe_open(path, "pt") as file:
-        progress = json.loads(file.metadata()["progress"])
+    try:
+        with safe_open(path, "pt") as file:
+            progress = json.loads(file.metadata()["progress"])
+        tensors = load_file(path)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: a damaged training state ({error}); delete it to train anew") from error
     version = progress.pop("version", 1)
     if version != VERSION:
         raise ValueError(f"{path}: a training state of version {version}, expected {VERSION}; delete it to train anew")
-    tensors = load_file(path)
+    try:
+        _restore(parts, tensors)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}: a training state of other parts ({error}); delete it to train anew") from error
+    return progress
+
+
+def _restore(parts: Parts, tensors: dict[str, torch.Tensor]) -> None:
     for part, thing in parts.items():
         own = {k.removeprefix(f"{part}/"): v for k, v in tensors.items() if k.startswith(f"{part}/")}
         if isinstance(thing, torch.nn.Module):
@@ -103,7 +124,6 @@ def load_training_state(path: Path, parts: Parts) -> dict[str, Any]:
             index, name = key.split("/")
             state.setdefault(int(index), {})[name] = value
         thing.load_state_dict({"state": state, "param_groups": thing.state_dict()["param_groups"]})
-    return progress
 
 
 def describe_environment() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """One typed object that says all of an experiment, and the recipes: named starting points for it."""
 
+import difflib
 import hashlib
 import json
 import os
@@ -8,13 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from sarmatch.atomic_io import read_json
+from sarmatch.checks import shortened
 
 Protocol = Literal["same_area", "cross_area"]
 Kind = Literal["aligned", "arbitrary"]
 
 
 SCHEMA = 2  # raised where a config of equal fields comes to mean something else; 1 hashed defaults as well
+
+#: Fields that shape the evaluation alone, or only a name: a training does not know them.
+NOT_OF_TRAINING = ("name", "kinds", "test_queries", "baseline", "baseline_options")
 
 #: Old names of fields, which stand in recorded configs.
 RENAMED = {"floor": "baseline", "floor_options": "baseline_options", "train_share": "train_fraction"}
@@ -42,17 +49,27 @@ class Config(BaseModel):
     """An experiment. Two configs that are equal give equal numbers on one machine.
 
     Unknown fields and values out of range are refused with the field's name. `Config.model_fields` lists the defaults.
+
+    Raises
+    ------
+    ValueError
+        Names the field, its value, and what it may be.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str = Field("custom", description="the recipe it started from; names the run folder")
-    scene: str = Field("easy", description="preset name, or the folder of a data set")
+    name: str = Field(
+        "custom",
+        pattern=r"^\w[\w.+-]*$",
+        max_length=100,
+        description="the recipe it started from; names the run folder",
+    )
+    scene: str = Field("easy", min_length=1, description="preset name, or the folder of a data set")
     bands: Annotated[tuple[str, ...], Field(min_length=1)] | Literal["first"] = Field(
         "first", description="SAR bands by name, or the first that the scene has"
     )
     profile: Literal["quick", "full"] = Field("quick", description="size of a simulated scene")
-    patch_size: int | None = Field(None, ge=8, description="side in pixels; the scene's own by default")
+    patch_size: int | None = Field(None, ge=8, le=4096, description="side in pixels; the scene's own by default")
     stride: int | None = Field(None, ge=1, description="step of the reference grid in pixels; patch_size by default")
     protocols: tuple[Protocol, ...] = Field(
         ("cross_area",), min_length=1, description="splits to train for and test on; the first one validates"
@@ -61,30 +78,34 @@ class Config(BaseModel):
     search: Literal["vector", "dense"] = Field(
         "vector", description="what is learned and searched with: a vector per tile, or a map of features"
     )
-    window: float = Field(1.5, gt=1, description="side of the map's windows that dense search learns from, in patches")
+    window: float = Field(
+        1.5, gt=1, le=16, description="side of the map's windows that dense search learns from, in patches"
+    )
 
     encoder: str = "plain"
     encoder_options: dict[str, Any] = Field(default_factory=dict)
-    image_size: int = Field(64, ge=16, description="side in pixels of what the encoder sees")
+    image_size: int = Field(64, ge=16, le=4096, description="side in pixels of what the encoder sees")
     loss: str = "infonce"
     loss_options: dict[str, Any] = Field(default_factory=dict)
-    auxiliary: dict[str, float] = Field(default_factory=dict, description="further losses by name, with their weights")
+    auxiliary: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = Field(
+        default_factory=dict, description="further losses by name, with their weights"
+    )
     neighbours: Literal["mask", "negatives"] = Field(
         "mask", description="pairs of a batch that overlap: left out of the loss, or pushed apart like any other"
     )
 
     alignment: str = Field("none", description="what brings the feature distributions of the modalities together")
     alignment_options: dict[str, Any] = Field(default_factory=dict)
-    alignment_weight: float = Field(0.1, ge=0)
+    alignment_weight: float = Field(0.1, ge=0, le=1e6)
     alignment_warmup: float = Field(0.25, ge=0, le=1, description="fraction of the steps over which its weight rises")
 
     refiner: str = Field("none", description="trained along with the encoder, on the lists that a batch makes")
     refiner_options: dict[str, Any] = Field(default_factory=dict)
-    refiner_weight: float = Field(1.0, ge=0, description="of its loss beside the encoder's")
+    refiner_weight: float = Field(1.0, ge=0, le=1e6, description="of its loss beside the encoder's")
 
-    epochs: int = Field(10, ge=1)
-    pairs_per_epoch: int = Field(4096, ge=1)
-    batch_size: int = Field(128, ge=2)
+    epochs: int = Field(10, ge=1, le=1_000_000)
+    pairs_per_epoch: int = Field(4096, ge=1, le=10_000_000)
+    batch_size: int = Field(128, ge=2, le=32_768)
     sampler: str = Field("random", description="which pairs meet in a batch: a name in patches.samplers")
     train_fraction: float = Field(1.0, gt=0, le=1, description="fraction of each training rectangle that is used")
     fold: tuple[int, int] | None = Field(
@@ -92,28 +113,37 @@ class Config(BaseModel):
     )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd is with Nesterov's momentum of 0.9")
     sharpness: Literal["none", "sam", "asam"] = Field("none", description="see training.sharpness")
-    rho: float = Field(0.05, gt=0, description="radius of sam or asam")
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.03, ge=0)
+    rho: float = Field(0.05, gt=0, le=100, description="radius of sam or asam")
+    learning_rate: float = Field(1e-3, gt=0, le=100)
+    weight_decay: float = Field(0.03, ge=0, le=100)
     warmup: float = Field(0.05, ge=0, lt=1, description="fraction of the steps over which the learning rate rises")
     offset: float = Field(0.33, ge=0, le=0.5, description="largest training offset of query and reference, in patches")
     augment: tuple[str, ...] = Field(("dihedral", "radiometry"), description="names in patches.transforms")
     precision: Literal["no", "bf16", "fp16"] = "no"
-    workers: int = Field(0, ge=0, description="processes that read images")
+    workers: int = Field(0, ge=0, le=256, description="processes that read images")
     control: Literal["none", "shuffled_pairs"] = Field("none", description="a negative control must score chance")
 
     select: Literal["recall@1", "recall@5", "recall@10"] = Field("recall@5", description="chooses the best epoch")
-    kinds: tuple[Kind, ...] = ("arbitrary", "aligned")
-    val_queries: int = Field(400, ge=1)
-    test_queries: int = Field(1500, ge=1)
+    kinds: tuple[Kind, ...] = Field(("arbitrary", "aligned"), min_length=1)
+    val_queries: int = Field(400, ge=1, le=1_000_000)
+    test_queries: int = Field(1500, ge=1, le=1_000_000)
     baseline: str = Field("hog", description="training-free encoder reported beside ours")
     baseline_options: dict[str, Any] = Field(default_factory=dict)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**31)
+
+    def __init__(self, /, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise ValueError(_all_errors(error)) from None
 
     @model_validator(mode="before")
     @classmethod
-    def _old_words(cls, fields: Any) -> Any:
-        return _upgraded_loudly(fields, stacklevel=3) if isinstance(fields, Mapping) else fields
+    def _old_words(cls, fields: dict[str, Any]) -> Any:
+        truths = [name for name, value in fields.items() if isinstance(value, bool)]
+        if truths:
+            raise ValueError(f"{truths[0]} is {fields[truths[0]]}: no field of a config is yes or no")
+        return _upgraded_loudly(fields, stacklevel=4)
 
     @field_validator(
         "encoder_options", "loss_options", "auxiliary", "alignment_options", "refiner_options", "baseline_options"
@@ -121,6 +151,13 @@ class Config(BaseModel):
     @classmethod
     def _in_order(cls, options: dict[str, Any]) -> dict[str, Any]:
         return dict(sorted(options.items()))  # equal configs have equal keys, however their options were written
+
+    @field_validator("protocols", "kinds", "augment")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("a name stands twice")
+        return names
 
     @model_validator(mode="after")
     def _batch_fits(self) -> "Config":
@@ -138,14 +175,48 @@ class Config(BaseModel):
     @property
     def key(self) -> str:
         """Eight letters that stand for everything that shapes the numbers: the fields that differ from the defaults."""
+        return self._key_without(())
+
+    @property
+    def training_key(self) -> str:
+        """Eight letters that stand for what shapes the training: the same whatever is evaluated, and how."""
+        return self._key_without(NOT_OF_TRAINING)
+
+    def _key_without(self, fields: tuple[str, ...]) -> str:
         defaults = Config().model_dump(mode="json") | {"workers": self.workers}  # how images are read shapes nothing
-        own = {name: value for name, value in self.model_dump(mode="json").items() if value != defaults[name]}
+        said = self.model_dump(mode="json", exclude=set(fields))
+        own = {name: value for name, value in said.items() if value != defaults[name]}
         return hashlib.sha256(json.dumps([SCHEMA, own], sort_keys=True).encode()).hexdigest()[:8]
 
 
 def load_config(path: Path) -> Config:
-    """A config from the JSON file that a run keeps it in, recorded by this version or an older one."""
-    return Config(**upgraded(json.loads(path.read_text())))
+    """A config from the JSON file that a run keeps it in, recorded by this version or an older one.
+
+    Raises
+    ------
+    ValueError
+        Where the file is damaged, with its name.
+    """
+    try:
+        return Config(**upgraded(read_json(path, dict)))
+    except ValueError as error:
+        raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+
+
+def _all_errors(error: ValidationError) -> str:
+    """What is wrong with a config: a line per field, without links."""
+    lines = []
+    for one in error.errors(include_url=False):
+        field = ".".join(str(part) for part in one["loc"] if not str(part).startswith("tuple["))
+        said = one["msg"].removeprefix("Value error, ")
+        if one["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(field, Config.model_fields, 1)
+            lines.append(f"no field is called {field!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        elif field:
+            lines.append(f"{field} is {shortened(one['input'])}: {said[0].lower()}{said[1:]}")
+        else:
+            lines.append(said)
+    return "\n".join(lines)
 
 
 class Recipe(NamedTuple):
@@ -183,15 +254,16 @@ _DENSE = {
     "loss": "shift_cross_entropy",
     "protocols": ("cross_area",),
     "epochs": 8,
-    "batch_size": 8,
-    "pairs_per_epoch": 1600,
+    "batch_size": 6,
+    "pairs_per_epoch": 1200,
+    "window": 2.0,
     "learning_rate": 2e-3,
     "weight_decay": 0.01,
+    "augment": ("dihedral", "radiometry", "crop"),
     "baseline": "cfog",
     "select": "recall@1",
     "kinds": ("arbitrary",),
     "val_queries": 200,
-    "test_queries": 300,
 }
 
 
@@ -233,12 +305,18 @@ RECIPES: dict[str, Recipe] = {
     ),
     "dense": Recipe(
         "dense search: maps of features, learned on two simulated towns and tested on a third",
-        quick={**_DENSE, "scene": "standard", "encoder_options": {"stride": 4}, "baseline_options": {"stride": 4}},
+        quick={
+            **_DENSE,
+            "scene": "standard",
+            "protocols": ("same_area", "cross_area"),
+            "encoder_options": {"stride": 4},
+            "baseline_options": {"stride": 4},
+        },
         full={"epochs": 40, "batch_size": 16, "pairs_per_epoch": 8192},
     ),
     "dense_sentinel": Recipe(
         "dense search on real Sentinel-1 against Sentinel-2: trained on one region, tested on another",
-        quick={**_DENSE, "val_queries": 300},
+        quick={**_DENSE, "epochs": 12, "pairs_per_epoch": 2000, "val_queries": 300},
         full={"epochs": 40, "batch_size": 16, "pairs_per_epoch": 8192},
     ),
     "infonce": Recipe("a metric loss alone: symmetric InfoNCE", _COMPARED, _FULL),
@@ -278,8 +356,8 @@ def list_recipes() -> list[str]:
     return sorted(RECIPES)
 
 
-def recipe(name: str, **changes: Any) -> Config:
-    """The config of a recipe, with some fields changed.
+def recipe(name: str, /, **changes: Any) -> Config:
+    """The config of a recipe, with some fields changed; its own `name` is one of them.
 
     The profile is `changes["profile"]`, else the environment variable `SARMATCH_PROFILE`, else `quick`.
 

@@ -132,13 +132,12 @@ class DenseValidation:
         The distance is that of the features in the middle of every query and of those of the map in the same places,
         scaled to length one.
         """
-        was_training = encoder.training
-        encoder.eval()
         gallery = build_maps(encoder, self.scene, tile_bounds(self.tiles))
         search = DenseSearch(gallery, encoder)
         features = search.encode(self.images.split(batch_size))
+        if not features.isfinite().all():
+            raise FloatingPointError("features of the validation areas are not finite; lower learning_rate")
         found = search.search(features, 10)
-        encoder.train(was_training)
         tile_m = int(self.tiles["size"].iloc[0]) * self.scene.pixel_size
         tile = tiles_of_places(found, self.tiles, tile_m)
         scores = np.where(found.valid, found.scores, -np.inf)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, set_seed
 
 from sarmatch.atomic_io import write
@@ -69,6 +70,7 @@ def train(config: Config, scene: Scene, folder: Path, report: Report = print_epo
     FloatingPointError
         Where a loss is not finite or the encoder has collapsed; names the loss, the step and the epoch.
     """
+    AcceleratorState._reset_state()  # one process may run configs of several precisions
     # a batch is divided among processes, so that one and several train on the same batches
     accelerator = Accelerator(
         mixed_precision=config.precision, dataloader_config=DataLoaderConfiguration(split_batches=True)
@@ -112,7 +114,8 @@ def run_epoch(
     sums = {"loss": 0.0, "estimate": 0.0}
     bar = progress(total=steps * config.batch_size, desc=f"epoch {epoch + 1}/{config.epochs}", unit="pair")
     for number, batch in enumerate(loader):
-        where = f"at step {number} of epoch {epoch + 1}; the last whole epoch is kept in {folder.name}/{STATE}"
+        where = f"at step {number} of epoch {epoch + 1}"
+        where += f"; the last whole epoch is kept in {folder.name}/{STATE}" if epoch else ""
         for name, value in step(batch, generator, where).items():
             sums[name] += value
         bar.update(config.batch_size)
@@ -128,9 +131,12 @@ def resume(folder: Path, step: Step, sampler: BatchSampler) -> History:
     if not (folder / STATE).is_file():
         return []
     progress = load_training_state(folder / STATE, step.parts)
-    step.schedule.load_state_dict(progress["schedule"])
-    sampler.load_state_dict(progress["sampler"])
-    return progress["history"]
+    try:
+        step.schedule.load_state_dict(progress["schedule"])
+        sampler.load_state_dict(progress["sampler"])
+        return progress["history"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{folder / STATE}: a damaged training state ({error}); delete it to train anew") from error
 
 
 def keep(config: Config, folder: Path, encoder: Encoder, step: Step, sampler: BatchSampler, history: History) -> None:

@@ -1,21 +1,24 @@
 """From a config to a run folder: scene, training, evaluation, report."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from sarmatch.atomic_io import write, write_json
+from sarmatch.atomic_io import check_writable, read_json, write, write_json
 from sarmatch.datasets import load_scene
 from sarmatch.encoders import Encoder, create_encoder, embed, image_sizes
 from sarmatch.evaluation import (
     block_ids,
     bootstrap_mean,
     candidate_report,
+    chance_errors,
+    error_summary,
     list_ranks,
     localization_errors,
     ranks,
@@ -27,15 +30,25 @@ from sarmatch.paths import runs_dir
 from sarmatch.refinement import LabelledLists, LearnedRefiner, RefinementContext, label_lists
 from sarmatch.scenes import NoCoordinatesError, Scene
 from sarmatch.search import Candidates, DenseSearch, Gallery, VectorSearch, build_gallery, build_maps, galleries_dir
-from sarmatch.training.checkpoints import REFINER, WEIGHTS, describe_environment, load_weights
+from sarmatch.training.checkpoints import (
+    ENVIRONMENT,
+    HISTORY,
+    REFINER,
+    WEIGHTS,
+    describe_environment,
+    load_weights,
+)
 from sarmatch.training.config import Config, load_config
 from sarmatch.training.data import training_ground
 from sarmatch.training.dense import tile_bounds
 from sarmatch.training.loop import Report, print_epoch, train
+from sarmatch.training.prepare import baseline_of, check_names, check_parts, take_over_training, trained_by
 
 MEASURES = ("recall@1", "recall@5", "recall@10", "recall@1%", "hit_rate", "median_m")
 TOP = 10  # candidates kept per query in a run's results
 LIST_LENGTH = 30  # candidates that a refiner is given
+METRICS = "metrics.json"
+VALIDATION = "validation.json"
 
 
 @dataclass(frozen=True)
@@ -56,12 +69,37 @@ class Run:
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """One row per protocol, kind and method: the columns of `retrieval_report`."""
-        return _read_records(self.path / "metrics.json")
+        path = self.path / METRICS
+        table = _read_records(path)
+        for column in ("protocol", "kind", "method", "queries", "gallery", "recall@1"):
+            if column not in table or table[column].isna().any():
+                raise ValueError(f"{path}: a row has no {column!r}; delete the file and run the config again")
+        if not pd.api.types.is_numeric_dtype(table["recall@1"]) or not table["recall@1"].between(0, 1).all():
+            raise ValueError(f"{path}: recall@1 is {list(table['recall@1'])}, expected numbers from 0 to 1")
+        return table
+
+    @cached_property
+    def validation(self) -> pd.DataFrame:
+        """The columns of `metrics` on validation areas, for the tasks in which the baseline is better on test areas.
+
+        By it the better of the two is chosen: a choice on the test areas would not be honest. Empty where the encoder
+        is the better one everywhere, or the run is older than this table.
+        """
+        path = self.path / VALIDATION
+        return _read_records(path) if path.is_file() else pd.DataFrame()
 
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row per epoch: loss and validation recall."""
-        return pd.read_csv(self.path / "history.csv")
+        path = self.path / HISTORY
+        try:
+            table = pd.read_csv(path)
+        except (ValueError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not readable as a table ({error})") from error
+        whole = len(table) == self.config.epochs and not table.isna().any(axis=None)
+        if not whole or not {"epoch", "loss", self.config.select} <= set(table):
+            raise ValueError(f"{path}: expected {self.config.epochs} epochs with loss and {self.config.select}")
+        return table
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -71,6 +109,11 @@ class Run:
         if encoder.trainable:
             load_weights(encoder, self.path / WEIGHTS)
         return encoder.eval()
+
+    @cached_property
+    def baseline(self) -> Encoder:
+        """The training-free encoder that stands beside ours, in its place where it is the better one."""
+        return baseline_of(self.config)
 
     @cached_property
     def query_mean(self) -> np.ndarray:
@@ -183,6 +226,8 @@ class Run:
 def run(config: Config, folder: Path | None = None, report: Report = print_epoch) -> Run:
     """Train and evaluate a config; goes on where an earlier run of the same config was cut off.
 
+    What differs in its evaluation alone from another run beside it, `baseline` or `test_queries`, takes its training.
+
     Parameters
     ----------
     config
@@ -199,14 +244,47 @@ def run(config: Config, folder: Path | None = None, report: Report = print_epoch
     Raises
     ------
     ValueError
-        Where the folder holds a run of another config, or the scene cannot be split as the config asks.
+        Where the folder holds a run of another config, or something that the run will need is not there or does not
+        fit; all is looked at before it trains.
+    OSError
+        Where the folder cannot be written to, with its path.
+    FloatingPointError
+        See `sarmatch.training.loop.train`.
     """
     folder = folder or runs_dir() / f"{config.name}-{config.key}"
-    known, finished = folder / "config.json", folder / "metrics.json"
-    if known.is_file() and load_config(known).key != config.key:
-        raise ValueError(f"{folder}: holds a run of another config; give every config a folder of its own")
+    known, finished = folder / "config.json", folder / METRICS
+    if known.is_file():
+        held = load_config(known)
+        corrected = held.training_key == config.training_key and not finished.is_file()
+        if held.key != config.key and not corrected:
+            raise ValueError(f"{folder}: holds a run of another config; give every config a folder of its own")
     if finished.is_file():
         return load_run(folder)
+    check_writable(folder)
+    scene = checked_scene(config)
+    environment = describe_environment()
+    other = take_over_training(config, folder)
+    if other is not None:
+        print(f"takes the training of {other.name}, from which it differs in what is evaluated alone", flush=True)
+        environment = trained_by(other, environment)
+    write_json(known, config.model_dump())
+    write_json(folder / ENVIRONMENT, environment)
+
+    encoder = train(config, scene, folder, report)
+    rows = tested_rows(config, scene, folder, encoder)
+    write_json(finished, rows + refined_rows(Run(folder, config), scene))
+    return load_run(folder)
+
+
+def checked_scene(config: Config) -> Scene:
+    """The scene of a config, after a look at all that a run of it will need.
+
+    Raises
+    ------
+    ValueError
+        Names the field, the file or the scene, and what is wrong.
+    """
+    check_parts(config)
     scene = scene_of(config)
     missing = set(config.protocols) - set(protocols_of(scene))
     if missing:
@@ -217,24 +295,36 @@ def run(config: Config, folder: Path | None = None, report: Report = print_epoch
         raise ValueError(
             f"scene {scene.name!r} has no coordinates, and refiner {config.refiner!r} needs places in metres"
         )
-    write_json(known, config.model_dump())
-    write_json(folder / "environment.json", describe_environment())
+    if not (scene.has_coordinates or hasattr(baseline_of(config), "feature_dim")):
+        raise NoCoordinatesError(
+            f"scene {scene.name!r} has no coordinates, and baseline {config.baseline!r} has no head: it needs a map"
+        )
+    for protocol, kind in product(config.protocols, config.kinds):
+        check_names(task(config, scene, protocol, kind)[0])
+    return scene
 
-    encoder = train(config, scene, folder, report)
-    baseline = create_encoder(config.baseline, config.image_size, config.sar_bands, **config.baseline_options)
-    rows = []
-    for protocol in config.protocols:
-        for kind in config.kinds:
-            for method, model in ((config.encoder, encoder), (config.baseline, baseline)):
-                numbers, results = evaluate(model, scene, config, protocol, kind)
-                rows.append({"protocol": protocol, "kind": kind, "method": method, "data": scene.label, **numbers})
-                if model is encoder:
-                    write(
-                        folder / f"results_{protocol}_{kind}.json",
-                        partial(results.to_json, orient="records", double_precision=6),
-                    )
-    write_json(finished, rows + refined_rows(Run(folder, config), scene))
-    return load_run(folder)
+
+def tested_rows(config: Config, scene: Scene, folder: Path, encoder: Encoder) -> list[dict[str, Any]]:
+    """Rows of `metrics` of the encoder and the baseline, with the encoder's results written beside them.
+
+    Where the baseline is the better one, both are compared on validation areas too: see `Run.validation`.
+    """
+    methods = {config.encoder: encoder, config.baseline: baseline_of(config)}
+    rows, validation = [], []
+    for protocol, kind in product(config.protocols, config.kinds):
+        names = {"protocol": protocol, "kind": kind}
+        tested = {name: evaluate(model, scene, config, protocol, kind) for name, model in methods.items()}
+        rows += [{**names, "method": name, "data": scene.label, **numbers} for name, (numbers, _) in tested.items()]
+        results = tested[config.encoder][1]
+        save = partial(results.to_json, orient="records", double_precision=6)
+        write(folder / f"results_{protocol}_{kind}.json", save)
+        if tested[config.baseline][0]["recall@1"] > tested[config.encoder][0]["recall@1"]:
+            for name, model in methods.items():
+                numbers, _ = evaluate(model, scene, config, protocol, kind, "val")
+                validation.append({**names, "method": name, "data": scene.label, **numbers})
+    if validation:
+        write_json(folder / VALIDATION, validation)
+    return rows
 
 
 def refined_rows(run: Run, scene: Scene) -> list[dict[str, float | str]]:
@@ -268,7 +358,7 @@ def baseline_rows(config: Config) -> pd.DataFrame:
     One row per protocol and kind: `scene`, `protocol`, `kind`, `method`, `data` and the numbers of `retrieval_report`.
     """
     scene = scene_of(config)
-    encoder = create_encoder(config.baseline, config.image_size, config.sar_bands, **config.baseline_options)
+    encoder = baseline_of(config)
     rows = []
     for protocol in config.protocols:
         for kind in config.kinds:
@@ -361,6 +451,11 @@ def _evaluate_dense(
     tile = tiles_of_places(candidates, tiles, side)
     found = list_ranks(tile, candidates.scores, positive, len(tiles))
     report |= intervals(found, blocks(scene, asked))
+    for prefix, numbers in (  # there is no grid that an answer could not leave
+        ("ceiling", error_summary(np.zeros(len(asked)), tile_m=side)),
+        ("chance", chance_errors(xy, positions(tiles), tile_m=side)),
+    ):
+        report |= {f"{prefix}_{key}": value for key, value in numbers.items()}
     results = asked.assign(
         rank=found,
         found=tile.tolist(),
@@ -433,18 +528,23 @@ def load_run(path: Path | str) -> Run:
         Where the folder holds no finished run.
     """
     path = Path(path)
-    if not (path / "metrics.json").is_file():
+    if not (path / METRICS).is_file():
         raise FileNotFoundError(f"{path}: no finished run here (metrics.json is missing); sm.run(config) makes one")
     return Run(path, load_config(path / "config.json"))
 
 
 def _read_records(path: Path) -> pd.DataFrame:
     """A list of JSON objects as a table; pandas' own reader would take a strip called "007" for a number."""
-    return pd.DataFrame(json.loads(path.read_text()))
+    rows = read_json(path, list)
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path}: expected a list of rows; delete the file and run the config again")
+    return pd.DataFrame(rows)
 
 
 def compare(runs: list[Run]) -> pd.DataFrame:
     """Several runs as one table: the metrics of each, with the fields of the configs that differ."""
+    if not runs:
+        raise ValueError("runs is empty: give at least one run to compare")
     configs = pd.DataFrame([r.config.model_dump(mode="json") for r in runs])
     differ = [c for c in configs if configs[c].astype(str).nunique() > 1]
     rows = [r.metrics.assign(**{c: str(r.config.model_dump(mode="json")[c]) for c in differ}) for r in runs]

@@ -1,5 +1,6 @@
 """What is learned for vector search: embeddings of whole patches."""
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -107,6 +108,8 @@ class VectorValidation:
         query, reference = (
             embed(encoder, images.split(batch_size), modality) for modality, images in self.images.items()
         )
+        if not (np.isfinite(query).all() and np.isfinite(reference).all()):
+            raise FloatingPointError("embeddings of the validation areas are not finite; lower learning_rate")
         found = ranks(query @ reference.T, self.queries["positive"].to_numpy())
         apart = wasserstein(query[:MEASURED], reference[:MEASURED], 1)
         return {**{f"recall@{k}": recall_at_k(found, k) for k in (1, 5, 10)}, "wasserstein_1": apart}

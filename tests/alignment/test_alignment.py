@@ -279,7 +279,7 @@ def test_fitting_to_two_clouds_finds_their_distance_and_leaves_chance_alone():
 def test_bad_names_are_named():
     with pytest.raises(ValueError, match="'wasserstien'.*there are .*wasserstein"):
         create_alignment("wasserstien", DIM)
-    with pytest.raises(TypeError, match="projections"):
+    with pytest.raises(ValueError, match="projections"):
         create_alignment("wasserstein", DIM, projections=3)
 
 

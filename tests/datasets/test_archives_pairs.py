@@ -1,6 +1,8 @@
 """Sets of pairs without coordinates, and SN6-CMPC, from tiny fakes of their layouts."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +10,16 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio import Affine
 
-from sarmatch.datasets import check_data, load_scene
+from sarmatch.datasets import load_scene
+from sarmatch.datasets.archives import pattern
 from sarmatch.datasets.pairs import FRACTIONS, paired_folders, split_groups
 from sarmatch.datasets.registry import reader_of
-from sarmatch.patches import TrainingPairs, references, search_task, training_regions
+from sarmatch.patches import TrainingPairs, check_data, references, search_task, training_regions
 from sarmatch.scenes import NoCoordinatesError
 from tests import fake_archives as fake
+from tests import fake_data, fake_mosaics
 
 LAYOUTS = {
     "osdataset": fake.write_osdataset,
@@ -197,3 +202,92 @@ def test_a_wrong_annotation_is_named(tmp_path, changes, said):
     edit(tmp_path / "test", "q0.json", **changes)
     with pytest.raises(ValueError, match=said):
         load_scene(tmp_path)
+
+
+# What people write
+SLOW = r"opt/(?P<n>([0-9]+)+)x[.]png"
+
+
+def described(folder, **changes):
+    """Pairs with a `sarmatch.json`."""
+    fake_data.write_pairs(folder)
+    options = {"optical": r"opt/(?P<n>\d+)[.]png", "sar": r"sar/(?P<n>\d+)[.]png"} | changes
+    (folder / "sarmatch.json").write_text(json.dumps(options))
+    return folder
+
+
+def test_an_expression_that_tries_too_many_ways_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(pattern, "PATIENCE", 1)
+    folder = described(tmp_path, optical=SLOW)
+    (folder / "opt" / ("1" * 60 + "y.png")).touch()
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=r"sarmatch\.json: optical is .* which takes more than 1 s on the names of 21"):
+        load_scene(folder)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"group_by": ["town"]}, "'town' is in one of them only"),
+        ({"sar": r"sar/(?P<m>\d+)[.]png"}, "'m' is in one of them only|'n' is in one of them only"),
+        ({"optical": r"(?P<split>opt)/(?P<n>\d+)[.]png", "sar": r"(?P<split>sar)/(?P<n>\d+)[.]png"}, "split is 'opt'"),
+        ({"colour": 1}, "colour"),
+    ],
+)
+def test_a_description_that_pairs_nothing_rightly_is_refused(tmp_path, changes, said):
+    with pytest.raises(ValueError, match=said) as error:
+        load_scene(described(tmp_path, **changes))
+    assert "pydantic" not in str(error.value)
+
+
+def test_groups_pair_by_name_and_not_by_order(tmp_path):
+    """In the two names town and number stand in turn, so that by order 1_2 would meet 2_1."""
+    rng = np.random.default_rng(0)
+    for i in range(1, 4):
+        for k in range(1, 4):
+            fake_data.save_image(tmp_path / "opt" / f"{i}_{k}.png", fake_data._as_bytes(fake_data.smooth(rng, 48)))
+            fake_data.save_image(tmp_path / "sar" / f"{k}_{i}.png", fake_data._as_bytes(fake_data.smooth(rng, 48)))
+    options = {"optical": r"opt/(?P<a>\d)_(?P<b>\d)[.]png", "sar": r"sar/(?P<b>\d)_(?P<a>\d)[.]png"}
+    (tmp_path / "sarmatch.json").write_text(json.dumps(options))
+    files = reader_of(tmp_path).files(tmp_path).set_index(["modality", "key"])["path"]
+    assert files["optical", "1_2"].name == "1_2.png" and files["sar", "1_2"].name == "2_1.png"
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"", b'{"optical": "a", "optical": "b"}', b"\xff"])
+def test_a_description_that_is_no_json_is_named(tmp_path, content):
+    folder = described(tmp_path)
+    (folder / "sarmatch.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"sarmatch\.json: "):
+        load_scene(folder)
+
+
+def test_a_pipe_in_place_of_the_description_is_named(tmp_path):
+    folder = described(tmp_path)
+    (folder / "sarmatch.json").unlink()
+    os.mkfifo(folder / "sarmatch.json")
+    with pytest.raises(ValueError, match=r"sarmatch\.json: is not a file"):
+        load_scene(folder)
+
+
+def test_pairs_are_called_as_their_folder(tmp_path):
+    fake_data.write_pairs(tmp_path / "mine")
+    assert load_scene(tmp_path / "mine").name == "mine"
+    assert load_scene(described(tmp_path / "yours")).name == "yours"
+
+
+def test_complex_pairs_are_read_as_their_magnitude(tmp_path):
+    folder = fake_data.write_pairs(tmp_path)
+    values = np.random.default_rng(0).random((1, 96, 96)) * np.exp(1j * np.arange(96))
+    for side in ("opt", "sar"):
+        (folder / side / "002.png").unlink()
+        fake_mosaics.write_tiff(folder / side / "002.tif", values.astype(np.complex64), Affine.identity(), None)
+    with pytest.raises(ValueError, match=r"opt/002\.tif: holds complex values, expected an optical image"):
+        load_scene(folder)
+    (folder / "opt" / "002.tif").unlink()
+    fake_data.save_image(folder / "opt" / "002.png", np.full((96, 96), np.arange(96), np.uint8))
+    with pytest.warns(UserWarning, match=r"sar/002\.tif: holds complex values; their magnitude is read, as amplitude"):
+        scene = load_scene(folder)
+    strip = next(s for a in scene.areas for s in a.strips if s.name == "002")
+    tile = strip.tiles[0]
+    np.testing.assert_allclose(strip.read(tile.row, tile.col, 96, 96), np.abs(values), atol=1e-6)

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sarmatch.datasets import load_scene
-from sarmatch.datasets.check import DataCheck, check_data
+from sarmatch.datasets.geotiff import Options
+from sarmatch.patches import DataCheck, check_data, require_splits
 from tests import fake_data
 from tests import fake_mosaics as fake
 
@@ -60,15 +61,17 @@ def load_and_check(folder: Path, touched: Path) -> DataCheck:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            load_scene(folder)
+            require_splits(load_scene(folder))
         except (ValueError, FileNotFoundError) as error:
             refused = str(error)
             # Of two partners of unlike sizes nobody knows which is the wrong one; they have one name.
-            assert f"/{touched.name}" in refused or f"{folder}:" in refused, refused
+            # What is too small for a run is a matter of the whole scene.
+            named = (f"/{touched.name}", f"{folder}:", "too small", "large enough", "cannot be split", "no training")
+            assert any(n in refused for n in named), refused
         report = check_data(folder)
     assert report.usable == (not refused), (refused, report.problems)
     if refused:
-        assert any(str(touched) in p or f"{folder}:" in p for p in report.problems), report.problems
+        assert any(str(touched) in p or f"{folder}:" in p or "a run refuses" in p for p in report.problems)
     assert str(report) and report._repr_html_()
     assert snapshot(folder) == before
     return report
@@ -340,7 +343,7 @@ def test_tiles_cut_and_flipped(small_sentinel, tmp_path, name, share, mask):
 @pytest.fixture(scope="module")
 def own(tmp_path_factory) -> Path:
     """A map, a strip, a turned image with a row of positions, and options."""
-    folder = fake.write_own(tmp_path_factory.mktemp("own"), size=64, strips=1)
+    folder = fake.write_own(tmp_path_factory.mktemp("own"), size=192, strips=1)
     pixels = np.random.default_rng(0).integers(1, 255, (40, 40), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "strips" / "turned.png")
     row = {"file": "turned.png", "x": fake.WEST + 30, "y": fake.NORTH - 30, "pixel_size": 1.0, "heading_deg": 20.0}
@@ -408,3 +411,63 @@ def test_strange_positions(own, tmp_path, column, value):
         path.write_text("\n".join([head, ",".join(words)]) + "\n")
 
     broken_copy(own, tmp_path, change, "strips/positions.csv")
+
+
+@pytest.mark.usefixtures("_own_cache")
+@fuzz(80)
+@given(field=st.sampled_from([*Options.model_fields, "colour"]), value=ODD)
+@example(field="roles", value={"s9": "test"})
+@example(field="nodata", value={"sar": 10**400})
+def test_strange_options(own, tmp_path, field, value):
+    def change(path: Path) -> None:
+        path.write_text(json.dumps({"patch_size": 16, field: value}))
+
+    broken_copy(own, tmp_path, change, "scene.json")
+
+
+@pytest.mark.usefixtures("_own_cache")
+@fuzz(60)
+@given(
+    name=st.sampled_from(["map.tif", "strips/s0.tif"]),
+    bands=st.integers(1, 5),
+    dtype=st.sampled_from(["uint8", "int8", "uint16", "int16", "int32", "float32", "float64", "complex64"]),
+    fill=st.sampled_from(["noise", "constant", "sentinel", "zeros", "nan", "inf", "huge"]),
+    nodata=st.sampled_from([None, 0, -9999]),
+    turn=st.sampled_from([0.0, 30.0, 180.0]),
+)
+def test_own_images_of_any_kind(own, tmp_path, name, bands, dtype, fill, nodata, turn):
+    pixels = np.random.default_rng(0).random((bands, 192, 192)) * 100 + 1
+    if fill == "constant":
+        pixels[:] = 7
+    elif fill in ("sentinel", "zeros"):
+        pixels[:, :80] = {"sentinel": -9999, "zeros": 0}[fill]
+    elif np.dtype(dtype).kind in "fc":
+        pixels[:, :80] = {"noise": 1, "nan": np.nan, "inf": np.inf, "huge": 1e33}[fill]
+    place = fake.turned((fake.WEST + 96, fake.NORTH - 96), 1.0, turn, (192, 192))
+
+    def write(path: Path) -> None:
+        path.unlink()
+        fits = nodata is not None and (np.dtype(dtype).kind in "fc" or np.iinfo(dtype).min <= nodata)
+        with np.errstate(all="ignore"):
+            fake.write_tiff(path, pixels.astype(dtype), place, nodata=nodata if fits else None)
+
+    report = broken_copy(own, tmp_path, write, name)
+    if fill == "constant" or (name == "map.tif" and (bands == 2 or dtype == "complex64")):
+        assert not report.usable
+
+
+@pytest.mark.usefixtures("_own_cache")
+@fuzz(60)
+@given(
+    name=st.sampled_from(["map.tif", "strips/s0.tif", "strips/turned.png"]),
+    suffix=st.sampled_from([".aux.xml", ".ovr", ".msk", ".aux", ".xml"]),
+    content=st.binary(max_size=60) | st.sampled_from([b"<PAMDataset/>", b"II*\0\x08\0\0\0\0\0", b"<VRTDataset/>"]),
+)
+def test_anything_beside_an_image(own, tmp_path, name, suffix, content):
+    """Whatever GDAL would have read there: it is refused by name, or changes nothing."""
+
+    def put(path: Path) -> None:
+        path.with_name(path.name + suffix).write_bytes(content)
+
+    report = broken_copy(own, tmp_path, put, name)
+    assert suffix == ".aux.xml" or report.usable == (suffix != ".msk")

@@ -1,6 +1,8 @@
 """One's own map and strips: whatever the coordinate system, a known piece of ground lies where it lies."""
 
 import json
+import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,20 @@ from rasterio import Affine
 from rasterio.warp import transform as warp_points
 
 from sarmatch.datasets import load_scene, mosaic
-from sarmatch.datasets.images import BadImageError
 from sarmatch.datasets.mosaic import units_per_metre
-from sarmatch.patches import PatchImages, positions, protocols_of, queries, read_patch, references, search_task
+from sarmatch.datasets.rasters import BadImageError
+from sarmatch.patches import (
+    PatchImages,
+    check_data,
+    positions,
+    protocols_of,
+    queries,
+    read_patch,
+    references,
+    require_splits,
+    search_task,
+)
+from sarmatch.paths import cache_dir
 from tests import fake_mosaics as fake
 
 
@@ -318,3 +331,229 @@ def test_mixed_optical_files_are_named(tmp_path):
     fake.write_tiff(folder / "map" / "b.tif", fake.optical(place, (99, 99))[:1], place)
     with pytest.raises(BadImageError, match="some optical files have three bands and some one"):
         load_scene(folder)
+
+
+# -------------------------------------------------------------------------------------------------- what is nodata
+def strip_of(dtype: str, gap: float, columns: int = 90) -> np.ndarray:
+    """Amplitude of the ground whose first columns hold one value."""
+    place = Affine(1, 0, fake.WEST, 0, -1, fake.NORTH)
+    top = 255 if dtype == "uint8" else 4000
+    values = np.maximum(np.round(np.sqrt(fake.sar(place, (240, 240))) * top), 1)
+    values[:, :, :columns] = gap
+    return values.astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
+def test_zeros_of_integer_sar_are_refused_until_somebody_says_what_they_are(tmp_path, dtype):
+    folder, place = fake.write_own(tmp_path, strips=1), Affine(1, 0, fake.WEST, 0, -1, fake.NORTH)
+    fake.write_tiff(folder / "strips" / "s0.tif", strip_of(dtype, 0), place)
+    with pytest.raises(BadImageError, match=r"(?s)s0\.tif: 3\d\.\d% of its blocks .* are 0.*scene\.json, or null"):
+        load_scene(folder)
+    assert not check_data(folder).usable
+    for value, covered in ((0, False), (None, True)):
+        (folder / "scene.json").write_text(json.dumps({"nodata": {"sar": value}}))
+        strip = load_scene(folder).areas[0].strips[0]
+        assert strip.covers(np.array([40]), np.array([20]), 32)[0] == covered
+        assert strip.covers(np.array([40]), np.array([120]), 32)[0]
+
+
+def test_single_zeros_of_integer_sar_are_data(tmp_path):
+    folder, place = fake.write_own(tmp_path, strips=1), Affine(1, 0, fake.WEST, 0, -1, fake.NORTH)
+    values = strip_of("uint8", 1)
+    values[:, ::3, ::3] = 0
+    fake.write_tiff(folder / "strips" / "s0.tif", values, place)
+    assert load_scene(folder).areas[0].strips[0].covers(np.array([40]), np.array([120]), 32)[0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("float32", -9999), ("int16", -9999), ("int16", -32768), ("float32", -3e38)]
+)
+def test_a_sentinel_in_the_map_is_refused_or_hidden_and_never_stretched(tmp_path, dtype, value):
+    folder, place = fake.write_own(tmp_path), Affine(1, 0, fake.WEST, 0, -1, fake.NORTH)
+    plain = fake.optical(place, (240, 240), "float32") * 1000
+    holed = plain.copy()
+    holed[:, :60, :60] = value
+    fake.write_tiff(folder / "map.tif", holed.astype(dtype), place)
+    with pytest.raises(BadImageError, match=r"map\.tif: 10800 values are .*looks like nodata"):
+        load_scene(folder)
+    (folder / "scene.json").write_text(json.dumps({"nodata": {"optical": value}}))
+    chart = load_scene(folder).areas[0].map
+    assert not chart.covers(np.array([10]), np.array([10]), 32)[0]
+    shown = np.ones((240, 240), bool)
+    shown[:60, :60] = False
+    low, high = np.percentile(plain[0, shown], (1, 99))
+    expected = np.clip((plain[0, 80:180, 80:180] - low) / (high - low), 0, 1)
+    assert np.abs(chart.read(80, 80, 100, 100)[0] - expected).mean() < 0.04  # percentiles are of a sample
+
+
+def test_a_colour_with_one_band_at_nodata_is_a_colour(tmp_path):
+    folder, place = fake.write_own(tmp_path), Affine(1, 0, fake.WEST, 0, -1, fake.NORTH)
+    image = fake.optical(place, (240, 240))
+    image[2] = np.where(image[2] % 2, image[2], 0)
+    image[:, :60] = 0
+    fake.write_tiff(folder / "map.tif", image, place)
+    (folder / "scene.json").write_text(json.dumps({"nodata": {"optical": 0}}))
+    chart = load_scene(folder).areas[0].map
+    assert not chart.covers(np.array([10]), np.array([10]), 32)[0]
+    np.testing.assert_allclose(chart.read(80, 80, 90, 90) * 255, image[:, 80:170, 80:170], atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_nothing_is_invented_beside_a_turned_map(tmp_path, dtype):
+    folder = fake.write_own(tmp_path)
+    place = fake.turned((fake.WEST + 120, fake.NORTH - 120), 1.0, 30.0, (240, 240))
+    fake.write_tiff(folder / "map.tif", fake.optical(place, (240, 240), dtype), place)
+    scene = load_scene(folder)
+    row, col, _, _ = scene.areas[0].map.bounds
+    assert not scene.areas[0].map.covers(np.array([row]), np.array([col]), 24)[0]
+
+
+def test_bands_of_the_map_are_grey_or_colours(tmp_path):
+    folder, place = fake.write_own(tmp_path), Affine(1, 0, fake.WEST, 0, -1, fake.NORTH)
+    fake.write_tiff(folder / "map.tif", fake.optical(place, (240, 240))[:2], place)
+    with pytest.raises(BadImageError, match=r"map\.tif: has 2 bands, expected 1 \(grey\) or 3"):
+        load_scene(folder)
+
+
+# ------------------------------------------------------------------------------------------------ what people write
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"roles": {"s9": "test"}}, r"roles names 's9', which is none of \['s0', 's1', 's2'\]"),
+        ({"test_areas": ["nowhere"]}, r"test_areas names 'nowhere', which is none of \['map'\]"),
+        ({"val_areas": ["nowhere"]}, "val_areas names 'nowhere'"),
+        ({"pixel_size": 1e-9}, r"pixel_size is 1e-09 m where the map's own pixels are 1.* m"),
+        ({"pixel_size": 1e9}, r"pixel_size is 1e\+09 m"),
+        ({"pixel_size": 0.002}, r"pixel_size is 0\.002 m"),
+        ({"pixel_size": True}, r"scene\.json: .*pixel_size"),
+        ({"patch_size": 10**30}, r"scene\.json: .*patch_size"),
+        ({"nodata": {"radar": 0}}, r"scene\.json: .*nodata"),
+        ({"sar_bands": []}, r"scene\.json: .*sar_bands"),
+    ],
+)
+def test_a_strange_option_is_named_with_its_value(tmp_path, options, said):
+    folder = fake.write_own(tmp_path)
+    (folder / "scene.json").write_text(json.dumps(options))
+    with pytest.raises(ValueError, match=said) as error:
+        load_scene(folder)
+    assert "pydantic" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[" * 100_000, "no sound JSON"),
+        (b'{"patch_size": 20, "patch_size": 40}', "'patch_size' is given twice"),
+        ("{}".encode("utf-16"), "not text in UTF-8"),
+        (b"", "is empty"),
+        (b"9" * 5000, "no sound JSON"),
+    ],
+)
+def test_a_file_of_options_that_is_none_is_named(tmp_path, content, said):
+    folder = fake.write_own(tmp_path)
+    (folder / "scene.json").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"scene\.json: .*{said}"):
+        load_scene(folder)
+
+
+@pytest.mark.parametrize("name", ["scene.json", "strips/positions.csv", "strips/s1.tif", "map.tif"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    folder = fake.write_own(tmp_path)
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(ValueError, match=rf"{name}: is not a file"):
+        load_scene(folder)
+
+
+def test_tables_and_options_of_a_spreadsheet_are_read(tmp_path):
+    """With a byte-order mark, as they are written there."""
+    folder = fake.write_own(tmp_path, strips=1)
+    Image.fromarray(strip_of("uint8", 1)[0]).save(folder / "strips" / "a.png")
+    row = f"a.png,{fake.WEST + 120},{fake.NORTH - 120},1\r\n"
+    (folder / "strips" / "positions.csv").write_text("\ufefffile,x,y,pixel_size\r\n" + row, newline="")
+    (folder / "scene.json").write_text('\ufeff{"patch_size": 24}')
+    scene = load_scene(folder)
+    assert ([s.name for s in scene.areas[0].strips], scene.patch_size) == (["a", "s0"], 24)
+
+
+def test_what_macos_leaves_beside_files_is_passed_over(tmp_path):
+    folder = fake.write_own(tmp_path)
+    for name in ("._map.tif", "strips/._s1.tif", "__MACOSX/strips/s1.tif", ".hidden/map.tif"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"\0\x05\x16\x07")
+    assert len(load_scene(folder).areas[0].strips) == 3
+
+
+def test_a_name_that_is_no_text_is_refused_before_it_is_trained_on(tmp_path):
+    folder = fake.write_own(tmp_path)
+    os.rename(folder / "strips" / "s1.tif", os.fsencode(folder / "strips") + b"/\xff.tif")
+    with pytest.raises(ValueError, match=r"\\udcff\.tif: its name is not UTF-8") as error:
+        load_scene(folder)
+    str(error.value).encode()
+
+
+# ------------------------------------------------------------------------------------------------------- the cache
+def surveys() -> list[Path]:
+    return sorted(cache_dir().glob("survey-*.npz"))
+
+
+def _pickled(path: Path) -> None:
+    np.savez(path, valid=np.array([{}], object), sample=np.zeros((1, 9), np.float32))
+
+
+DAMAGES = {
+    "empty": lambda p: p.write_bytes(b""),
+    "text": lambda p: p.write_bytes(b"nothing"),
+    "cut": truncate,
+    "pickled": _pickled,
+    "of another file": lambda p: np.savez(p, valid=np.ones((2, 2), bool), sample=np.zeros((1, 9), np.float32)),
+    "folder": lambda p: (p.unlink(), p.mkdir()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_survey_is_named_and_made_anew(tmp_path, damage):
+    folder = fake.write_own(tmp_path)
+    before = load_scene(folder)
+    for path in surveys():
+        DAMAGES[damage](path)
+    with pytest.warns(UserWarning, match=r"survey-\w+\.npz: damaged, and made anew") as caught:
+        after = load_scene(folder)
+    assert not any("allow_pickle" in str(w.message) or "pickle.load" in str(w.message) for w in caught)
+    assert [s.window for s in after.areas[0].strips] == [s.window for s in before.areas[0].strips]
+    if damage != "folder":  # which is in the way for good
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            load_scene(folder)
+
+
+def test_a_full_disk_keeps_no_good_data_from_loading(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mosaic, "write", full)
+    folder = fake.write_own(tmp_path)
+    with pytest.warns(UserWarning, match=r"survey-\w+\.npz: the survey of map\.tif cannot be kept"):
+        load_scene(folder)
+
+
+def test_a_check_writes_nothing(tmp_path):
+    folder = fake.write_own(tmp_path)
+    check_data(folder)
+    assert not surveys()
+    load_scene(folder)
+    assert len(surveys()) == 4
+
+
+def test_check_and_run_have_one_judgement(tmp_path):
+    """A map that is loaded, and is too small for training, validation and test side by side."""
+    folder = fake.write_own(tmp_path)
+    (folder / "scene.json").write_text('{"patch_size": 100}')
+    with pytest.raises(ValueError, match="too small for one patch|no training strip"):
+        require_splits(load_scene(folder))
+    report = check_data(folder)
+    assert not report.usable
+    assert report.problems[0].startswith("the set can be loaded, but a run refuses it: ")
+    (folder / "scene.json").write_text('{"patch_size": 16}')
+    require_splits(load_scene(folder))
+    assert check_data(folder).usable

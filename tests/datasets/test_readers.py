@@ -9,9 +9,10 @@ import pytest
 from rasterio.warp import transform as warp_points
 
 from sarmatch.datasets import list_scenes, load_scene
-from sarmatch.datasets.images import BadImageError, read_image, verify_images
+from sarmatch.datasets.images import read_image, verify_images
+from sarmatch.datasets.rasters import BadImageError
 from sarmatch.datasets.sentinel import mercator_scale
-from sarmatch.patches import protocols_of, queries, references
+from sarmatch.patches import check_data, protocols_of, queries, references
 from tests import fake_data
 
 
@@ -155,7 +156,7 @@ def test_all_broken_files_are_reported_together(pairs_folder, copy):
 def test_a_long_list_of_broken_files_is_cut(tmp_path):
     with pytest.raises(BadImageError, match="12 unusable") as error:
         verify_images([(tmp_path / f"{i}.png", 1) for i in range(12)])
-    assert str(error.value).count("not readable") == 10
+    assert str(error.value).count("does not exist") == 10
     assert "and 2 more" in str(error.value)
 
 
@@ -234,3 +235,19 @@ def test_real_pairs(real_data):
     assert sum(len(a.strips) for a in scene.areas) == 87
     assert scene.patch_size == 90
     assert len(references(scene)) == 4 * 87
+
+
+@pytest.mark.parametrize("name", ["", " ", "\t"])
+def test_an_empty_name_is_not_the_current_folder(name):
+    with pytest.raises(ValueError, match="scene is .*, expected the name of a scene or a folder"):
+        load_scene(name)
+    assert "scene is" in check_data(name).problems[0]
+
+
+def test_the_check_of_a_simulated_scene_says_that_it_has_no_files():
+    assert "easy: is a simulated scene and no folder" in check_data("easy").problems[0]
+
+
+def test_the_home_of_nobody_is_named():
+    with pytest.raises(ValueError, match="~nouserhere/x: "):
+        load_scene("~nouserhere/x")

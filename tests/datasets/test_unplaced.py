@@ -8,7 +8,7 @@ from rasterio import Affine
 from scipy.ndimage import gaussian_filter
 
 import sarmatch as sm
-from sarmatch.datasets.images import BadImageError
+from sarmatch.datasets.rasters import BadImageError
 from sarmatch.patches import PatchImages
 
 WEST, NORTH, PIXEL = 500_000.0, 5_700_000.0, 2.0
@@ -101,3 +101,10 @@ def test_a_file_that_is_no_image_and_a_name_given_twice_are_named(folder):
     once = sm.with_unplaced_strip(scene, folder / "lost.tif", PIXEL)
     with pytest.raises(ValueError, match="must have names that differ"):
         sm.with_unplaced_strip(once, folder / "lost.tif", PIXEL)
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e5, 1e12])
+def test_an_absurd_pixel_size_is_refused_at_once(folder, size):
+    scene = sm.load_scene(folder / "city")
+    with pytest.raises(BadImageError, match=r"lost\.tif: pixel_size is .* where that of the map is 2"):
+        sm.with_unplaced_strip(scene, folder / "lost.tif", size)

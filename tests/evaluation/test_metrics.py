@@ -373,7 +373,7 @@ def test_bootstrap_is_paired():
         (lambda: ev.hit_rate(np.eye(3), np.arange(3), [[1]]), "one row per query, 3, not 1"),
         (lambda: ev.hit_rate(np.eye(3), np.arange(3), [[1], [5], []]), "semi_positives.*got 5"),
         (lambda: ev.recall_at_k(np.array([]), 1), "at least one value"),
-        (lambda: ev.recall_at_k(np.array([0]), 0), "k must be at least 1, got 0"),
+        (lambda: ev.recall_at_k(np.array([0]), 0), "k must be a whole number of at least 1, got 0"),
         (lambda: ev.mean_reciprocal_rank(np.array([])), "at least one value"),
         (lambda: ev.one_percent(0), "got 0"),
         (lambda: ev.localization_errors(np.zeros((2, 2)), np.zeros((3, 2))), r"\(2, 2\).*\(3, 2\)"),

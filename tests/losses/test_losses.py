@@ -260,7 +260,7 @@ def test_registry_names_what_it_knows():
     assert list_losses() == sorted(LOSSES)
     with pytest.raises(ValueError, match="'tripplet'.*infonce.*soft_margin_triplet"):
         create_loss("tripplet")
-    with pytest.raises(TypeError, match="margin"):
+    with pytest.raises(ValueError, match="margin"):
         create_loss("infonce", margin=1)
 
 

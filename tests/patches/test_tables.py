@@ -119,7 +119,7 @@ def test_a_set_without_coordinates_has_none(pairs_folder):
     ("call", "said"),
     [
         (lambda scene: references(scene, 400), "400 x 400 px"),
-        (lambda scene: references(scene, 4), "4 px"),
+        (lambda scene: references(scene, 4), "patch size must be a whole number of at least 8, got 4"),
         (lambda scene: queries(scene, "slanted"), "slanted"),
         (lambda scene: queries(scene, split="exam"), "exam"),
         (lambda scene: queries(scene, protocol="by_hand", split="val"), "by_hand"),

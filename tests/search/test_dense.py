@@ -161,3 +161,18 @@ def test_what_does_not_fit_is_named(scene):
 def test_dense_and_vector_search_are_made_by_name(scene):
     assert {"dense", "vector"} <= set(sm.list_searches())
     assert isinstance(sm.create_search("dense", build_maps(CFOGEncoder(), scene, ["area 1"])), DenseSearch)
+
+
+def test_an_encoder_is_used_in_evaluation_mode_whatever_mode_it_is_in(scene):
+    torch.manual_seed(0)
+    encoder = sm.create_encoder("dense", width=8, channels=4, dilations=(1,)).train()
+    for parameter in encoder.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    image = torch.randn(3, 1, 40, 40)
+    found = DenseSearch(build_maps(encoder, scene), encoder)
+    trained = found.encode([image])
+    assert encoder.training
+    encoder.eval()
+    torch.testing.assert_close(found.encode([image]), trained)
+    for name, fmap in build_maps(encoder, scene).maps.items():
+        assert torch.equal(fmap.features, found.gallery.maps[name].features)

@@ -152,7 +152,7 @@ def test_areas_keep_their_order_and_positions_may_be_absent():
     ("make", "message"),
     [
         (lambda: Gallery(pd.DataFrame({"area": ["a"] * 4}), unit(5)), "one per tile, got 5 for 4 tiles"),
-        (lambda: Gallery.of_vectors(unit(5), tile_m=0.0), "tile_m must be above 0 metres, got 0.0"),
+        (lambda: Gallery.of_vectors(unit(5), tile_m=0.0), "tile_m must be above 0 metres and finite, got 0.0"),
         (lambda: Gallery.of_vectors(unit(5), np.zeros((5, 2)), tile_m=-1.0), "tile_m must be above 0 metres"),
         (lambda: Gallery.of_vectors(unit(5), np.full((5, 2), np.inf)), "finite, tile 0"),
         (lambda: Gallery.of_vectors(2 * unit(5)), "L2-normalised.*norm 2"),

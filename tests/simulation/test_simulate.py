@@ -1,5 +1,7 @@
 """Simulated scenes: rendered once, when first read, and laid onto the map where they say they lie."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from sarmatch.datasets import load_scene
 from sarmatch.patches import queries, read_patch
+from sarmatch.simulation import simulate as rendering
 from sarmatch.simulation.city import City, Grid
 from sarmatch.simulation.optical import render_map
 from sarmatch.simulation.sar import Acquisition, render_strip, strip_grid
@@ -221,3 +224,24 @@ def test_what_is_drawn_changes_only_with_the_version_of_the_renderers():
     decibels = 10 * np.log10(strip.reshape(2, 2, 80, 2, 80).mean((2, 4)).ravel())
     expected = (-11.2699, -9.0996, -10.3616, -10.7721, -18.6468, -16.4633, -16.9075, -18.1530)
     np.testing.assert_allclose(decibels, expected, atol=0.005)
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing", b"\x93NUMPY"])
+def test_a_damaged_rendering_is_named_and_made_anew(tmp_path, content):
+    image = np.arange(12.0).reshape(1, 3, 4)
+    job = rendering.Job("map", tmp_path / "map.npy", partial(np.copy, image))
+    job.path.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"map\.npy: damaged, and rendered anew"):
+        np.testing.assert_array_equal(rendering._open.__wrapped__(job), image)
+    np.testing.assert_array_equal(np.load(job.path), image)
+
+
+def test_a_full_disk_keeps_no_rendering_from_being_read(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(rendering, "write", full)
+    image = np.arange(12.0).reshape(1, 3, 4)
+    job = rendering.Job("map", tmp_path / "map.npy", partial(np.copy, image))
+    with pytest.warns(UserWarning, match=r"map\.npy: the rendered image cannot be kept"):
+        np.testing.assert_array_equal(rendering._open.__wrapped__(job), image)

@@ -9,12 +9,11 @@ import re
 from pathlib import Path
 
 import pandas as pd
-import rasterio
 from rasterio import Affine
-from rasterio.errors import RasterioError
 
 from sarmatch.datasets.images import image_size
 from sarmatch.datasets.mosaic import GEOGRAPHIC, mosaic_scene
+from sarmatch.datasets.rasters import BadImageError, open_raster
 from sarmatch.datasets.reader import File, Reader, table_of
 from sarmatch.scenes.scene import Scene
 
@@ -39,10 +38,10 @@ def _files(folder: Path) -> pd.DataFrame:
 def _placed(path: Path) -> Affine | None:
     """Transform by the name, about the image's centre; none where the file has its own."""
     try:
-        with rasterio.open(path) as file:
+        with open_raster(path) as file:
             if file.crs is not None:
                 return None
-    except RasterioError:
+    except BadImageError:
         return None  # reported where the pixels are read
     match = IMAGE.fullmatch(path.name)
     latitude, longitude = float(match["lat"]), float(match["lon"])

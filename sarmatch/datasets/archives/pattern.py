@@ -12,18 +12,23 @@ The keys are the arguments of `sarmatch.datasets.pairs.paired_folders` and of `p
 """
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from sarmatch.datasets.images import SUFFIXES
 from sarmatch.datasets.pairs import paired_folders
-from sarmatch.datasets.reader import Reader
+from sarmatch.datasets.reader import Reader, read_options, said_of
 from sarmatch.scenes.scene import Scene
 
 FILE = "sarmatch.json"
+PATIENCE = 3  # seconds for a regular expression on all names; a sound one takes one on a million
 
 
 class Pattern(BaseModel):
@@ -31,14 +36,14 @@ class Pattern(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = "pairs by pattern"
+    name: str = ""
     optical: str
     sar: str
     group_by: tuple[str, ...] = ()
     sar_scale: Literal["intensity", "amplitude", "decibel"] = "amplitude"
     sar_bands: tuple[str, ...] = Field(("SAR",), min_length=1)
     sar_window: tuple[float, float] | None = None
-    patch_size: int | None = Field(None, ge=8)
+    patch_size: int | None = Field(None, ge=8, le=100_000, strict=True)
     credit: str = ""
 
     @field_validator("optical", "sar")
@@ -54,14 +59,36 @@ class Pattern(BaseModel):
 def _reader(folder: Path) -> Reader:
     path = folder / FILE
     try:
-        options = Pattern(**json.loads(path.read_text())).model_dump()
-        return paired_folders(options.pop("name"), "", options.pop("optical"), options.pop("sar"), **options)
-    except (ValueError, TypeError, ValidationError) as error:
-        raise ValueError(f"{path}: not usable as a description of pairs ({error})") from error
+        options = Pattern(**read_options(path)).model_dump()
+        name = options.pop("name") or folder.name
+        return paired_folders(name, "", options.pop("optical"), options.pop("sar"), **options)
+    except ValidationError as error:
+        raise ValueError(f"{path}: not usable as a description of pairs ({said_of(error)})") from error
+    except ValueError as error:
+        named = str(error) if str(path) in str(error) else f"{path}: not usable as a description of pairs ({error})"
+        raise ValueError(named) from error
 
 
 def _files(folder: Path) -> pd.DataFrame:
-    return _reader(folder).files(folder)
+    reader = _reader(folder)
+    names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES]
+    options = Pattern(**read_options(folder / FILE))
+    for field in ("optical", "sar"):
+        _require_quick(folder / FILE, field, getattr(options, field), names)
+    return reader.files(folder)
+
+
+def _require_quick(path: Path, field: str, pattern: str, names: list[str]) -> None:
+    """Refuse a regular expression that backtracks without end, which only another process can be stopped from."""
+    code = "import json, re, sys; pattern, names = json.load(sys.stdin); [re.fullmatch(pattern, n) for n in names]"
+    try:
+        content = json.dumps([pattern, names])
+        subprocess.run([sys.executable, "-I", "-c", code], input=content, text=True, timeout=PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        raise ValueError(
+            f"{path}: {field} is {pattern!r}, which takes more than {PATIENCE} s on the names of {len(names)} files; "
+            "expected an expression that does not try so many ways"
+        ) from None
 
 
 def _scene(folder: Path, files: pd.DataFrame) -> Scene:
@@ -71,7 +98,7 @@ def _scene(folder: Path, files: pd.DataFrame) -> Scene:
 PATTERN = Reader(
     name="pattern",
     about=f"any folders of pairs, described by two regular expressions in {FILE}",
-    recognises=lambda folder: (folder / FILE).is_file(),
+    recognises=lambda folder: os.path.lexists(folder / FILE),
     files=_files,
     scene=_scene,
     has_coordinates=False,

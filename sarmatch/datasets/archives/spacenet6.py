@@ -9,10 +9,9 @@ import re
 from pathlib import Path
 
 import pandas as pd
-import rasterio
-from rasterio.errors import RasterioError
 
 from sarmatch.datasets.mosaic import mosaic_scene
+from sarmatch.datasets.rasters import open_raster
 from sarmatch.datasets.reader import File, Reader, table_of
 from sarmatch.scenes.scene import Scene
 
@@ -59,10 +58,10 @@ def _details(folder: Path, files: pd.DataFrame) -> dict[str, dict[str, object]]:
 def _incidence(path: Path) -> float | None:
     """Incidence angle at the centre, from Capella's JSON in the image description."""
     try:
-        with rasterio.open(path) as file:
+        with open_raster(path) as file:
             note = json.loads(file.tags().get("TIFFTAG_IMAGEDESCRIPTION", "{}"))
         return float(note["collect"]["image"]["center_pixel"]["incidence_angle"])
-    except (RasterioError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None  # a broken file is reported where its pixels are read
 
 

@@ -1,7 +1,8 @@
 """What is in a data set's folder, and what is wrong with it, before a scene is built or a model trained.
 
 Every image is opened with GDAL (rasterio), read once by windows, so that a file larger than memory can be checked, and
-hashed. Nothing is written. The last word has the reader itself: it is asked for the scene, and its error is quoted.
+hashed. Nothing is written, not even to the cache. The last word have the reader and the splits, as in a run: they are
+asked for the scene and its patches, and their error is quoted.
 """
 
 import hashlib
@@ -24,9 +25,21 @@ from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from sarmatch.datasets.images import DENSEST, GDAL_OPTIONS
+from sarmatch.datasets import mosaic
+from sarmatch.datasets.images import DENSEST
+from sarmatch.datasets.rasters import (
+    BadImageError,
+    open_raster,
+    orientation,
+    reading,
+    require_file,
+    shown,
+    sidecar_of,
+    stored_type,
+)
 from sarmatch.datasets.reader import COLUMNS, Reader
-from sarmatch.datasets.registry import READERS, reader_of
+from sarmatch.datasets.registry import READERS, folder_of, reader_of
+from sarmatch.patches.ready import require_splits
 from sarmatch.progress import progress
 from sarmatch.scenes.scene import Scene
 
@@ -35,18 +48,6 @@ FACTS = (
     *("bytes", "sha", "problem"),
 )
 """Columns of `DataCheck.files` after those of the reader's table."""
-
-#: First bytes of a file and the GDAL driver that may open it. Others may not: a VRT, say, would open further files.
-DRIVERS = {
-    b"\x89PNG": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"II*\0": "GTiff",
-    b"MM\0*": "GTiff",
-    b"II+\0": "GTiff",
-    b"MM\0+": "GTiff",
-    b"BM": "BMP",
-    b"\0\0\0\x0cjP": "JP2OpenJPEG",
-}
 
 WINDOW_PIXELS = 2**22
 """Values read at a time, over all bands."""
@@ -60,6 +61,7 @@ PLAUSIBLE = {
 }
 
 CANNOT_LOAD = "the set cannot be loaded"
+CANNOT_RUN = "the set can be loaded, but a run refuses it"
 LEFT_OUT = "left out, for it has no partner"
 
 
@@ -86,7 +88,7 @@ class DataCheck:
     notes
         What is worth knowing and no fault.
     usable
-        Whether `load_scene` works on the folder as it is.
+        Whether `load_scene` works on the folder as it is, and its scene can be split for a run (`require_splits`).
     """
 
     folder: Path
@@ -154,9 +156,10 @@ def check_data(path: str | Path) -> DataCheck:
     >>> check_data("no/such/folder").usable
     False
     """
-    folder = Path(path).expanduser()
+    folder = Path(path)
     reader, table, files = None, None, pd.DataFrame(columns=[*COLUMNS, *FACTS])
     try:
+        folder = folder_of(path)
         reader = reader_of(folder)
         table = reader.files(folder).reset_index(drop=True)
     except Exception as error:  # a check outlives whatever a reader stumbles over
@@ -183,10 +186,17 @@ def check_data(path: str | Path) -> DataCheck:
             scene = _try(reader, folder, table.drop(index=fatal))[0]
         rescued = f" (without the {len(fatal)} file(s) at fault it could)" if scene else ""
         problems.append(f"{CANNOT_LOAD}{rescued}: {refusal}")
+    elif scene is not None:
+        try:
+            require_splits(scene)
+        except Exception as error:  # as above
+            refusal = _sentence(error)
+            problems.append(f"{CANNOT_RUN}: {refusal}")
+    unloadable = refusal is not None and not problems[0].startswith(CANNOT_RUN)
     found += _suspicious(files, scene)
     alone = {f.row for f in found if f.then == LEFT_OUT}
     for row, what, keeps_from_loading, then in found:
-        if keeps_from_loading and (row in alone or refusal is not None):
+        if keeps_from_loading and (row in alone or unloadable):
             then = LEFT_OUT if row in alone else CANNOT_LOAD
         sentences[row].append(what)
         problems.append(f"{files['path'][row]}: {what}; {then}")
@@ -208,6 +218,7 @@ def _report(
 
 def _try(reader: Reader, folder: Path, table: pd.DataFrame) -> tuple[Scene | None, str | None, list[str]]:
     """The reader's scene, or its error, and its warnings."""
+    token = mosaic.KEEP.set(False)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -215,6 +226,8 @@ def _try(reader: Reader, folder: Path, table: pd.DataFrame) -> tuple[Scene | Non
             scene, error = reader.scene(folder, table), None
         except Exception as raised:  # as above
             scene, error = None, _sentence(raised)
+        finally:
+            mosaic.KEEP.reset(token)
     return scene, error, list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)))
 
 
@@ -249,34 +262,29 @@ def _inspect(path: Path) -> dict[str, object]:
     """`FACTS` of one file, as far as they can be had; `problem` says what stopped it."""
     facts: dict[str, object] = dict.fromkeys(("dtype", "crs", "sha", "problem"), "") | {"bytes": 0}
     try:
-        if not path.is_file():  # a pipe would block, a link may lead nowhere
-            return facts | {"problem": "is not a file" if path.exists() else "does not exist"}
+        require_file(path)
         facts["bytes"] = path.stat().st_size
-        if not facts["bytes"]:
-            return facts | {"problem": "is empty (0 bytes)"}
         with path.open("rb") as stream:
-            start = stream.read(16)
-            stream.seek(0)
             facts["sha"] = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-        driver = next((d for magic, d in DRIVERS.items() if start.startswith(magic)), None)
-        if driver is None:
-            return facts | {"problem": f"is not an image of a known format: it begins with {start!r}"}
-        with rasterio.Env(**GDAL_OPTIONS), rasterio.open(path, driver=driver) as image:
-            facts |= _header(image)
+        with reading(), open_raster(path) as image:
+            facts |= _header(image, orientation(path) >= 5)
             too_large = _too_large(image, facts["bytes"])
-            return facts | ({"problem": too_large} if too_large else _values(image))
+            return facts | ({"problem": too_large} if too_large else _values(image, sidecar_of(path).nodata))
+    except BadImageError as error:
+        said = str(error).removeprefix(f"{shown(path)}: ")
+        return facts | {"problem": said.replace("not readable as an image", "cannot be read", 1)}
     except (OSError, ValueError, RasterioError) as error:
         cause = error.__cause__ if isinstance(error, RasterioError) and error.__cause__ else error
         return facts | {"problem": f"cannot be read ({' '.join(str(cause).split())})"}
 
 
-def _header(image: rasterio.DatasetReader) -> dict[str, object]:
+def _header(image: rasterio.DatasetReader, turned: bool) -> dict[str, object]:
     a, d = image.transform.a, image.transform.d
     return {
-        "height": image.height,
-        "width": image.width,
+        "height": image.width if turned else image.height,
+        "width": image.height if turned else image.width,
         "bands": image.count,
-        "dtype": "/".join(dict.fromkeys(image.dtypes)),
+        "dtype": stored_type(image) if image.driver == "VRT" else "/".join(dict.fromkeys(image.dtypes)),
         "crs": image.crs.to_string() if image.crs else "",
         "pixel_size": math.nan if image.transform.is_identity else math.hypot(a, d),
     }
@@ -287,19 +295,18 @@ def _too_large(image: rasterio.DatasetReader, size: int) -> str:
     pixels, limit = image.height * image.width, 2 * (Image.MAX_IMAGE_PIXELS or math.inf)
     if pixels <= limit:
         return ""
-    raw = pixels * sum(np.dtype(t).itemsize for t in image.dtypes if not t.startswith("complex_"))
-    if image.driver == "GTiff" and raw <= DENSEST * size:
+    raw = pixels * sum(np.dtype(t).itemsize for t in image.dtypes)
+    if image.driver in ("GTiff", "VRT") and raw <= DENSEST * size:
         return ""  # a large map, which is read by windows
     return f"its header claims {image.height} x {image.width} px in {size} bytes, which is not decoded"
 
 
-def _values(image: rasterio.DatasetReader) -> dict[str, object]:
+def _values(image: rasterio.DatasetReader, beside: float | None) -> dict[str, object]:
     """Range and mean of the data, the share of pixels without, and what is wrong with either."""
     low, high, total, count, data, pixels = math.inf, -math.inf, 0.0, 0, 0, image.height * image.width
     for window in _windows(image):
         part = image.read(window=window)
-        part = np.abs(part) if np.iscomplexobj(part) else part
-        valid = _is_data(part, image.nodata)
+        valid = _is_data(part, beside if image.nodata is None else image.nodata)
         values = part if valid.all() else part[:, valid]
         data += int(np.count_nonzero(valid))
         if values.size:
@@ -309,8 +316,6 @@ def _values(image: rasterio.DatasetReader) -> dict[str, object]:
     problem = ""
     if not data:
         problem, low, high = "no pixel holds data", math.nan, math.nan
-    elif any(t.startswith("complex") for t in image.dtypes):
-        problem = f"holds complex values ({image.dtypes[0]}), expected amplitude, intensity or decibels"
     elif low == high:
         problem = f"every pixel is {low:g}, a constant image"
     mean = total / count if count else math.nan
