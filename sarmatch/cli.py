@@ -154,6 +154,28 @@ def refine(
 
 
 @app.command()
+def dense(
+    run: Annotated[Path, typer.Argument(help="folder of a run of dense search")],
+    folder: Annotated[Path, typer.Argument(help="where the table is kept")],
+    scene: Annotated[
+        list[str] | None, typer.Option(help="scenes whose unseen area is searched; that of the run")
+    ] = None,
+    size: Annotated[list[int] | None, typer.Option(help="sides of the queries in pixels; that of a tile")] = None,
+) -> None:
+    """Compare the dense search of a run with the same search over CFOG, and keep the table."""
+    from sarmatch.experiments.dense import table_of
+    from sarmatch.training.runs import scene_of
+
+    check_writable(folder)
+    of = sm.load_run(run)
+    scenes = {name: scene_of(of.config.model_copy(update={"scene": name})) for name in scene or [of.config.scene]}
+    table = table_of(of, folder, scenes, size or [None])
+    columns = ["scene", "size", "method", "queries_of", "queries", "recall@1", "recall@10", "median_m", "within_10m"]
+    columns += ["registered_within_10m", "within_66m", "within_100m", "ms_per_query"]
+    typer.echo(table[columns].round(3).to_string(index=False))
+
+
+@app.command()
 def notebooks() -> None:
     """Execute all notebooks and keep their outputs."""
     from sarmatch.experiments.notebooks import execute_all

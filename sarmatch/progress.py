@@ -20,7 +20,7 @@ class Bar(tqdm):
 
     def __init__(self, over: Iterable | None, **options: Any) -> None:
         super().__init__(over, **options)
-        self.label, self.things = options.get("desc", ""), options.get("unit", "it")
+        self.label = options.get("desc", "")
         Bar.active.append(self)
 
     def __iter__(self) -> Iterator:
@@ -89,5 +89,5 @@ def lines_of_progress(silence: float = SILENCE) -> Iterator[None]:
 
 def _line(bars: list[Bar], seconds: float) -> str:
     """How far the bars are, and for how long it has been going on."""
-    far = [f"{b.label}: {b.n:,} of {b.total:,} {b.things}s" if b.total else f"{b.label}: {b.n:,}" for b in bars]
+    far = [f"{b.label}: {b.n:,} of {b.total:,}" if b.total else f"{b.label}: {b.n:,}" for b in bars]
     return f"{seconds:,.0f} s  " + ("; ".join(far) or "at work")

@@ -15,6 +15,7 @@ from sarmatch.evaluation.metrics import (
     retrieval_report,
 )
 from sarmatch.evaluation.places import candidate_report, list_ranks, tiles_of_places
+from sarmatch.evaluation.registration import registered_errors
 
 __all__ = [
     "METRICS",
@@ -35,6 +36,7 @@ __all__ = [
     "one_percent",
     "ranks",
     "recall_at_k",
+    "registered_errors",
     "retrieval_report",
     "tiles_of_places",
     "wasserstein",

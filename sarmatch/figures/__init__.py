@@ -10,6 +10,7 @@ from sarmatch.figures.charts import (
     recall_curves,
     training_curve,
 )
+from sarmatch.figures.dense import answers, by_contrast, feature_colours, recall_with_intervals, score_surfaces
 from sarmatch.figures.distributions import (
     CLASSES,
     apart_and_found,
@@ -48,10 +49,13 @@ __all__ = [
     "SPLIT_COLOURS",
     "STAGES",
     "annotated_pair",
+    "answers",
     "apart_and_found",
+    "by_contrast",
     "decibels",
     "error_cdf",
     "estimates",
+    "feature_colours",
     "forest",
     "groups",
     "image_grid",
@@ -67,9 +71,11 @@ __all__ = [
     "pipeline",
     "place_of",
     "recall_curves",
+    "recall_with_intervals",
     "retrieval_rows",
     "robustness",
     "scatter_map",
+    "score_surfaces",
     "fractions_within",
     "method_words",
     "split_map",

@@ -45,6 +45,10 @@ METHOD_STYLES: dict[str, Method] = {
     "untrained": _method("before training", GREY, "--", "*"),
     "chance": _method("chance", GREY, ":", "v"),
     "ceiling": _method("ceiling of the grid", BLACK, "--", "^"),
+    # dense search
+    "cfog": _method("dense search with CFOG, training-free", ORANGE, "--", (4, 0, 0)),
+    "dense": _method("dense search, learned", RED, "-", (5, 0, 0)),
+    "coarse_to_fine": _method("dense search, coarse to fine", PURPLE, "-.", (6, 0, 0)),
     # losses and alignments
     "infonce": _method("InfoNCE alone", BLUE, "-", "p"),
     "triplet": _method("triplet loss alone", SKY, "--", "h"),

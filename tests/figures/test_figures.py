@@ -25,6 +25,8 @@ from sarmatch.scenes.scene import default_bands
 
 #: Where one label serves all axes.
 SHARED = {
+    "answers",
+    "feature_colours",
     "annotated_pair",
     "apart_and_found",
     "forest",
@@ -78,6 +80,18 @@ def candidates(queries, tiles):
         first = [query.positive, *query.semi[:1]]
         found.append(first + [i for i in range(len(tiles)) if i not in {query.positive, *query.semi}][: 4 - len(first)])
     return np.array(found)
+
+
+NOISE = np.random.default_rng(0).random((8, 40, 40)).astype(np.float32)
+DENSE_ROWS = pd.DataFrame(
+    {
+        "queries_of": ["least contrast", "most contrast"] * 2,
+        "method": ["dense"] * 2 + ["cfog"] * 2,
+        "recall@1": [0.5, 0.9, 0.4, 0.8],
+        "recall@1_low": [0.4, 0.8, 0.3, 0.7],
+        "recall@1_high": [0.6, 1.0, 0.5, 0.9],
+    }
+)
 
 
 ARMS = pd.DataFrame(
@@ -209,6 +223,26 @@ FIGURES = {
         ),
         scene.label,
     ),
+    "feature_colours": lambda scene, queries, tiles, metrics: figures.feature_colours(
+        {"SAR": NOISE[0], "map": np.repeat(NOISE[1][..., None], 3, -1)},
+        {"learned": [NOISE[:4, :8, :8], NOISE[4:, :8, :8]]},
+        scene.label,
+    ),
+    "score_surfaces": lambda scene, queries, tiles, metrics: figures.score_surfaces(
+        {"CFOG": NOISE[0]},
+        (100.0, 900.0),
+        2.0,
+        np.array([120.0, 880.0]),
+        {"CFOG": np.array([[130.0, 870.0]])},
+        scene.label,
+    ),
+    "recall_with_intervals": lambda scene, queries, tiles, metrics: figures.recall_with_intervals(
+        DENSE_ROWS.rename(columns={"queries_of": "task"}), "recall@1", f"t ({scene.label})"
+    ),
+    "by_contrast": lambda scene, queries, tiles, metrics: figures.by_contrast(DENSE_ROWS, f"t ({scene.label})"),
+    "answers": lambda scene, queries, tiles, metrics: figures.answers(
+        [[NOISE[0], *(np.repeat(NOISE[i][..., None], 3, -1) for i in (1, 2))]], ["query 3"], 2.0, f"t ({scene.label})"
+    ),
     "robustness": lambda scene, queries, tiles, metrics: figures.robustness(
         ARMS.assign(change="looks (count)", value=[1, 4, 1, 4]).assign(**{"recall@10_chance": 0.05}), scene.label
     ),
@@ -233,7 +267,10 @@ def test_a_figure_draws_and_names_its_units_and_its_data(name, tiny_scene, task,
         for direction, axis in axes:
             text = axis.get_label_text()
             shared = name in SHARED and ax is not figure.axes[0]
-            categories = name in {"material_statistics", "nulls", "forest", "groups"} and direction == "y"
+            categories = (
+                name in {"material_statistics", "nulls", "forest", "groups", "recall_with_intervals"}
+                and direction == "y"
+            )
             colour_bar = not text and ax.get_label() == "<colorbar>"
             if not (shared and not text) and not categories and not colour_bar:
                 assert UNIT.search(text), f"{name}: the {direction} axis says {text!r}"

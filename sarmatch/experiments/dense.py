@@ -1,0 +1,118 @@
+"""What dense search finds, beside what needs no training: the table of a run, on the tasks that its scene allows."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from sarmatch.atomic_io import write
+from sarmatch.encoders import Encoder, create_encoder
+from sarmatch.evaluation import (
+    bootstrap_difference,
+    candidate_report,
+    list_ranks,
+    localization_errors,
+    registered_errors,
+    tiles_of_places,
+)
+from sarmatch.experiments.provenance import made_with
+from sarmatch.patches import PatchImages, positions
+from sarmatch.scenes import Scene
+from sarmatch.training.runs import TOP, Run, blocks, dense_search, intervals, task
+
+QUARTERS = ("least", "less", "more", "most")  # contrast of a query
+NEAR_TILES = 0.6  # tile widths within which an answer shows its strip's displacement at first
+
+
+class Task(NamedTuple):
+    """Queries and what was found for them."""
+
+    asked: pd.DataFrame
+    tiles: pd.DataFrame
+    images: Tensor
+
+
+def table_of(
+    run: Run, folder: Path, scenes: Mapping[str, Scene] | None = None, sizes: Sequence[int | None] = (None,)
+) -> pd.DataFrame:
+    """Dense search by the encoder of a run, by CFOG on the same queries, and their paired difference; kept as CSV.
+
+    Parameters
+    ----------
+    run
+        Of dense search.
+    folder
+        Where `table.csv` and `differences.csv` are kept.
+    scenes
+        Where the queries are from, by name: unseen areas of other scenes as well; that of the run by default.
+    sizes
+        Sides of the queries in pixels, the side of a tile by default; smaller ones are the middle of the same queries.
+
+    Returns
+    -------
+    DataFrame
+        A row per scene, size, method and group of queries (`all`, and quarters by contrast): recall with its interval,
+        metres with and without the displacement of the strips, and what a query takes.
+    """
+    baseline = create_encoder(
+        run.config.baseline, run.config.image_size, run.config.sar_bands, **run.config.baseline_options
+    )
+    rows, gaps = [], []
+    for name, scene in (scenes or {run.config.scene: run.scene()}).items():
+        asked, tiles = task(run.config, scene, "cross_area", "arbitrary")
+        images = torch.stack(list(PatchImages(scene, asked, None)))
+        for size in sizes:
+            given = Task(asked, tiles, middle_of(images, size))
+            about = {"scene": Path(name).name, "data": scene.label, "size": given.images.shape[-1]}
+            hits: dict[str, np.ndarray] = {}
+            for method, encoder in {"dense": run.encoder, run.config.baseline: baseline}.items():
+                for row, hit in rows_of(encoder, scene, given):
+                    rows.append({**about, "method": method, **row})
+                    hits.setdefault(method, hit)
+            turned = given._replace(images=given.images.rot90(2, (2, 3)))
+            control = next(rows_of(run.encoder, scene, turned))[0]
+            rows.append({**about, "method": "dense, turned by 180 degrees", **control})
+            gap = bootstrap_difference(hits["dense"], hits[run.config.baseline], blocks(scene, asked))
+            gaps.append({**about, "measure": "recall@1", **dict(zip(("difference", "low", "high"), gap, strict=True))})
+    made = pd.DataFrame(rows).assign(**made_with())
+    write(folder / "table.csv", partial(made.to_csv, index=False))
+    write(folder / "differences.csv", partial(pd.DataFrame(gaps).assign(**made_with()).to_csv, index=False))
+    return made
+
+
+def middle_of(images: Tensor, size: int | None) -> Tensor:
+    """The middle of images `(Q, C, S, S)`, `size` pixels wide; they themselves for None."""
+    cut = 0 if size is None else (images.shape[-1] - size) // 2
+    return images[..., cut : images.shape[-2] - cut, cut : images.shape[-1] - cut]
+
+
+def rows_of(encoder: Encoder, scene: Scene, given: Task) -> Iterator[tuple[dict[str, float | str], np.ndarray]]:
+    """The numbers of a search and whether each query was found at first `(Q,)`: of all, then of each quarter."""
+    asked, tiles, images = given
+    search = dense_search(encoder, scene, tiles)
+    features = search.encode(images.split(64))
+    search.search(features[:1], 1)  # what is made once is not what a query takes
+    began = time.perf_counter()
+    found = search.search(features, TOP)
+    took = 1000 * (time.perf_counter() - began) / len(asked)
+    side = int(tiles["size"].iloc[0]) * scene.pixel_size
+    xy, positive = positions(asked), asked["positive"].to_numpy()
+    rank = list_ranks(tiles_of_places(found, tiles, side), found.scores, positive, len(tiles))
+    registered = registered_errors(found.xy[:, 0], xy, asked["strip"].to_numpy(), NEAR_TILES * side)
+    errors = localization_errors(found.xy[:, 0], xy)
+    contrast = images.std((1, 2, 3)).numpy()
+    quarter = np.searchsorted(np.quantile(contrast, (0.25, 0.5, 0.75)), contrast)
+    groups = {"all": np.ones(len(asked), bool), **{f"{name} contrast": quarter == i for i, name in enumerate(QUARTERS)}}
+    for group, chosen in groups.items():
+        at = np.flatnonzero(chosen)
+        report = candidate_report(found.rows(at), positive[at], tiles, side, xy[at])
+        ends = intervals(rank[at], blocks(scene, asked)[at])
+        metres = {f"registered_within_{t}m": float((registered[at] <= t).mean()) for t in (5, 10, 25, 50, 100)}
+        more = {"within_66m": float((errors[at] <= 66).mean()), "registered_median_m": float(np.median(registered[at]))}
+        yield {"queries_of": group, **report, **ends, **metres, **more, "ms_per_query": took}, (rank < 1).astype(float)

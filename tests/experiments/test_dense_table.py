@@ -1,0 +1,66 @@
+"""The table of dense search: rows of every method on the same queries, a control at chance, and where it was made."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sarmatch.datasets import registry
+from sarmatch.experiments.dense import middle_of, table_of
+from sarmatch.training.config import Config
+from sarmatch.training.runs import run
+
+
+@pytest.fixture(scope="module")
+def kept(tiny_scene, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: tiny_scene)
+        folder = tmp_path_factory.mktemp("dense")
+        options = {"width": 8, "channels": 8, "dilations": (1,), "coarse": 2}
+        config = Config(
+            scene="tiny", search="dense", encoder="dense", encoder_options=options, loss="shift_cross_entropy",
+            baseline="cfog", epochs=1, pairs_per_epoch=16, batch_size=8, kinds=("arbitrary",), test_queries=60,
+            val_queries=10,
+        )  # fmt: skip
+        finished = run(config, folder / "run", report=lambda history: None)
+        table_of(finished, folder / "kept", sizes=(None, 16))
+        return finished, folder / "kept"
+
+
+def test_rows_are_those_of_the_run_where_they_are_the_same(kept):
+    finished, folder = kept
+    table = pd.read_csv(folder / "table.csv")
+    whole = table.query("size == 32 and queries_of == 'all'").set_index("method")
+    for method in ("dense", "cfog"):
+        known = finished.metrics.set_index("method").loc[method]
+        assert whole.loc[method, "recall@1"] == pytest.approx(known["recall@1"])
+        assert whole.loc[method, "median_m"] == pytest.approx(known["median_m"])
+    assert (table["commit"].notna()).all() and set(table["size"]) == {32, 16}
+
+
+def test_quarters_add_up_and_the_turned_control_is_at_chance(kept):
+    table = pd.read_csv(kept[1] / "table.csv").query("size == 32")
+    for _, rows in table.groupby("method"):
+        parts = rows[rows["queries_of"] != "all"]
+        if len(parts):
+            whole = rows.set_index("queries_of").loc["all"]
+            assert parts["queries"].sum() == whole["queries"]
+            assert np.average(parts["recall@1"], weights=parts["queries"]) == pytest.approx(whole["recall@1"])
+    control = table[table["method"].str.contains("turned")].iloc[0]
+    found = table.query("method == 'dense' and queries_of == 'all'").iloc[0]
+    assert control["recall@1"] < 0.4 * found["recall@1"], "so small a town has roofs that look alike upside down"
+
+
+def test_the_difference_is_paired(kept):
+    folder = kept[1]
+    table, gaps = pd.read_csv(folder / "table.csv"), pd.read_csv(folder / "differences.csv")
+    rows = table.query("size == 32 and queries_of == 'all'").set_index("method")["recall@1"]
+    gap = gaps.query("size == 32").iloc[0]
+    assert gap["difference"] == pytest.approx(rows["dense"] - rows["cfog"])
+    assert gap["low"] <= gap["difference"] <= gap["high"]
+
+
+def test_the_middle_of_an_image():
+    image = torch.arange(36.0).reshape(1, 1, 6, 6)
+    assert torch.equal(middle_of(image, 2), image[..., 2:4, 2:4])
+    assert middle_of(image, None) is image or torch.equal(middle_of(image, None), image)
