@@ -70,11 +70,6 @@ class Encoder(nn.Module):
     trainable: bool = True
 
     @property
-    def coarse(self) -> "Encoder | None":
-        """Its coarse level as an encoder of its own, with a stride that is a multiple; None where it has none."""
-        return None
-
-    @property
     def levels(self) -> tuple[int, ...]:
         """Strides of its feature maps, the finest first."""
         return () if self.stride is None else (self.stride,)

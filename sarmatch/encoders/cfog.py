@@ -45,34 +45,19 @@ class CFOGEncoder(Encoder):
         reflectance for the optical map.
     sigma
         Smoothing of the channels, in cells.
-    coarse
-        Stride of a coarse level, for a search from coarse to fine; a multiple of `stride`.
     """
 
     trainable = False
 
     def __init__(
-        self,
-        image_size: Count | None = None,
-        sar_bands: int = 1,
-        stride: Count = 2,
-        sigma: Positive = SIGMA,
-        coarse: Count | None = None,
+        self, image_size: Count | None = None, sar_bands: int = 1, stride: Count = 2, sigma: Positive = SIGMA
     ) -> None:
         super().__init__()
         if stride < 1 or not sigma > 0:
             raise ValueError(f"stride must be at least 1 and sigma above 0, got {stride} and {sigma}")
-        if coarse is not None and (coarse <= stride or coarse % stride):
-            raise ValueError(f"coarse must be a multiple of the stride {stride} above it, got {coarse}")
         self.inputs = {"query": Inputs(sar_bands, None), "reference": Inputs(3, None)}
         self.stride, self.sigma = stride, sigma
         self.reach = stride * (2 + math.ceil(4 * sigma))  # of the gradient, and of the filter, cut off at 4 sigma
-        self.coarse_level = None if coarse is None else CFOGEncoder(image_size, sar_bands, coarse, sigma)
-
-    @property
-    def coarse(self) -> "CFOGEncoder | None":
-        """The same at its coarse stride."""
-        return self.coarse_level
 
     def forward_features(self, images: Tensor, modality: Modality) -> Tensor:
         """Images `(B, C, H, W)` to `(B, 9, H / stride, W / stride)`.

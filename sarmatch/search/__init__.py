@@ -1,7 +1,7 @@
 """Search: galleries of a map, candidates for a query's place, and what finds them."""
 
 from sarmatch.search.candidates import Candidates
-from sarmatch.search.coarse_to_fine import CoarseToFineSearch
+from sarmatch.search.coarse_to_fine import CoarseToFine
 from sarmatch.search.correlate import FeatureMap
 from sarmatch.search.dense import DenseSearch, surface
 from sarmatch.search.gallery import Gallery, build_gallery, galleries_dir
@@ -12,7 +12,7 @@ from sarmatch.search.vector import VectorSearch
 __all__ = [
     "SEARCHES",
     "Candidates",
-    "CoarseToFineSearch",
+    "CoarseToFine",
     "DenseGallery",
     "DenseSearch",
     "FeatureMap",

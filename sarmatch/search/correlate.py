@@ -22,7 +22,8 @@ from torch import Tensor
 
 from sarmatch.search.peaks import Block
 
-BLOCK = 384  # cells along the side of a block that is transformed at once: its spectrum stays in a core's cache
+BLOCK = 4  # sides of a query along the side of a block that is transformed at once: more, and spectra outgrow the cache
+BLOCK_CELLS = 96, 384  # and the least and most cells
 TOGETHER = 16  # queries that are correlated at once
 GROUP = 8  # blocks that are correlated at once, fewer where they are large
 GROUP_BYTES = 128 << 20  # what the products of a group with the queries may take
@@ -53,7 +54,7 @@ class FeatureMap(NamedTuple):
 
     def data(self, row: int, col: int, height: int, width: int) -> Tensor:
         """Where there is data in the same part, bool `(height, width)`; none beyond the map."""
-        valid = torch.ones(self.features.shape[1:], dtype=torch.bool) if self.valid is None else self.valid
+        valid = torch.tensor(True).expand(self.features.shape[1:]) if self.valid is None else self.valid
         return _padded(valid[None], row, col, height, width)[0]
 
     def metres_of(self, row: NDArray, col: NDArray) -> NDArray[np.float64]:
@@ -143,7 +144,8 @@ class Correlator:
         Shifts by which neighbouring blocks overlap on each side, so that every shift is once inside with all its
         neighbours. Beyond the map, scores are minus infinity.
     block
-        Cells that are transformed at once along each side, at most; raised where a query needs more.
+        Cells that are transformed at once along each side, at most; raised where a query needs more. By default four
+        times the query's side, 96 to 384.
     kept
         Where spectra and lengths of windows are kept for the next queries; nothing is kept by default.
     device
@@ -160,7 +162,7 @@ class Correlator:
         fmap: FeatureMap,
         size: tuple[int, int],
         margin: int = 0,
-        block: int = BLOCK,
+        block: int | None = None,
         kept: Kept | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -168,6 +170,7 @@ class Correlator:
         self._kept = Kept(0) if kept is None else kept
         self.shifts = tuple(n - k + 1 for n, k in zip(fmap.features.shape[1:], size, strict=True))
         self.groups: list[list[tuple[int, int]]] = []
+        block = min(max(BLOCK * max(size), BLOCK_CELLS[0]), BLOCK_CELLS[1]) if block is None else block
         if min(self.shifts) < 1:
             return
         parts = (_parts(n, k + 2 * margin, block) for n, k in zip(self.shifts, size, strict=True))

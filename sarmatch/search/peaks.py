@@ -126,12 +126,13 @@ def refined(block: Block, value: Tensor, row: Tensor, col: Tensor) -> Tensor:
 
 
 def suppress(peaks: Peaks, radius: float, k: int) -> Peaks:
-    """The `k` highest peaks of every query that lie `radius` cells or more from a higher one of their area, on one axis.
+    """The `k` highest peaks of every query, `radius` cells or more from a higher one of their area on one axis.
 
     Local maxima are `radius + 1` shifts apart, and the parabola moves each by half a cell at most: only those of equal
     height that touch each other are left to suppress.
     """
-    scores, at, area = peaks.highest()
+    there = max(1, int(torch.isfinite(peaks.scores).sum(1).max())) if len(peaks.scores) else 1
+    scores, at, area = peaks.highest(there)
     near = ((at[:, :, None] - at[:, None]).abs().amax(-1) < radius) & (area[:, :, None] == area[:, None])
     gone = ~torch.isfinite(scores)
     for i in range(scores.shape[1]):  # a peak that is gone suppresses nobody
