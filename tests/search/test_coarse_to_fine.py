@@ -161,7 +161,6 @@ def test_coarse_maps_are_built_along_and_kept_with_the_fine_ones(tiny_scene, enc
         build_maps(encoder, tiny_scene, {tiny_scene.areas[0].name: (0, 0, 32, 3)})
 
 
-@pytest.mark.slow
 def test_it_loses_little_against_the_exhaustive_search_of_a_town(tiny_scene, encoder):
     queries = sm.queries(tiny_scene, "arbitrary", 32, count=40, seed=1)
     images = torch.stack([torch.from_numpy(sm.read_patch(tiny_scene, q)) for q in queries.itertuples()])
