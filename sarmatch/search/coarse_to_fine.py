@@ -76,6 +76,7 @@ class CoarseToFine:
         self.device = device_of(encoder) if device is None else device
         self.fine = DenseSearch(gallery, None, radius, self.device, budget)
         self.coarse = DenseSearch(gallery.coarse, None, max(1, radius // self.ratio), self.device, budget)
+        self._ready: Neighbourhoods | None = None
 
     def encode(self, images: Iterable[Tensor]) -> Levels:
         """Features of batches of SAR images `(B, C, H, W)` at both levels.
@@ -129,9 +130,15 @@ class CoarseToFine:
         peaks = self.coarse.peaks(coarse, masks, k)
         return peaks._replace(at=peaks.at * self.ratio)
 
+    def _neighbourhoods(self, size: tuple[int, int, int], count: int) -> "Neighbourhoods":
+        """Made once for queries of one size: most of its time goes into memory that is new."""
+        if self._ready is None or self._ready.size != size or self._ready.count < count:
+            self._ready = Neighbourhoods(list(self.gallery.maps.values()), size, self.reach, count, self.device)
+        return self._ready
+
     def _fine_peaks(self, fine: Tensor, masks: Tensor | None, peaks: Peaks) -> Peaks:
         """The highest fine score around each coarse peak, and where it is to a fraction of a cell."""
-        around = Neighbourhoods(list(self.gallery.maps.values()), tuple(fine.shape[1:]), self.reach, self.device)
+        around = self._neighbourhoods(tuple(fine.shape[1:]), peaks.scores.shape[1])
         queries = prepared(fine, masks, around.maps[0].centred)
         weights = torch.ones(1, *fine.shape[2:]).expand(len(fine), -1, -1) if masks is None else masks.float()
         scores, at = torch.full_like(peaks.scores, -torch.inf), peaks.at.clone()
@@ -158,16 +165,24 @@ class Neighbourhoods:
         Channels, height and width of the queries' features.
     reach
         Shifts to either side of the middle one.
+    count
+        Places at once, at most.
     device
         Where it is computed.
     """
 
     def __init__(
-        self, maps: Sequence[FeatureMap], size: tuple[int, int, int], reach: int, device: torch.device | str = "cpu"
+        self,
+        maps: Sequence[FeatureMap],
+        size: tuple[int, int, int],
+        reach: int,
+        count: int,
+        device: torch.device | str = "cpu",
     ) -> None:
-        channels, *self.size = size
-        self.maps, self.side = maps, 2 * reach + 1
-        self.window = tuple(n + 2 * reach for n in self.size)
+        channels = size[0]
+        self.maps, self.size, self.side, self.count = maps, size, 2 * reach + 1, count
+        self.window = tuple(n + 2 * reach for n in size[1:])
+        self._windows = torch.empty(count, channels, *self.window, device=device)
         self._features, self._weights = (
             torch.zeros(self.side, self.side, n, *self.window, device=device) for n in (channels, 1)
         )
@@ -190,11 +205,16 @@ class Neighbourhoods:
         data.
         """
         places = [(self.maps[a], row, col) for a, (row, col) in zip(area.tolist(), corners.tolist(), strict=True)]
-        cut = torch.stack([fmap.cut(row, col, *self.window) for fmap, row, col in places]).to(self._features)
+        cut = self._windows[: len(places)]
+        for window, (fmap, row, col) in zip(cut, places, strict=True):
+            window.copy_(fmap.cut(row, col, *self.window))
         product = cut.flatten(1) @ self._shifted(query, self._features)
         sums = self._shifted(weights[None], self._weights)
         weight = weights.sum().clamp(min=TINY).to(cut)
-        spread = cut.square().sum(1).flatten(1) @ sums
+        energy = cut[:, 0].square()
+        for channel in range(1, cut.shape[1]):  # without a second array as large as the windows
+            energy.addcmul_(cut[:, channel], cut[:, channel])
+        spread = energy.flatten(1) @ sums
         if self.maps[0].centred:
             spread = spread - (cut.flatten(2) @ sums).square().sum(1) / weight
         scores = torch.where(spread < FLAT**2 * weight, 0.0, product * spread.clamp(min=TINY).rsqrt())
@@ -211,13 +231,17 @@ class Neighbourhoods:
         They are written into `room`, whose other cells stay zero for the next query.
         """
         row, col, *rest = room.stride()
-        view = room.as_strided((self.side, self.side, len(values), *self.size), (row + rest[1], col + rest[2], *rest))
+        view = room.as_strided(
+            (self.side, self.side, len(values), *self.size[1:]), (row + rest[1], col + rest[2], *rest)
+        )
         view.copy_(values.expand_as(view))
         return room.flatten(2).flatten(0, 1).T
 
     def _outside(self, corners: Tensor, area: Tensor) -> Tensor:
         """Which shifts leave the map, bool `(K, 2 reach + 1, 2 reach + 1)`."""
-        last = torch.tensor([[n - k for n, k in zip(m.features.shape[1:], self.size, strict=True)] for m in self.maps])
+        last = torch.tensor(
+            [[n - k for n, k in zip(m.features.shape[1:], self.size[1:], strict=True)] for m in self.maps]
+        )
         shifts = corners[:, :, None] + torch.arange(self.side)
         gone = (shifts < 0) | (shifts > last[area][:, :, None])
         return gone[:, 0, :, None] | gone[:, 1, None]

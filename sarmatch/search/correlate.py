@@ -23,7 +23,7 @@ from torch import Tensor
 from sarmatch.search.peaks import Block
 
 BLOCK = 4  # sides of a query along the side of a block that is transformed at once: more, and spectra outgrow the cache
-BLOCK_CELLS = 96, 384  # and the least and most cells
+BLOCK_CELLS = 160, 384  # and the least and most cells
 TOGETHER = 16  # queries that are correlated at once
 GROUP = 8  # blocks that are correlated at once, fewer where they are large
 GROUP_BYTES = 128 << 20  # what the products of a group with the queries may take
@@ -49,8 +49,8 @@ class FeatureMap(NamedTuple):
     centred: bool = True
 
     def cut(self, row: int, col: int, height: int, width: int) -> Tensor:
-        """Features `(C, height, width)` from a cell on, float32; zero beyond the map."""
-        return _padded(self.features, row, col, height, width).float()
+        """Features `(C, height, width)` from a cell on; zero beyond the map."""
+        return _padded(self.features, row, col, height, width)
 
     def data(self, row: int, col: int, height: int, width: int) -> Tensor:
         """Where there is data in the same part, bool `(height, width)`; none beyond the map."""
@@ -145,7 +145,7 @@ class Correlator:
         neighbours. Beyond the map, scores are minus infinity.
     block
         Cells that are transformed at once along each side, at most; raised where a query needs more. By default four
-        times the query's side, 96 to 384.
+        times the query's side, 160 to 384.
     kept
         Where spectra and lengths of windows are kept for the next queries; nothing is kept by default.
     device
@@ -227,7 +227,7 @@ class Correlator:
         return at[0] - self.margin, at[1] - self.margin, *self.sides
 
     def _spectra(self, corners: list[tuple[int, int]]) -> _Spectra:
-        parts = torch.stack([self.fmap.cut(*self._part(at)).to(self.device) for at in corners])
+        parts = torch.stack([self.fmap.cut(*self._part(at)).to(self.device).float() for at in corners])
         features = torch.fft.rfft2(parts).flatten(2).permute(2, 0, 1).contiguous()
         energy = torch.fft.rfft2(parts.square().sum(1)).flatten(1).T
         if self.fmap.valid is None:
