@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 
 import numpy as np
 import pandas as pd
@@ -117,7 +117,7 @@ def build_seconds(mpx: float, stride: int) -> dict[str, float]:
     """How long both levels of a map take under an untrained encoder, and the memory for it."""
     side = round(1000 * math.sqrt(mpx))
     pixels = np.random.default_rng(0).random((3, side, side), dtype=np.float32)
-    scene = Scene("random", (Area("map", Raster.from_array("map", pixels, "reflectance"), (), ("test",)),), 1.0, 128)
+    scene = Scene("random", (Area("map", Raster.from_array("map", pixels, "reflectance"), (), ()),), 1.0, 128)
     encoder = sm.create_encoder("dense", stride=stride, channels=CHANNELS, coarse=RATIO).to(DEVICE)
     start = time.perf_counter()
     sm.build_maps(encoder, scene)
@@ -126,8 +126,13 @@ def build_seconds(mpx: float, stride: int) -> dict[str, float]:
 
 def apart(work: Callable, *given: object) -> dict:
     """What a function gives in a process of its own."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(work, *given).result()
+    context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+    if context.get_start_method() == "forkserver":
+        context.set_forkserver_preload(["pandas", "sarmatch.search"])  # imported once for all
+    with ProcessPoolExecutor(1, context) as pool:
+        row = pool.submit(work, *given).result()
+    print(row, flush=True)
+    return row
 
 
 def main() -> None:
