@@ -29,7 +29,17 @@ from sarmatch.patches import PatchImages, ScenePixels, positions, protocols_of, 
 from sarmatch.paths import runs_dir
 from sarmatch.refinement import LabelledLists, LearnedRefiner, RefinementContext, label_lists
 from sarmatch.scenes import NoCoordinatesError, Scene
-from sarmatch.search import Candidates, DenseSearch, Gallery, VectorSearch, build_gallery, build_maps, galleries_dir
+from sarmatch.search import (
+    Candidates,
+    CoarseToFine,
+    DenseSearch,
+    Gallery,
+    VectorSearch,
+    build_gallery,
+    build_maps,
+    create_search,
+    galleries_dir,
+)
 from sarmatch.training.checkpoints import (
     ENVIRONMENT,
     HISTORY,
@@ -485,8 +495,12 @@ def _evaluate_dense(
     return report, results
 
 
-def dense_search(encoder: Encoder, scene: Scene, tiles: pd.DataFrame) -> DenseSearch:
+def dense_search(
+    encoder: Encoder, scene: Scene, tiles: pd.DataFrame, name: str = "dense"
+) -> DenseSearch | CoarseToFine:
     """Dense search over the ground that some tiles cover; its maps of features are kept among the caches.
+
+    Exhaustive, or with the name `coarse_to_fine` from coarse to fine.
 
     Raises
     ------
@@ -497,7 +511,7 @@ def dense_search(encoder: Encoder, scene: Scene, tiles: pd.DataFrame) -> DenseSe
         raise NoCoordinatesError(
             f"scene {scene.name!r} has no coordinates: its images lie nowhere, and dense search needs a map"
         )
-    return DenseSearch(build_maps(encoder, scene, tile_bounds(tiles), galleries_dir()), encoder)
+    return create_search(name, build_maps(encoder, scene, tile_bounds(tiles), galleries_dir()), encoder)
 
 
 def blocks(scene: Scene, asked: pd.DataFrame) -> np.ndarray:
