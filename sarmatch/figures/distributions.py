@@ -95,12 +95,12 @@ def critic_surfaces(
         grid = [np.linspace(*ends, size) for ends, size in zip((extent[:2], extent[2:]), values.T.shape, strict=True)]
         drawn = column[0].contourf(*grid, values, 14, cmap="cividis")
         figure.colorbar(drawn, ax=column[0], label="value of f (unit of the features)")
-        drawn = column[1].contourf(*grid, slopes, levels, cmap="PuOr_r", norm=TwoSlopeNorm(1, 0, 2))
+        drawn = column[1].contourf(*grid, slopes, levels, cmap="PRGn", norm=TwoSlopeNorm(1, 0, 2))
         column[1].contour(*grid, slopes, [1.0], colors=BLACK, linewidths=1)
         figure.colorbar(drawn, ax=column[1], label="slope of f (no unit)", ticks=[0, 0.5, 1, 1.5, 2])
         column[0].set_title(name)
         for ax in column:
-            _both_samples(ax, x, y, edge="white")
+            _both_samples(ax, x, y)
             ax.set(aspect="equal", xlim=extent[:2], ylim=extent[2:], ylabel="up (unit of the features)")
             ax.set_xlabel("across (unit of the features)")
     _legend_below(figure, axes[0, 0])
@@ -108,9 +108,10 @@ def critic_surfaces(
     return figure
 
 
-def _both_samples(ax: Axes, x: np.ndarray, y: np.ndarray, edge: str = "white") -> None:
+def _both_samples(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
     for (label, style), points in zip(MODALITIES.items(), (x, y), strict=True):
-        ax.scatter(*points.T, s=28, label=label, zorder=3, edgecolor=edge, lw=0.6, **style)
+        marks = {"color": style["color"], "marker": style["marker"], "edgecolor": "white"}
+        ax.scatter(points[:, 0], points[:, 1], 28, label=label, zorder=3, lw=0.6, **marks)
 
 
 def _legend_below(figure: Figure, ax: Axes, columns: int = 4) -> None:
@@ -439,7 +440,8 @@ def outcome_map(
         for place, label in (("true", "top-1 correct"), ("wrong", "top-1 wrong")):
             chosen = points[correct[name] == (place == "true")]
             style = {key: PLACES[place][key] for key in ("color", "marker")}
-            ax.scatter(*chosen.T, s=55, edgecolor="white", lw=0.5, label=label, **style)
+            size = 110 if place == "true" else 55  # a star of one size looks smaller
+            ax.scatter(*chosen.T, s=size, edgecolor="white", lw=0.5, label=label, **style)
         ax.set_title(method_words(name))
     _legend_below(figure, axes[0])
     figure.suptitle(f"{title} ({data})")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -73,6 +74,16 @@ def test_bures_is_the_closed_form_of_gaussians_and_never_above_exact():
     x, y = rng.normal(size=(4000, 2)) * [1.0, 2.0], rng.normal(size=(4000, 2)) * [3.0, 2.5] + [1.0, 0.0]
     assert bures(x, y) == pytest.approx(np.sqrt(1 + (3 - 1) ** 2 + 0.5**2), rel=0.05)
     assert bures(x[:500], y[:500]) <= wasserstein(x[:500], y[:500], 2) * (1 + 1e-6)
+
+
+def test_bures_of_fewer_points_than_dimensions_is_a_number():
+    x, y = samples(20, 25, 60, shift=3.0)
+    covariances = [np.cov(z.T, bias=True) for z in (x, y)]
+    root = scipy.linalg.sqrtm(covariances[0] + 1e-10 * np.eye(60)).real
+    cross = scipy.linalg.sqrtm(root @ (covariances[1] + 1e-10 * np.eye(60)) @ root).real
+    expected = METRICS["centroid"](x, y) ** 2 + np.trace(covariances[0] + covariances[1] - 2 * cross)
+    assert bures(x, y) == pytest.approx(np.sqrt(expected), rel=1e-4)
+    assert bures(x, y) <= wasserstein(x, y, 2)
 
 
 @settings(max_examples=20, deadline=None)
