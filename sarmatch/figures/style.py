@@ -9,6 +9,7 @@ from matplotlib import patheffects, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 from sarmatch.scenes.radiometry import FLOORS, to_decibels
 
@@ -182,6 +183,10 @@ def embedded(figure: Figure, kind: str) -> tuple[bytes, dict[str, str]] | None:
     file = io.BytesIO()
     options = {"pil_kwargs": {"quality": 72}} if kind == "jpeg" else {}
     figure.savefig(file, format=kind, dpi=100, bbox_inches="tight", **options)
+    if kind == "png":  # a palette: line art has few colours, and is a third as large
+        image = Image.open(file).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        file = io.BytesIO()
+        image.save(file, format="png", optimize=True)
     return file.getvalue(), {"alt": alternative_text(figure)}
 
 
