@@ -3,6 +3,8 @@
 import base64
 import io
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -467,18 +469,23 @@ class TestCharts:
 
 
 class TestWords:
+    @staticmethod
+    def recorded() -> Iterator[tuple[Path, list[str]]]:
+        """Each recorded comparison and its methods."""
+        for path in (ROOT / "data/results").glob("*/table.csv"):
+            table = pd.read_csv(path)
+            yield path, list(dict.fromkeys(table["arm" if "arm" in table else "method"]))
+
     def test_a_known_method_is_told_in_words_and_an_unknown_one_as_it_is(self):
         assert figures.method_words("G1") == figures.method_words("gnn") == "graph network, edges in metres"
         assert figures.method_words("mine") == "mine"
 
     def test_methods_of_the_recorded_comparisons_are_all_told_in_words(self):
-        for table in (ROOT / "data/results").glob("*/table.csv"):
-            arms = set(pd.read_csv(table)["arm"])
-            assert not arms - set(METHOD_STYLES), table
+        for table, arms in self.recorded():
+            assert not set(arms) - set(METHOD_STYLES), table
 
     def test_no_two_methods_of_one_comparison_have_the_same_words(self):
-        for table in (ROOT / "data/results").glob("*/table.csv"):
-            arms = list(dict.fromkeys(pd.read_csv(table)["arm"]))
+        for table, arms in self.recorded():
             assert len({figures.method_words(arm) for arm in arms}) == len(arms), table
 
     def test_a_figure_says_words_and_no_codes(self):
