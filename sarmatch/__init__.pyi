@@ -43,6 +43,7 @@ from .refinement import (
 from .scenes import Scene
 from .search import (
     Candidates,
+    CoarseToFine,
     DenseGallery,
     DenseSearch,
     Gallery,
@@ -58,6 +59,7 @@ from .training import Config, Run, compare, evaluate, list_recipes, load_run, re
 __version__: str
 __all__ = [
     "Candidates",
+    "CoarseToFine",
     "Config",
     "DataCheck",
     "DenseGallery",

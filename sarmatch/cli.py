@@ -87,6 +87,9 @@ def run(
     change: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="change a field of the recipe; repeatable")
     ] = None,
+    trained: Annotated[
+        Path | None, typer.Option(help="folder of a run whose weights are used, of the same training; trains nothing")
+    ] = None,
 ) -> None:
     """Train, search and report; goes on where an interrupted run of the same config stopped."""
     from sarmatch.experiments.report import better_baseline, write_report
@@ -96,7 +99,7 @@ def run(
         if names.count(field) > 1:
             raise typer.BadParameter(f"{field} is given twice")
     config = sm.recipe(recipe, **dict(given))
-    finished = sm.run(config)
+    finished = sm.run(config, trained=trained)
     label = finished.metrics["data"].iloc[0]
     counts = finished.metrics.groupby(["protocol", "kind"], sort=False)["queries"].first()
     typer.echo(f"\nscene {config.scene.rstrip('/').split('/')[-1]!r}, {label}; recall as shares, errors in metres")

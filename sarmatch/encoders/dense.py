@@ -122,11 +122,6 @@ class DenseEncoder(Encoder):
     def levels(self) -> tuple[int, int]:
         return self.stride, self.stride * self.pooled
 
-    @property
-    def coarse(self) -> "CoarseLevel":
-        """Its coarse level as an encoder."""
-        return CoarseLevel(self)
-
     def forward_features(self, images: Tensor, modality: Modality) -> Tensor:
         """Images `(B, C, H, W)` to `(B, channels, H / stride, W / stride)`."""
         return self.forward_levels(images, modality)[0]
@@ -163,19 +158,3 @@ class DenseEncoder(Encoder):
         spread = (blurred(small.square(), LOCAL) - mean.square()).clamp(min=1e-6).sqrt()
         seen = [(strength[:, :, 0] + 1e-2).log() + 2, half, (small - mean) / (spread + 0.05), (spread + 0.01).log() + 1]
         return channels, torch.cat(seen, 1)
-
-
-class CoarseLevel(Encoder):
-    """The coarse level of a dense encoder, by itself."""
-
-    def __init__(self, fine: DenseEncoder) -> None:
-        super().__init__()
-        self.fine, self.inputs, self.centred = fine, fine.inputs, fine.centred
-        self.stride = fine.stride * fine.pooled
-        self.reach = -(-fine.reach // self.stride) * self.stride
-        self.trainable = fine.trainable
-        self.train(fine.training)
-
-    def forward_features(self, images: Tensor, modality: Modality) -> Tensor:
-        """Images `(B, C, H, W)` to `(B, channels, H / stride, W / stride)`."""
-        return self.fine.forward_levels(images, modality)[1]

@@ -44,6 +44,8 @@ def table_of(
 ) -> pd.DataFrame:
     """Dense search by the encoder of a run, by CFOG on the same queries, and their paired difference; kept as CSV.
 
+    Where the encoder has a coarse level, the search from coarse to fine has rows as well.
+
     Parameters
     ----------
     run
@@ -72,6 +74,9 @@ def table_of(
         run.config.baseline, run.config.image_size, run.config.sar_bands, **run.config.baseline_options
     )
     least = max(LEAST, *run.encoder.levels, *baseline.levels)  # a query holds a cell at least
+    methods = [("dense", run.encoder, "dense"), (run.config.baseline, baseline, "dense")]
+    if len(run.encoder.levels) > 1:
+        methods.append(("coarse_to_fine", run.encoder, "coarse_to_fine"))
     rows, gaps = [], []
     for name, scene in (scenes or {run.config.scene: run.scene()}).items():
         asked, tiles = task(run.config, scene, "cross_area", "arbitrary")
@@ -80,8 +85,8 @@ def table_of(
             given = Task(asked, tiles, middle_of(images, size, least))
             about = {"scene": Path(name).name, "data": scene.label, "size": given.images.shape[-1]}
             hits: dict[str, np.ndarray] = {}
-            for method, encoder in {"dense": run.encoder, run.config.baseline: baseline}.items():
-                for row, hit in rows_of(encoder, scene, given):
+            for method, encoder, search in methods:
+                for row, hit in rows_of(encoder, scene, given, search):
                     rows.append({**about, "method": method, **row})
                     hits.setdefault(method, hit)
             turned = given._replace(images=given.images.rot90(2, (2, 3)))
@@ -110,12 +115,14 @@ def middle_of(images: Tensor, size: int | None, least: int = 1) -> Tensor:
     return images[..., cut : images.shape[-2] - cut, cut : images.shape[-1] - cut]
 
 
-def rows_of(encoder: Encoder, scene: Scene, given: Task) -> Iterator[tuple[dict[str, float | str], np.ndarray]]:
+def rows_of(
+    encoder: Encoder, scene: Scene, given: Task, name: str = "dense"
+) -> Iterator[tuple[dict[str, float | str], np.ndarray]]:
     """The numbers of a search and whether each query was found at first `(Q,)`: of all, then of each quarter."""
     asked, tiles, images = given
-    search = dense_search(encoder, scene, tiles)
+    search = dense_search(encoder, scene, tiles, name)
     features = search.encode(images.split(64))
-    search.search(features[:1], 1)  # what is made once is not what a query takes
+    search.search([images[:1]], 1)  # what is made once is not what a query takes
     began = time.perf_counter()
     found = search.search(features, TOP)
     took = 1000 * (time.perf_counter() - began) / len(asked)

@@ -19,7 +19,9 @@ from sarmatch.training.runs import Run, load_run
 
 #: Files whose tables are written from the records.
 PAGES = ("README.md", *(f"data/results/{name}.md" for name in ("scenes", "alignment", "questions", "refinement")))
-PAGES += ("data/results/lengths.md", "data/results/sentinel.md")
+PAGES += ("data/results/lengths.md", "data/results/sentinel.md", "data/results/dense.md")
+#: What README's table shows: queries as an acquisition gives them, in an area never seen.
+HARDEST = "protocol == 'cross_area' and kind == 'arbitrary'"
 #: Rows of the table of edges, each against the same network with self-loops only.
 EDGE_ARMS = ("G1", "G1e", "G1s", "G1t", "G1x", "angle", "G2", "G3")
 #: Runs of the table of joint training.
@@ -28,6 +30,7 @@ JOINT = {
     "encoder, batches of neighbours": "data/results/joint_without",
     "encoder that learns with a graph network": "data/results/joint",
 }
+BASELINE_WORDS = {"hog": "HOG", "cfog": "CFOG"}
 CONTROL_WORDS = {"none": "", "shuffled_pairs": ", trained with shuffled pairs"}
 DAGGER = "†"
 
@@ -51,32 +54,54 @@ def with_tables(text: str, root: Path = ROOT) -> str:
     return re.sub(pattern, made, text, flags=re.DOTALL)
 
 
-def results_table(runs: Sequence[Run], refined: Sequence[tuple[Run, Comparison]] = ()) -> str:
+def results_table(runs: Sequence[Run], refined: Sequence[tuple[Run, Comparison]] = (), only: str = "") -> str:
     """A row per run, protocol and kind of query, and one per run whose lists a correlation of pixels has refined.
 
     Recall in percent with its 95 % interval (bootstrap over spatial blocks), beside the training-free baseline and
-    chance. Refined lists are those of arbitrary queries in an unseen area; their baseline is that of `runs`.
+    chance. Refined lists are those of arbitrary queries in an unseen area; their baseline is that of `runs`. `only` is
+    a query that chooses among protocols and kinds.
     """
-    head = ["data", "test", "method", "gallery", "recall@1", "recall@10", "HOG @1 / @10", "chance @1 / @10"]
+    head = ["data", "test", "method", "gallery", "recall@1", "recall@10", "training-free @1 / @10", "chance @1 / @10"]
     rows, commits = [], []
     for run in runs:
-        words = f"search{CONTROL_WORDS[run.config.control]}"
-        for (protocol, kind), group in run.metrics.groupby(["protocol", "kind"], sort=False):
+        words = method_words("dense") if run.config.search == "dense" else "search by one vector per tile"
+        words += CONTROL_WORDS[run.config.control]
+        chosen = run.metrics.query(only) if only else run.metrics
+        for (protocol, kind), group in chosen.groupby(["protocol", "kind"], sort=False):
             ours, baseline = (group[group.method == m].iloc[0] for m in (run.config.encoder, run.config.baseline))
             error = "{median_m:,.0f} m (ceiling {ceiling_median_m:,.0f}, chance {chance_median_m:,.0f})".format(**ours)
+            error = error.replace("ceiling 0, ", "") if run.config.search == "dense" else error  # there is no grid
             rows.append(_result(run, ours, baseline, task_words(protocol, kind), words, error))
             commits.append(run_commit(run.path))
     for run, comparison in refined:
-        task = run.metrics.query("protocol == 'cross_area' and kind == 'arbitrary'").set_index("method")
+        task = run.metrics.query(HARDEST).set_index("method")
         baseline, table = task.loc[run.config.baseline], comparison.table
         chosen = table.query("protocol == 'cross_area' and kind == 'arbitrary' and arm == 'correlation'")
         ours = chosen.iloc[0]
-        words = f"search, then {method_words('correlation')} in its first {ours['k']}"
+        words = f"one vector per tile, then {method_words('correlation')} in its first {ours['k']}"
         error = f"{ours['median_m']:,.3g} m" if ours["median_m"] < 100 else f"{ours['median_m']:,.0f} m"
         error += f" (chance {baseline['chance_median_m']:,.0f})"
         rows.append(_result(run, ours, baseline, task_words("cross_area", "arbitrary"), words, error))
         commits.append(commits_of(chosen, comparison.commit))
     return _markdown([*head, "median error"], rows, commits)
+
+
+def dense_table(folders: Sequence[Path]) -> str:
+    """Dense search in several scenes and with queries of several sizes, beside CFOG on the same queries."""
+    head = ["data", "query", "method", "recall@1", "recall@10", "against CFOG, @1", "median error"]
+    head += ["within 10 / 25 / 100 m", "strips registered: median, within 10 m"]
+    rows, commits = [], []
+    for folder in folders:
+        gaps = pd.read_csv(folder / "differences.csv").set_index(["scene", "size"])
+        for row in pd.read_csv(folder / "table.csv").query("queries_of == 'all'").to_dict("records"):
+            gap = _gap(gaps.loc[(row["scene"], row["size"])]) if row["method"] == "dense" else ""
+            within = " / ".join(f"{100 * row[f'within_{m}m']:.1f}" for m in (10, 25, 100))
+            own = f"{row['registered_median_m']:,.1f} m, {100 * row['registered_within_10m']:.1f}"
+            what = [f"{row['scene']}, **{row['data']}**", f"{row['size']} px", method_words(row["method"])]
+            recall = [_with_interval(pd.Series(row), k) for k in (1, 10)]
+            rows.append([*what, *recall, gap, f"{row['median_m']:,.1f} m", within, own])
+            commits.append([row["commit"]])
+    return _markdown(head, rows, commits)
 
 
 def joint_table(runs: dict[str, Run]) -> str:
@@ -227,8 +252,10 @@ def lengths_table(comparisons: dict[str, Comparison]) -> str:
 
 def _results(root: Path) -> str:
     demo, sentinel = (load_run(root / path) for path in ("data/demo", "data/results/sentinel"))
+    dense = [load_run(root / path) for path in ("data/dense", "data/results/dense_sentinel")]
     scenes = ((demo, "refinement_easy"), (sentinel, "refinement_sentinel"))
-    return results_table([demo, sentinel], [(run, load_comparison(name, root)) for run, name in scenes])
+    refined = [(run, load_comparison(name, root)) for run, name in scenes]
+    return results_table([*dense, demo, sentinel], refined, HARDEST)
 
 
 def _of_comparison(table: Callable[..., str], name: str, root: Path) -> str:
@@ -242,6 +269,9 @@ def _by_scene(start: str, scenes: Sequence[str], root: Path) -> dict[str, Compar
 #: Every table by the name that stands in its comments.
 TABLES: dict[str, Callable[[Path], str]] = {
     "results": _results,
+    "demo": lambda root: results_table([load_run(root / "data/demo")]),
+    "dense": lambda root: results_table([load_run(root / p) for p in ("data/dense", "data/results/dense_sentinel")]),
+    "dense_tasks": lambda root: dense_table([root / "data/results" / name for name in ("dense", "dense_sentinel")]),
     "presets": lambda root: presets_table(load_baselines(root)),
     "sentinel": lambda root: results_table(
         [load_run(root / "data/results" / name) for name in ("sentinel", "sentinel_shuffled")]
@@ -284,12 +314,12 @@ def _markdown(
 def _result(run: Run, ours: pd.Series, baseline: pd.Series, test: str, method: str, error: str) -> list[str]:
     """A row of `results_table` but for its commit."""
     return [
-        f"{run.config.name}, **{ours['data']}**",
+        f"{Path(run.config.scene).name}, **{ours['data']}**",
         test,
         method,
         f"{ours['gallery']:,}",
         *(_with_interval(ours, k) for k in (1, 10)),
-        _pair(baseline, "recall@1", "recall@10"),
+        f"{BASELINE_WORDS[run.config.baseline]} {_pair(baseline, 'recall@1', 'recall@10')}",
         _pair(baseline, "recall@1_chance", "recall@10_chance"),
         error,
     ]

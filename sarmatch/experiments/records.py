@@ -7,21 +7,33 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 
 from sarmatch.atomic_io import write, write_json
-from sarmatch.experiments.report import result_rows
+from sarmatch.encoders import create_encoder
+from sarmatch.evaluation import localization_errors
 from sarmatch.experiments.sweeps import load_sweep
-from sarmatch.figures import use_style
+from sarmatch.figures import method_words, score_surfaces, use_style
+from sarmatch.patches import PatchImages, positions
 from sarmatch.paths import ROOT
+from sarmatch.search import surface
 from sarmatch.simulation.simulate import PRESETS
 from sarmatch.training.checkpoints import WEIGHTS, describe_environment, save_weights
 from sarmatch.training.config import recipe
-from sarmatch.training.runs import Run, baseline_rows, evaluate, load_run
+from sarmatch.training.runs import Run, baseline_rows, dense_search, load_run
 
 #: Recorded runs, the first of which makes README's picture.
-RECORDS = ("data/demo", "data/results/sentinel", "data/results/sentinel_shuffled")
+RECORDS = (
+    "data/dense",
+    "data/demo",
+    "data/results/dense_sentinel",
+    "data/results/sentinel",
+    "data/results/sentinel_shuffled",
+)
+SHOWN, NEAR_M, FAR_M = 60, 15.0, 200.0  # of README's picture: queries to choose from, a hit, and a clear miss
 BASELINES = "data/results/baselines.json"
 PICTURE = "data/results/located.jpg"
 
@@ -98,14 +110,26 @@ def commits_of(rows: pd.DataFrame, whole: str) -> list[str]:
 
 
 def picture(run: Run) -> Figure:
-    """README's picture: the first two queries found and the first one missed, in an unseen area."""
+    """README's picture: the score of every place for a query that the run finds and its baseline does not."""
     use_style()
-    scene = run.scene()
-    _, results = evaluate(run.encoder, scene, run.config, "cross_area", "arbitrary")
-    right = results["rank"] == 0
-    chosen = pd.concat([results[right].head(2), results[~right].head(1)])
-    _, tiles = run.task(scene, "cross_area", "arbitrary")
-    return result_rows(scene, chosen, tiles, "Two queries found and one missed")
+    scene, config = run.scene(), run.config
+    asked, tiles = run.task(scene, "cross_area", "arbitrary")
+    asked = asked[:SHOWN]
+    images, xy = torch.stack(list(PatchImages(scene, asked, None))), positions(asked)
+    baseline = create_encoder(config.baseline, config.image_size, config.sar_bands, **config.baseline_options)
+    searches = {m: dense_search(e, scene, tiles) for m, e in (("dense", run.encoder), (config.baseline, baseline))}
+    features = {name: search.encode([images]) for name, search in searches.items()}
+    found = {name: search.search(features[name], 5).xy for name, search in searches.items()}
+    errors = {name: localization_errors(places[:, 0], xy) for name, places in found.items()}
+    right = errors["dense"] < NEAR_M
+    query = int(np.flatnonzero(right & (errors[config.baseline] > FAR_M))[0])
+    maps = {
+        name: next(m for a, m in s.gallery.maps.items() if a == asked["area"][query]) for name, s in searches.items()
+    }
+    scores = {method_words(name): surface(maps[name], features[name][query]).numpy() for name in searches}
+    corner = maps["dense"].metres_of(*(np.array(features["dense"].shape[2:]) / 2))
+    places = {method_words(name): found[name][query] for name in searches}
+    return score_surfaces(scores, tuple(corner), maps["dense"].metres, xy[query], places, scene.label)
 
 
 def update_readme(root: Path = ROOT) -> None:

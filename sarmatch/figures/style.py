@@ -49,6 +49,7 @@ METHOD_STYLES: dict[str, Method] = {
     "cfog": _method("dense search with CFOG, training-free", ORANGE, "--", (4, 0, 0)),
     "dense": _method("dense search, learned", RED, "-", (5, 0, 0)),
     "coarse_to_fine": _method("dense search, coarse to fine", PURPLE, "-.", (6, 0, 0)),
+    "dense, turned by 180 degrees": Method("dense search, learned; control: query turned by 180 degrees"),
     # losses and alignments
     "infonce": _method("InfoNCE alone", BLUE, "-", "p"),
     "triplet": _method("triplet loss alone", SKY, "--", "h"),

@@ -1,6 +1,7 @@
 """Search: galleries of a map, candidates for a query's place, and what finds them."""
 
 from sarmatch.search.candidates import Candidates
+from sarmatch.search.coarse_to_fine import CoarseToFine
 from sarmatch.search.correlate import FeatureMap
 from sarmatch.search.dense import DenseSearch, surface
 from sarmatch.search.gallery import Gallery, build_gallery, galleries_dir
@@ -11,6 +12,7 @@ from sarmatch.search.vector import VectorSearch
 __all__ = [
     "SEARCHES",
     "Candidates",
+    "CoarseToFine",
     "DenseGallery",
     "DenseSearch",
     "FeatureMap",

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from sarmatch.search.peaks import Block
 
-BLOCK = 384  # cells along the side of a block that is transformed at once: its spectrum stays in a core's cache
+BLOCK = 4  # sides of a query along the side of a block that is transformed at once: more, and spectra outgrow the cache
+BLOCK_CELLS = 160, 384  # and the least and most cells
 TOGETHER = 16  # queries that are correlated at once
 GROUP = 8  # blocks that are correlated at once, fewer where they are large
 GROUP_BYTES = 128 << 20  # what the products of a group with the queries may take
@@ -46,6 +47,15 @@ class FeatureMap(NamedTuple):
     corner: tuple[float, float]
     metres: float
     centred: bool = True
+
+    def cut(self, row: int, col: int, height: int, width: int) -> Tensor:
+        """Features `(C, height, width)` from a cell on; zero beyond the map."""
+        return _padded(self.features, row, col, height, width)
+
+    def data(self, row: int, col: int, height: int, width: int) -> Tensor:
+        """Where there is data in the same part, bool `(height, width)`; none beyond the map."""
+        valid = torch.tensor(True).expand(self.features.shape[1:]) if self.valid is None else self.valid
+        return _padded(valid[None], row, col, height, width)[0]
 
     def metres_of(self, row: NDArray, col: NDArray) -> NDArray[np.float64]:
         """Cells (edges count from 0) to local metres `(..., 2)`."""
@@ -134,7 +144,8 @@ class Correlator:
         Shifts by which neighbouring blocks overlap on each side, so that every shift is once inside with all its
         neighbours. Beyond the map, scores are minus infinity.
     block
-        Cells that are transformed at once along each side, at most; raised where a query needs more.
+        Cells that are transformed at once along each side, at most; raised where a query needs more. By default four
+        times the query's side, 160 to 384.
     kept
         Where spectra and lengths of windows are kept for the next queries; nothing is kept by default.
     device
@@ -151,7 +162,7 @@ class Correlator:
         fmap: FeatureMap,
         size: tuple[int, int],
         margin: int = 0,
-        block: int = BLOCK,
+        block: int | None = None,
         kept: Kept | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -159,6 +170,7 @@ class Correlator:
         self._kept = Kept(0) if kept is None else kept
         self.shifts = tuple(n - k + 1 for n, k in zip(fmap.features.shape[1:], size, strict=True))
         self.groups: list[list[tuple[int, int]]] = []
+        block = min(max(BLOCK * max(size), BLOCK_CELLS[0]), BLOCK_CELLS[1]) if block is None else block
         if min(self.shifts) < 1:
             return
         parts = (_parts(n, k + 2 * margin, block) for n, k in zip(self.shifts, size, strict=True))
@@ -167,7 +179,7 @@ class Correlator:
         corners = [
             (r, c) for r in range(0, self.shifts[0], self.steps[0]) for c in range(0, self.shifts[1], self.steps[1])
         ]
-        corners = [at for at in corners if fmap.valid is None or self._cut(fmap.valid[None], at).any()]
+        corners = [at for at in corners if fmap.valid is None or fmap.data(*self._part(at)).any()]
         together = GROUP_BYTES // (8 * TOGETHER * self._frequencies[0] * self._frequencies[1])
         together = min(max(together, 1), GROUP)
         self.groups = [corners[i : i + together] for i in range(0, len(corners), together)]
@@ -210,21 +222,17 @@ class Correlator:
         lines = torch.fft.rfft(queries.to(self.device), n=self.sides[1])  # of the query's own rows: the rest is zero
         return torch.fft.fft(lines, n=self.sides[0], dim=-2).conj()
 
-    def _cut(self, values: Tensor, at: tuple[int, int]) -> Tensor:
-        """The part `(C, *sides)` of the map that a block is made of; zero beyond the map."""
-        row, col = (n - self.margin for n in at)
-        bottom, right = row + self.sides[0], col + self.sides[1]
-        height, width = values.shape[1:]
-        around = [max(-col, 0), max(right - width, 0), max(-row, 0), max(bottom - height, 0)]
-        return F.pad(values[:, max(row, 0) : bottom, max(col, 0) : right], around)
+    def _part(self, at: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Row, column, height and width of the cells that a block is made of."""
+        return at[0] - self.margin, at[1] - self.margin, *self.sides
 
     def _spectra(self, corners: list[tuple[int, int]]) -> _Spectra:
-        parts = torch.stack([self._cut(self.fmap.features, at).to(self.device).float() for at in corners])
+        parts = torch.stack([self.fmap.cut(*self._part(at)).to(self.device).float() for at in corners])
         features = torch.fft.rfft2(parts).flatten(2).permute(2, 0, 1).contiguous()
         energy = torch.fft.rfft2(parts.square().sum(1)).flatten(1).T
         if self.fmap.valid is None:
             return _Spectra(features, energy, None)
-        data = torch.cat([self._cut(self.fmap.valid[None], at) for at in corners])
+        data = torch.stack([self.fmap.data(*self._part(at)) for at in corners])
         return _Spectra(features, energy, torch.fft.rfft2(data.to(self.device).float()).flatten(1).T)
 
     def _lengths(self, masks: Tensor, spectra: _Spectra, n: int, at: tuple[int, int]) -> _Lengths:
@@ -270,6 +278,14 @@ class Correlator:
             if lengths.outside is not None:
                 part += lengths.outside[of]
         return scores
+
+
+def _padded(values: Tensor, row: int, col: int, height: int, width: int) -> Tensor:
+    """Part of `(C, H, W)`, zero beyond it."""
+    part = values[:, max(row, 0) : max(row + height, 0), max(col, 0) : max(col + width, 0)]
+    left, top = min(max(-col, 0), width), min(max(-row, 0), height)
+    around = [left, width - left - part.shape[2], top, height - top - part.shape[1]]
+    return F.pad(part, around) if any(around) else part
 
 
 def _parts(shifts: int, overhang: int, block: int) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Dense search: a query's map of features, correlated with the whole map's over all shifts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ class DenseSearch:
         device, encoder = device_of(self.encoder), self.encoder
         with in_use(encoder):
             return torch.cat(
-                [encoder.forward_features(_fitting(b, encoder).to(device), "query").float().cpu() for b in images]
+                [encoder.forward_features(fitting_images(b, encoder).to(device), "query").float().cpu() for b in images]
             )
 
     def search(self, queries: Tensor | Iterable[Tensor], k: int, masks: Tensor | None = None) -> Candidates:
@@ -92,24 +92,31 @@ class DenseSearch:
             If `k` is no whole number of at least 1, features are not finite or do not fit the map's,
             or masks do not fit the queries.
         """
+        queries = self.fitting(queries if isinstance(queries, Tensor) else self.encode(queries), k)
+        masks = in_range(masks, queries)
+        parts = [self.peaks(queries[rows], None if masks is None else masks[rows], k) for rows in batches(queries)]
+        return candidates_of(parts, self.gallery, tuple(queries.shape[2:]), k)
+
+    def fitting(self, queries: Tensor, k: int) -> Tensor:
+        """Features that can be searched for; a ValueError says what does not fit."""
         whole_number("k", k)
-        if not isinstance(queries, Tensor):
-            queries = self.encode(queries)
         channels = next(iter(self.gallery.maps.values())).features.shape[0]
         if queries.ndim != 4 or queries.shape[1] != channels:
             raise ValueError(f"queries must be (Q, {channels}, h, w) as the map's features, got {tuple(queries.shape)}")
         if not queries.isfinite().all():
             raise ValueError("queries must be finite, and some features of them are not")
-        if masks is not None:
-            _check_masks(masks, queries)
-        bar = progress(total=len(queries), desc="dense search", unit="query")
-        parts = []
-        for rows in torch.arange(len(queries)).split(TOGETHER):
-            parts.append(self._together(queries[rows], None if masks is None else masks[rows], k))
-            bar.update(len(rows))
-        bar.close()
-        scores, places, area = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return Candidates(scores, places, area, self.gallery.areas, np.isfinite(scores))
+        return queries
+
+    def peaks(self, queries: Tensor, masks: Tensor | None, k: int) -> Peaks:
+        """The `k` highest peaks of some queries' correlation surfaces: where their top left corner lies, in cells.
+
+        Apart from one another by more than `radius` cells; minus infinity where there are fewer.
+        """
+        kept = no_peaks(queries.to(self.device), 2 * k)  # some of equal height may be suppressed
+        for area, correlator in enumerate(self._correlators(tuple(queries.shape[2:]))):
+            for block in correlator.blocks(queries, masks):
+                kept = kept.and_those(find_peaks(block, self.radius, 2 * k, kept.scores[:, -1], area), 2 * k)
+        return Peaks(*(values.cpu() for values in suppress(kept, self.radius, k)))
 
     def _correlators(self, size: tuple[int, int]) -> list[Correlator]:
         """One per area, kept for the next queries of the same size."""
@@ -121,24 +128,25 @@ class DenseSearch:
             self._ready = size, ready
         return self._ready[1]
 
-    def _together(self, queries: Tensor, masks: Tensor | None, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Scores, places and areas of some queries."""
-        found = []
-        for code, correlator in enumerate(self._correlators(tuple(queries.shape[2:]))):
-            fmap, peaks = correlator.fmap, best_of(correlator, queries, masks, k)
-            middle = peaks.at.numpy() + np.array(queries.shape[2:]) / 2
-            found.append((peaks.scores.numpy(), fmap.metres_of(middle[..., 0], middle[..., 1]), code))
-        scores = np.concatenate([s for s, _, _ in found], axis=1)
-        places = np.concatenate([p for _, p, _ in found], axis=1)
-        area = np.concatenate([np.full(s.shape, code, np.int64) for s, _, code in found], axis=1)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        scores, area = (np.take_along_axis(v, order, 1) for v in (scores, area))
-        places = np.take_along_axis(places, order[..., None], 1)
-        missing = k - scores.shape[1]
-        if missing > 0:
-            scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
-            places, area = np.pad(places, ((0, 0), (0, missing), (0, 0))), np.pad(area, ((0, 0), (0, missing)))
-        return scores.astype(np.float32), places, area
+
+def batches(queries: Tensor) -> Iterator[slice]:
+    """Rows of queries that are correlated at once, with a bar of progress."""
+    with progress(total=len(queries), desc="dense search", unit="query") as bar:
+        for start in range(0, len(queries), TOGETHER):
+            yield slice(start, start + TOGETHER)
+            bar.update(min(TOGETHER, len(queries) - start))
+
+
+def candidates_of(parts: Iterable[Peaks], gallery: DenseGallery, size: tuple[int, int], k: int) -> Candidates:
+    """Candidates `(Q, k)` of the peaks of several batches of queries of `size` cells."""
+    filled = no_peaks(torch.zeros(0, 0), k)
+    peaks = [filled, *(p.and_those(no_peaks(p.scores, k), k) for p in parts)]
+    scores, at, area = (torch.cat(values).numpy() for values in zip(*peaks, strict=True))
+    places = np.zeros_like(at)
+    for code, fmap in enumerate(gallery.maps.values()):
+        here = area == code
+        places[here] = fmap.metres_of(*np.moveaxis(at[here] + np.array(size) / 2, -1, 0))
+    return Candidates(scores, places, area, gallery.areas, np.isfinite(scores))
 
 
 def device_of(encoder: Encoder | None) -> torch.device:
@@ -146,7 +154,7 @@ def device_of(encoder: Encoder | None) -> torch.device:
     return next((p.device for p in encoder.parameters()) if encoder is not None else iter(()), torch.device("cpu"))
 
 
-def _fitting(images: Tensor, encoder: Encoder) -> Tensor:
+def fitting_images(images: Tensor, encoder: Encoder) -> Tensor:
     """SAR images that an encoder can make features of; a ValueError says what does not fit."""
     bands, least = encoder.inputs["query"].channels, max(encoder.levels)
     if images.ndim != 4 or images.shape[1] != bands or min(images.shape[2:]) < least:
@@ -154,21 +162,16 @@ def _fitting(images: Tensor, encoder: Encoder) -> Tensor:
     return images
 
 
-def _check_masks(masks: Tensor, queries: Tensor) -> None:
+def in_range(masks: Tensor | None, queries: Tensor) -> Tensor | None:
+    """Masks that fit the queries, weights from 0 to 1; a ValueError says what does not fit."""
     wanted = (len(queries), *queries.shape[2:])
+    if masks is None:
+        return None
     if tuple(masks.shape) != wanted:
         raise ValueError(f"masks must be (Q, h, w), {wanted} as the queries' features, got {tuple(masks.shape)}")
     if masks.numel() and not (masks.min() >= 0 and masks.max() <= 1):
         raise ValueError(f"masks must be weights from 0 to 1, got {float(masks.min()):g} to {float(masks.max()):g}")
-
-
-def best_of(correlator: Correlator, queries: Tensor, masks: Tensor | None, k: int) -> Peaks:
-    """The `k` highest peaks of every query on one map, apart by more than the correlator's margin in cells."""
-    radius, device = correlator.margin, correlator.device
-    kept = no_peaks(queries.to(device), 2 * k)  # some of equal height may be suppressed
-    for block in correlator.blocks(queries, masks):
-        kept = kept.and_those(find_peaks(block, radius, 2 * k, above=kept.scores[:, -1]), 2 * k)
-    return Peaks(*(values.cpu() for values in suppress(kept, radius, k)))
+    return masks
 
 
 def surface(fmap: FeatureMap, query: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -1,7 +1,7 @@
 """Feature maps of a scene's areas under a dense encoder: made once, in windows, kept on disk in half precision."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from sarmatch.search.gallery import hash_encoder, hash_raster, keep_if_possible,
 
 Bounds = tuple[int, int, int, int]  # first row and column, and those after the last, pixels
 
-LAYOUT = b"feature maps 2"  # of a kept file; another number where it changes, and files of the old one are left alone
+LAYOUT = b"feature maps 3"  # of a kept file; another number where it changes, and files of the old one are left alone
 WINDOW = 1024  # pixels of a map that are encoded at once along each side, a margin left out
 
 
@@ -37,10 +37,13 @@ class DenseGallery:
         With their affine; a cell is `stride` pixels wide.
     stride : int
         Pixels along the side of a cell.
+    coarse : DenseGallery or None
+        The same areas at the coarse level of the encoder, where it has one.
     """
 
     maps: Mapping[str, FeatureMap]
     stride: int
+    coarse: "DenseGallery | None" = None
 
     def __post_init__(self) -> None:
         if not self.maps:
@@ -69,25 +72,31 @@ class DenseGallery:
     def save(self, path: Path) -> None:
         """Keep it as one safetensors file."""
         tensors: dict[str, Tensor] = {}
-        for i, fmap in enumerate(self.maps.values()):
-            tensors[f"{i}/features"] = fmap.features.contiguous()
-            if fmap.valid is not None:
-                tensors[f"{i}/valid"] = fmap.valid.contiguous()
-        places = [(name, *m.corner, m.metres, m.centred) for name, m in self.maps.items()]
-        about = {"places": json.dumps(places), "stride": json.dumps(self.stride)}
-        write(path, lambda p: save_file(tensors, p, about))
+        levels: list[dict] = []
+        level: DenseGallery | None = self
+        while level is not None:
+            for i, fmap in enumerate(level.maps.values()):
+                parts = {"features": fmap.features, "valid": fmap.valid}
+                tensors |= {f"{len(levels)}/{i}/{k}": v.contiguous() for k, v in parts.items() if v is not None}
+            places = [(name, m.corner, m.metres, m.centred) for name, m in level.maps.items()]
+            levels.append({"stride": level.stride, "places": places})
+            level = level.coarse
+        write(path, lambda p: save_file(tensors, p, {"levels": json.dumps(levels)}))
 
     @classmethod
     def load(cls, path: Path) -> "DenseGallery":
         """A gallery that `save` has kept; a ValueError names a file that is none."""
         try:
             with safe_open(path, "pt") as file:
-                about, names = file.metadata(), set(file.keys())
-                maps = {}
-                for i, (name, x, y, metres, centred) in enumerate(json.loads(about["places"])):
-                    valid = file.get_tensor(f"{i}/valid") if f"{i}/valid" in names else None
-                    maps[name] = FeatureMap(file.get_tensor(f"{i}/features"), valid, (x, y), metres, centred)
-                return cls(maps, json.loads(about["stride"]))
+                kept, gallery = set(file.keys()), None
+                for n, level in reversed(list(enumerate(json.loads(file.metadata()["levels"])))):
+                    maps = {}
+                    for i, (name, corner, metres, centred) in enumerate(level["places"]):
+                        names = (f"{n}/{i}/{k}" for k in ("features", "valid"))
+                        features, valid = (file.get_tensor(k) if k in kept else None for k in names)
+                        maps[name] = FeatureMap(features, valid, tuple(corner), metres, centred)
+                    gallery = cls(maps, level["stride"], gallery)
+                return gallery
         except Exception as error:
             raise ValueError(
                 f"{path}: not readable as feature maps ({error}); delete it, and they are built anew"
@@ -105,7 +114,7 @@ def build_maps(
     Parameters
     ----------
     encoder
-        With `forward_features`, `stride` and `reach`.
+        With `forward_levels`, `levels` and `reach`.
     scene
         Where from.
     areas
@@ -121,7 +130,7 @@ def build_maps(
     Notes
     -----
     Maps are read and encoded in windows that overlap by what a cell depends on, so that a map larger than memory needs
-    no more than its features, `(C, H / stride, W / stride)` in half precision.
+    no more than its features, `(C, H / stride, W / stride)` in half precision. All levels are made at once.
     """
     if encoder.stride is None or encoder.reach is None:
         raise ValueError(f"{type(encoder).__name__} has no stride and reach: its maps cannot be made in windows")
@@ -137,30 +146,33 @@ def build_maps(
         hash_encoder(digest, encoder)
         digest.update(b"" if encoder.centred else b"not centred")
         path = keep / f"{digest.hexdigest()}.safetensors"
-        if (known := kept(path, partial(_known, bounds, encoder.stride))) is not None:
+        if (known := kept(path, partial(_known, bounds, encoder.levels))) is not None:
             return known
-    maps = {}
+    levels: list[dict[str, FeatureMap]] = [{} for _ in encoder.levels]
     for name in progress(names, desc="feature maps", unit="area"):
         row, col = bounds[name][:2]
+        x, y = scene.metres(name, np.array([row]), np.array([col]))[0].tolist()
         with in_use(encoder):
-            features, valid = encode_raster(encoder, scene.area(name).map, "reference", bounds=bounds[name])
-        corner = scene.metres(name, np.array([row]), np.array([col]))[0]
-        side = encoder.stride * scene.pixel_size
-        maps[name] = FeatureMap(features, valid, (float(corner[0]), float(corner[1])), side, encoder.centred)
-    gallery = DenseGallery(maps, encoder.stride)
+            made = encode_raster(encoder, scene.area(name).map, "reference", bounds=bounds[name])
+        for maps, stride, (features, valid) in zip(levels, encoder.levels, made, strict=True):
+            maps[name] = FeatureMap(features, valid, (x, y), stride * scene.pixel_size, encoder.centred)
+    gallery = None
+    for maps, stride in zip(reversed(levels), reversed(encoder.levels), strict=True):
+        gallery = DenseGallery(maps, stride, gallery)
     if path is not None:
         keep_if_possible(path, gallery.save)
     return gallery
 
 
-def _known(bounds: Mapping[str, Bounds], stride: int, path: Path) -> DenseGallery:
-    """Kept maps of these pixels; a ValueError names a file that holds others."""
-    gallery = DenseGallery.load(path)
-    cells = {
-        n: ((bottom - top) // stride, (right - left) // stride) for n, (top, left, bottom, right) in bounds.items()
-    }
-    if (gallery.stride, {n: tuple(m.features.shape[1:]) for n, m in gallery.maps.items()}) != (stride, cells):
-        raise ValueError(f"{path}: holds maps of {gallery.areas}, expected {cells} cells of {stride} px")
+def _known(bounds: Mapping[str, Bounds], strides: Sequence[int], path: Path) -> DenseGallery:
+    """Kept maps of these pixels at these levels; a ValueError names a file that holds others."""
+    gallery = level = DenseGallery.load(path)
+    for stride in strides:
+        cells = {n: ((r1 - r0) // stride, (c1 - c0) // stride) for n, (r0, c0, r1, c1) in bounds.items()}
+        held = None if level is None else {n: tuple(m.features.shape[1:]) for n, m in level.maps.items()}
+        if level is None or (level.stride, held) != (stride, cells):
+            raise ValueError(f"{path}: holds maps of {held} cells, expected {cells} of {stride} px")
+        level = level.coarse
     return gallery
 
 
@@ -174,48 +186,52 @@ def _within(bounds: Bounds | None, raster: Raster, area: str) -> Bounds:
     return bounds
 
 
+Level = tuple[Tensor, Tensor | None]  # features, and where they see nothing but data, if not all over
+
+
 @torch.no_grad()
 def encode_raster(
     encoder: Encoder, raster: Raster, modality: str, window: int = WINDOW, bounds: Bounds | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """Features `(C, H, W)` of a raster in half precision, and where they see nothing but data, if not all over.
+) -> list[Level]:
+    """Features `(C, H, W)` of a raster in half precision, and where they see nothing but data: of every level.
 
     Of the whole of it, or of the part within `bounds`; what lies beyond them is seen by the cells at their edge.
 
     Nodata is filled with the mean of what a window has; cells that would see it are 0 and not valid.
     """
     row0, col0, row1, col1 = bounds or raster.bounds
-    stride = encoder.stride
-    high, wide = (row1 - row0) // stride, (col1 - col0) // stride
-    features: Tensor | None = None
-    valid = torch.ones(high, wide, dtype=torch.bool)
-    for rows, cols in _windows(high, wide, max(1, window // stride)):
-        part, sees = _encoded(encoder, raster, modality, (row0, col0), rows, cols)
-        if features is None:
-            features = torch.zeros(part.shape[0], high, wide, dtype=torch.float16)
-        features[:, rows, cols] = (part * sees).half()
-        valid[rows, cols] = sees
-    if features is None:
-        raise ValueError(f"raster {raster.name!r}: {row1 - row0} x {col1 - col0} px hold no cell of {stride} px")
-    return features, None if valid.all() else valid
+    strides, coarsest = encoder.levels, max(encoder.levels)
+    if min(row1 - row0, col1 - col0) < coarsest:
+        raise ValueError(f"raster {raster.name!r}: {row1 - row0} x {col1 - col0} px hold no cell of {coarsest} px")
+    row1, col1 = row1 - (row1 - row0) % strides[0], col1 - (col1 - col0) % strides[0]
+    sides = [((row1 - row0) // stride, (col1 - col0) // stride) for stride in strides]
+    features: list[Tensor] = []
+    valid = [torch.ones(side, dtype=torch.bool) for side in sides]
+    step = max(1, window // coarsest) * coarsest
+    for row in range(0, row1 - row0, step):
+        for col in range(0, col1 - col0, step):
+            end = min(row0 + row + step, row1), min(col0 + col + step, col1)
+            parts = _encoded(encoder, raster, modality, (row0 + row, col0 + col, *end))
+            if not features:
+                features = [
+                    torch.zeros(len(p), *s, dtype=torch.float16) for (p, _), s in zip(parts, sides, strict=True)
+                ]
+            for level, (part, sees) in enumerate(parts):
+                top, left = row // strides[level], col // strides[level]
+                rows, cols = slice(top, top + sees.shape[0]), slice(left, left + sees.shape[1])
+                features[level][:, rows, cols] = (part * sees).half()
+                valid[level][rows, cols] = sees
+    return [(f, None if v.all() else v) for f, v in zip(features, valid, strict=True)]
 
 
-def _windows(high: int, wide: int, step: int) -> Iterator[tuple[slice, slice]]:
-    for row in range(0, high, step):
-        for col in range(0, wide, step):
-            yield slice(row, min(row + step, high)), slice(col, min(col + step, wide))
+def _encoded(encoder: Encoder, raster: Raster, modality: str, window: Bounds) -> list[tuple[Tensor, Tensor]]:
+    """Features of a window `(C, h, w)` of every level, and which see no hole.
 
-
-def _encoded(
-    encoder: Encoder, raster: Raster, modality: str, origin: tuple[int, int], rows: slice, cols: slice
-) -> tuple[Tensor, Tensor]:
-    """Features of a window of cells `(C, h, w)`, encoded with a margin of what they depend on, and which see no hole.
-
-    Beyond the raster its edge is repeated.
+    It is encoded with a margin of what its cells depend on. Beyond the raster its edge is repeated.
     """
-    stride, margin = encoder.stride, -(-encoder.reach // encoder.stride)
-    row0, row1 = (origin[0] + stride * k for k in (rows.start - margin, rows.stop + margin))
-    col0, col1 = (origin[1] + stride * k for k in (cols.start - margin, cols.stop + margin))
+    coarsest = max(encoder.levels)
+    margin = -(-encoder.reach // coarsest) * coarsest
+    row0, col0, row1, col1 = window[0] - margin, window[1] - margin, window[2] + margin, window[3] + margin
     top, left, bottom, right = raster.bounds
     inner = (max(row0, top), max(col0, left), min(row1, bottom), min(col1, right))
     around = [inner[1] - col0, col1 - inner[3], inner[0] - row0, row1 - inner[2]]
@@ -225,7 +241,11 @@ def _encoded(
         pixels = np.where(hole, 0.0 if hole.all() else pixels[:, ~hole].mean(), pixels).astype(np.float32)
     images = F.pad(to_input(torch.from_numpy(pixels)[None], raster.scale, None, raster.window), around, "replicate")
     device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
-    cut = slice(margin, -margin or None)
-    part = encoder.forward_features(images.to(device), modality)[0, :, cut, cut].float().cpu()
-    holes = F.max_pool2d(F.pad(torch.from_numpy(hole)[None, None].float(), around), stride)
-    return part, F.max_pool2d(holes, 2 * margin + 1, 1)[0, 0] == 0
+    holes = F.pad(torch.from_numpy(hole)[None, None].float(), around)
+    parts = []
+    for stride, features in zip(encoder.levels, encoder.forward_levels(images.to(device), modality), strict=True):
+        reach, first = -(-encoder.reach // stride), margin // stride
+        rows, cols = (slice(first, first + (b - a) // stride) for a, b in zip(window[:2], window[2:], strict=True))
+        blind = F.max_pool2d(F.max_pool2d(holes, stride), 2 * reach + 1, 1, reach)
+        parts.append((features[0, :, rows, cols].float().cpu(), blind[0, 0, rows, cols] == 0))
+    return parts

@@ -15,28 +15,36 @@ class Block(NamedTuple):
 
 
 class Peaks(NamedTuple):
-    """Highest scores of each query, best first: float32 `(B, K)`; where, float64 `(B, K, 2)`, rows and columns."""
+    """Highest scores of each query, best first: float32 `(B, K)`; where, float64 `(B, K, 2)`, rows and columns; and in
+    which area, int64 `(B, K)`."""
 
     scores: Tensor
     at: Tensor
+    area: Tensor
 
     def and_those(self, others: "Peaks", k: int) -> "Peaks":
         """The `k` highest of both."""
-        return Peaks(torch.cat([self.scores, others.scores], 1), torch.cat([self.at, others.at], 1)).highest(k)
+        return Peaks(*(torch.cat(both, 1) for both in zip(self, others, strict=True))).highest(k)
 
     def highest(self, k: int | None = None) -> "Peaks":
         """The `k` highest in order, all of them by default; of equal ones the first comes first."""
         order = self.scores.argsort(dim=1, descending=True, stable=True)[:, :k]
-        return Peaks(self.scores.gather(1, order), self.at.gather(1, order[..., None].expand(-1, -1, 2)))
+        return self.taken(order)
+
+    def taken(self, order: Tensor) -> "Peaks":
+        """Those of these numbers `(B, K)`."""
+        at = self.at.gather(1, order[..., None].expand(-1, -1, 2))
+        return Peaks(self.scores.gather(1, order), at, self.area.gather(1, order))
 
 
 def no_peaks(queries: Tensor, k: int) -> Peaks:
     """A list of `k` peaks for every query, none of which is there."""
     scores = queries.new_full((len(queries), k), -torch.inf)
-    return Peaks(scores, torch.zeros(*scores.shape, 2, dtype=torch.float64, device=scores.device))
+    at = torch.zeros(*scores.shape, 2, dtype=torch.float64, device=scores.device)
+    return Peaks(scores, at, at[..., 0].long())
 
 
-def find_peaks(block: Block, margin: int, k: int, above: Tensor | None = None) -> Peaks:
+def find_peaks(block: Block, margin: int, k: int, above: Tensor | None = None, area: int = 0) -> Peaks:
     """The `k` highest local maxima of every query in the inside of a block, refined within the cell by parabolas.
 
     A local maximum is no lower than anything within `margin` shifts; of equal ones the first counts. Where there are
@@ -52,6 +60,8 @@ def find_peaks(block: Block, margin: int, k: int, above: Tensor | None = None) -
         Peaks per query.
     above
         Score `(B,)` that a peak has to exceed, where one is known.
+    area
+        The block's area.
 
     Notes
     -----
@@ -74,7 +84,7 @@ def find_peaks(block: Block, margin: int, k: int, above: Tensor | None = None) -
         count = min(4 * count, there)
     value, order = value.topk(min(k, count), dim=1)
     row, col = row.gather(1, order), col.gather(1, order)
-    return Peaks(value, _refined(block, value, row, col) - margin)
+    return Peaks(value, refined(block, value, row, col) - margin, torch.full_like(row, area))
 
 
 def _local_maxima(
@@ -99,7 +109,7 @@ def _local_maxima(
     return row, col, torch.where(inside & (value >= highest), value, -torch.inf)
 
 
-def _refined(block: Block, value: Tensor, row: Tensor, col: Tensor) -> Tensor:
+def refined(block: Block, value: Tensor, row: Tensor, col: Tensor) -> Tensor:
     """Places of peaks on the map `(B, K, 2)`, by a parabola through each and its neighbours along either axis."""
     scores = block.scores
     each = torch.arange(len(scores), device=scores.device)[:, None].expand_as(row)
@@ -116,14 +126,15 @@ def _refined(block: Block, value: Tensor, row: Tensor, col: Tensor) -> Tensor:
 
 
 def suppress(peaks: Peaks, radius: float, k: int) -> Peaks:
-    """The `k` highest peaks of every query that lie `radius` cells or more from a higher one, on one of the axes.
+    """The `k` highest peaks of every query, `radius` cells or more from a higher one of their area on one axis.
 
     Local maxima are `radius + 1` shifts apart, and the parabola moves each by half a cell at most: only those of equal
     height that touch each other are left to suppress.
     """
-    scores, at = peaks.highest()
-    near = (at[:, :, None] - at[:, None]).abs().amax(-1) < radius
+    there = max(1, int(torch.isfinite(peaks.scores).sum(1).max())) if len(peaks.scores) else 1
+    scores, at, area = peaks.highest(there)
+    near = ((at[:, :, None] - at[:, None]).abs().amax(-1) < radius) & (area[:, :, None] == area[:, None])
     gone = ~torch.isfinite(scores)
     for i in range(scores.shape[1]):  # a peak that is gone suppresses nobody
         gone[:, i + 1 :] |= near[:, i, i + 1 :] & ~gone[:, i : i + 1]
-    return Peaks(scores.masked_fill(gone, -torch.inf), at).highest(k)
+    return Peaks(scores.masked_fill(gone, -torch.inf), at, area).highest(k)

@@ -16,7 +16,7 @@ from sarmatch.patches import create_sampler
 from sarmatch.patches.transforms import CROPS, TRANSFORMS
 from sarmatch.scenes import NoCoordinatesError, Scene
 from sarmatch.training.checkpoints import ENVIRONMENT, HISTORY, REFINER, STATE, WEIGHTS
-from sarmatch.training.config import Config, load_config
+from sarmatch.training.config import NOT_OF_TRAINING, Config, load_config
 from sarmatch.training.objectives import OBJECTIVES
 
 ANY_SIZE = 64  # pixels of a trial image, for encoders that take any
@@ -125,6 +125,28 @@ def take_over_training(config: Config, folder: Path) -> Path | None:
         write(folder / STATE, partial(Path.write_bytes, data=state))
         return other
     return None
+
+
+def use_training(config: Config, folder: Path, trained: Path) -> None:
+    """Copy the weights that another run has learned, one that differs from this config in what is evaluated alone.
+
+    Some of its protocols will do: what the others are tested on it has not seen either.
+
+    Raises
+    ------
+    ValueError
+        With the fields that shape the training and differ.
+    """
+    held = load_config(trained / "config.json")
+    if set(config.protocols) <= set(held.protocols):
+        held = held.model_copy(update={"protocols": config.protocols})
+    if held.training_key != config.training_key:
+        own, other = (c.model_dump(mode="json", exclude=set(NOT_OF_TRAINING)) for c in (config, held))
+        differing = ", ".join(f"{k}: {other[k]!r}, not {v!r}" for k, v in own.items() if v != other[k])
+        raise ValueError(f"{trained}: trained by another config ({differing})")
+    for name in (WEIGHTS, HISTORY, REFINER):
+        if (trained / name).is_file():
+            write(folder / name, partial(Path.write_bytes, data=(trained / name).read_bytes()))
 
 
 def trained_by(folder: Path, environment: dict[str, str]) -> dict[str, str]:

@@ -29,7 +29,17 @@ from sarmatch.patches import PatchImages, ScenePixels, positions, protocols_of, 
 from sarmatch.paths import runs_dir
 from sarmatch.refinement import LabelledLists, LearnedRefiner, RefinementContext, label_lists
 from sarmatch.scenes import NoCoordinatesError, Scene
-from sarmatch.search import Candidates, DenseSearch, Gallery, VectorSearch, build_gallery, build_maps, galleries_dir
+from sarmatch.search import (
+    Candidates,
+    CoarseToFine,
+    DenseSearch,
+    Gallery,
+    VectorSearch,
+    build_gallery,
+    build_maps,
+    create_search,
+    galleries_dir,
+)
 from sarmatch.training.checkpoints import (
     ENVIRONMENT,
     HISTORY,
@@ -49,6 +59,7 @@ from sarmatch.training.prepare import (
     check_parts,
     take_over_training,
     trained_by,
+    use_training,
 )
 
 MEASURES = ("recall@1", "recall@5", "recall@10", "recall@1%", "hit_rate", "median_m")
@@ -183,6 +194,15 @@ class Run:
         """Embeddings `float32 (Q, D)` of queries and `(N, D)` of tiles, L2-normalised, in table order."""
         return embed_tables(self.encoder, scene, asked, tiles, self.config)
 
+    def find(self, scene: Scene, asked: pd.DataFrame, tiles: pd.DataFrame, k: int = TOP) -> Candidates:
+        """The `k` best places `(Q, k)` for every query: tiles, or anywhere on their ground by dense search."""
+        if self.config.search == "dense":
+            return dense_search(self.encoder, scene, tiles).search(
+                images_of(scene, asked, self.config, self.encoder), k
+            )
+        query, reference = self.embed(scene, asked, tiles)
+        return VectorSearch(Gallery(tiles, reference)).search(query, min(k, len(tiles)))
+
     def gallery(self, scene: Scene, tiles: pd.DataFrame) -> Gallery:
         """What the map has become under the encoder; made once and kept among the caches."""
         return build_gallery(
@@ -238,7 +258,7 @@ class Run:
         return self.path / "report.html"
 
 
-def run(config: Config, folder: Path | None = None, report: Report = print_epoch) -> Run:
+def run(config: Config, folder: Path | None = None, report: Report = print_epoch, trained: Path | None = None) -> Run:
     """Train and evaluate a config; goes on where an earlier run of the same config was cut off.
 
     What differs in its evaluation alone from another run beside it, `baseline` or `test_queries`, takes its training.
@@ -251,6 +271,8 @@ def run(config: Config, folder: Path | None = None, report: Report = print_epoch
         Run folder; `runs/NAME-KEY` by default, so that the same config meets its own folder again.
     report
         Called after every epoch with the history so far, see `sarmatch.training.loop.train`.
+    trained
+        Folder of a run that has learned what this config asks for, a recorded one for example: nothing is trained.
 
     Returns
     -------
@@ -278,14 +300,16 @@ def run(config: Config, folder: Path | None = None, report: Report = print_epoch
     check_writable(folder)
     scene = checked_scene(config)
     environment = describe_environment()
-    other = take_over_training(config, folder)
+    if trained is not None:
+        use_training(config, folder, trained)
+    other = trained or take_over_training(config, folder)
     if other is not None:
         print(f"takes the training of {other.name}, from which it differs in what is evaluated alone", flush=True)
         environment = trained_by(other, environment)
     write_json(known, config.model_dump())
     write_json(folder / ENVIRONMENT, environment)
 
-    encoder = train(config, scene, folder, report)
+    encoder = train(config, scene, folder, report) if trained is None else Run(folder, config).encoder
     rows = tested_rows(config, scene, folder, encoder)
     write_json(finished, rows + refined_rows(Run(folder, config), scene))
     return load_run(folder)
@@ -455,8 +479,7 @@ def _evaluate_dense(
     encoder: Encoder, scene: Scene, config: Config, asked: pd.DataFrame, tiles: pd.DataFrame
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """The same for an encoder without a head: all ground of the tiles is searched, and tiles count the answers."""
-    search = dense_search(encoder, scene, tiles)
-    candidates = search.search(images_of(scene, asked, config, encoder), TOP)
+    candidates = dense_search(encoder, scene, tiles).search(images_of(scene, asked, config, encoder), TOP)
     side = int(tiles["size"].iloc[0]) * scene.pixel_size
     positive, xy = asked["positive"].to_numpy(), positions(asked)
     report = candidate_report(candidates, positive, tiles, side, xy)
@@ -478,8 +501,12 @@ def _evaluate_dense(
     return report, results
 
 
-def dense_search(encoder: Encoder, scene: Scene, tiles: pd.DataFrame) -> DenseSearch:
+def dense_search(
+    encoder: Encoder, scene: Scene, tiles: pd.DataFrame, name: str = "dense"
+) -> DenseSearch | CoarseToFine:
     """Dense search over the ground that some tiles cover; its maps of features are kept among the caches.
+
+    Exhaustive, or with the name `coarse_to_fine` from coarse to fine.
 
     Raises
     ------
@@ -490,7 +517,7 @@ def dense_search(encoder: Encoder, scene: Scene, tiles: pd.DataFrame) -> DenseSe
         raise NoCoordinatesError(
             f"scene {scene.name!r} has no coordinates: its images lie nowhere, and dense search needs a map"
         )
-    return DenseSearch(build_maps(encoder, scene, tile_bounds(tiles), galleries_dir()), encoder)
+    return create_search(name, build_maps(encoder, scene, tile_bounds(tiles), galleries_dir()), encoder)
 
 
 def blocks(scene: Scene, asked: pd.DataFrame) -> np.ndarray:

@@ -16,7 +16,7 @@ import torch
 import sarmatch as sm
 from sarmatch.encoders import Encoder
 from sarmatch.experiments.report import write_report
-from sarmatch.search import DenseGallery, DenseSearch, build_maps
+from sarmatch.search import CoarseToFine, DenseGallery, DenseSearch, build_maps
 from sarmatch.search.correlate import FeatureMap
 from tests.campaign.case import Case, Outcome, judge_call, judge_command
 from tests.campaign.command_lines import words_of
@@ -144,6 +144,17 @@ def _searched(queries: Any, k: Any = 3, masks: Any = None, **options: Any) -> ob
     return DenseSearch(gallery(), **options).search(queries, k, masks)
 
 
+@cache
+def dense() -> Encoder:
+    """Two levels, as they are before the first step."""
+    return sm.create_encoder("dense", width=4, channels=4, dilations=(1,)).eval()
+
+
+def _coarse_to_fine(images: Any = (), k: Any = 3, **options: Any) -> object:
+    search = CoarseToFine(build_maps(dense(), scene(), ["one"]), dense(), **options)
+    return search.search(images, k)
+
+
 def _of_map(features: torch.Tensor, valid: torch.Tensor | None = None, **more: torch.Tensor) -> DenseGallery:
     maps = {"a": FeatureMap(features, valid, (0.0, 0.0), 1.0)}
     return DenseGallery(maps | {k: FeatureMap(v, None, (0.0, 0.0), 1.0) for k, v in more.items()}, 2)
@@ -200,6 +211,17 @@ def _calls() -> list[tuple[str, Callable[[], Any], Sequence[str]]]:
         ("load of nothing", lambda: DenseGallery.load(Path("no/such")), ["no/such"]),
         ("lists of a run", lambda: sm.load_run(finished()).lists("cross_area", "arbitrary"), ["search is 'dense'"]),
         ("pairs without coordinates", lambda: sm.run(_config(scene=str(pairs()))), ["coordinates"]),
+    ]
+    calls += [
+        (f"coarse to fine, {name} of {value!r}", partial(_coarse_to_fine, **{name: value}), [name])
+        for name in ("keep", "reach", "radius", "budget")
+        for value in (-1, 1.5, NAN, "x")
+    ]
+    calls += [
+        ("coarse to fine without a coarse map", lambda: CoarseToFine(_of_map(features)), ["coarse level"]),
+        ("coarse to fine, images of two bands", lambda: _coarse_to_fine([torch.zeros(1, 2, 32, 32)]), ["(1, 2, 32"]),
+        ("coarse to fine, k of 1.5", lambda: _coarse_to_fine([torch.zeros(1, 1, 32, 32)], 1.5), ["k "]),
+        ("coarse to fine, images of NaN", lambda: _coarse_to_fine([torch.full((1, 1, 32, 32), NAN)]), ["finite"]),
     ]
     for bounds in ((0, 0, 10**6, 10), (10, 10, 10, 20), (-5, 0, 10, 10), (0, 0, NAN, 10), (0, 0, 10)):
         calls.append((f"maps of pixels {bounds}", lambda b=bounds: build_maps(cfog(), scene(), {"one": b}), ["one"]))

@@ -23,12 +23,12 @@ def image(modality, side=320, seed=1):
     return torch.rand(1, 3, side, side, generator=generator)
 
 
-ENCODERS = {
-    "cfog": lambda: CFOGEncoder(stride=2),
-    "cfog 4": lambda: CFOGEncoder(stride=4),
-    "dense": jolted,
-    "dense 4": lambda: jolted(4),
-    "dense, coarse": lambda: jolted().coarse,
+ENCODERS = {  # and which of their levels
+    "cfog": (lambda: CFOGEncoder(stride=2), 0),
+    "cfog 4": (lambda: CFOGEncoder(stride=4), 0),
+    "dense": (jolted, 0),
+    "dense 4": (lambda: jolted(4), 0),
+    "dense, coarse": (jolted, 1),
 }
 
 
@@ -36,13 +36,14 @@ ENCODERS = {
 @pytest.mark.parametrize("name", ENCODERS)
 @torch.no_grad()
 def test_a_map_moves_with_its_image(name, modality):
-    encoder = ENCODERS[name]()
-    stride, cells = encoder.stride, 3
+    make, level = ENCODERS[name]
+    encoder = make()
+    stride, cells = encoder.levels[level], 3
     whole = image(modality, 4 * encoder.reach + 64 * stride)
     moved = whole[:, :, cells * stride :, cells * stride :]
     margin = -(-encoder.reach // stride)
-    first = encoder.forward_features(whole, modality)[:, :, cells:, cells:]
-    second = encoder.forward_features(moved, modality)
+    first = encoder.forward_levels(whole, modality)[level][:, :, cells:, cells:]
+    second = encoder.forward_levels(moved, modality)[level]
     inner = slice(margin, -margin)
     torch.testing.assert_close(first[:, :, inner, inner], second[:, :, inner, inner], atol=2e-4, rtol=1e-3)
     assert first[:, :, inner, inner].std() > 1e-3
@@ -74,7 +75,7 @@ def test_before_the_first_step_it_is_one_mix_of_orientations_for_both():
 
 def test_levels_and_their_strides():
     encoder = create_encoder("dense", stride=4, coarse=2, sar_bands=2)
-    assert encoder.levels == (4, 8) and encoder.coarse.stride == 8
+    assert encoder.levels == (4, 8)
     fine, coarse = encoder.forward_levels(torch.randn(2, 2, 64, 96), "query")
     assert fine.shape == (2, 16, 16, 24) and coarse.shape == (2, 16, 8, 12)
     assert not hasattr(encoder, "feature_dim") and not encoder.centred

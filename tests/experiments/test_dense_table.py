@@ -38,6 +38,12 @@ def test_rows_are_those_of_the_run_where_they_are_the_same(kept):
     assert (table["commit"].notna()).all() and set(table["size"]) == {32, 16}
 
 
+def test_the_search_from_coarse_to_fine_has_rows_beside_the_exhaustive_one(kept):
+    table = pd.read_csv(kept[1] / "table.csv").query("size == 32 and queries_of == 'all'").set_index("method")
+    gap = table.loc["coarse_to_fine", "recall@1"] - table.loc["dense", "recall@1"]
+    assert abs(gap) <= 0.1 and table.loc["coarse_to_fine", "ms_per_query"] > 0
+
+
 def test_quarters_add_up_and_the_turned_control_is_at_chance(kept):
     table = pd.read_csv(kept[1] / "table.csv").query("size == 32")
     for _, rows in table.groupby("method"):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sarmatch.search.correlate import Correlator, FeatureMap, Kept
-from sarmatch.search.peaks import Block, Peaks, find_peaks, suppress
+from sarmatch.search.peaks import Block, Peaks, find_peaks, no_peaks, suppress
 
 
 def by_loop(fmap, query, mask):
@@ -133,10 +133,10 @@ def test_peaks_are_the_highest_in_their_neighbourhood(seed, radius):
     features = torch.randn(1, 26, 31, generator=torch.Generator().manual_seed(seed))
     fmap, query = FeatureMap(features, None, (0.0, 0.0), 1.0), torch.randn(1, 1, 5, 5)
     scores = whole(fmap, query)[0]
-    kept = Peaks(torch.full((1, 200), -torch.inf), torch.zeros(1, 200, 2, dtype=torch.float64))
+    kept = no_peaks(query, 200)
     for block in Correlator(fmap, (5, 5), margin=radius, block=20).blocks(query):
         found = find_peaks(block, radius, 200)
-        kept = Peaks(torch.cat([kept.scores, found.scores], 1), torch.cat([kept.at, found.at], 1))
+        kept = kept.and_those(found, 400)
     kept = suppress(kept, radius, 200)
     found = {tuple(p) for p, s in zip(kept.at[0].round().int().tolist(), kept.scores[0], strict=True) if s > -torch.inf}
     true = set()
@@ -152,6 +152,8 @@ def test_peaks_are_the_highest_in_their_neighbourhood(seed, radius):
 
 def test_suppression_keeps_the_higher_and_a_suppressed_peak_suppresses_nobody():
     at = torch.tensor([[[0.0, 0.0], [0.0, 3.0], [0.0, 6.0], [9.0, 9.0]]], dtype=torch.float64)
-    kept = suppress(Peaks(torch.tensor([[0.9, 0.8, 0.7, 0.1]]), at), 4, 4)
+    kept = suppress(Peaks(torch.tensor([[0.9, 0.8, 0.7, 0.1]]), at, torch.zeros(1, 4, dtype=torch.int64)), 4, 4)
     assert kept.scores[0].tolist() == pytest.approx([0.9, 0.7, 0.1, -np.inf])
     assert kept.at[0, 1].tolist() == [0.0, 6.0]
+    elsewhere = suppress(Peaks(torch.tensor([[0.9, 0.8, 0.7, 0.1]]), at, torch.tensor([[0, 1, 0, 0]])), 4, 4)
+    assert elsewhere.area[0].tolist() == [0, 1, 0, 0] and torch.isfinite(elsewhere.scores).all()

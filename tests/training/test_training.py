@@ -22,7 +22,7 @@ from sarmatch.encoders import DualEncoder, Encoder, Inputs, create_encoder, regi
 from sarmatch.encoders.base import ENCODERS
 from sarmatch.experiments import sweeps
 from sarmatch.paths import ROOT, runs_dir
-from sarmatch.training import checkpoints, data, step, vectors
+from sarmatch.training import checkpoints, data, runs, step, vectors
 from sarmatch.training.config import Config, load_config, recipe
 from sarmatch.training.dense import DenseValidation, matching_cells
 from sarmatch.training.loop import train
@@ -493,6 +493,23 @@ class TestDense:
         assert right.mean() > 0.2
         xy = np.stack(results["found_xy"].to_numpy())[:, 0]
         np.testing.assert_allclose(np.hypot(*(xy - results[["x", "y"]].to_numpy()).T), results["error_m"], atol=1e-3)
+
+    def test_a_run_finds_places_with_what_it_has_learned(self, learned, tiny_scene):
+        asked, tiles = learned.task(tiny_scene, "cross_area", "arbitrary")
+        found = learned.find(tiny_scene, asked, tiles, k=3)
+        assert found.xy.shape == (len(asked), 3, 2)
+        results = learned.results("cross_area", "arbitrary")
+        np.testing.assert_allclose(found.xy[:, 0], np.stack(results["found_xy"].to_numpy())[:, 0], atol=1e-4)
+
+    def test_what_another_run_has_learned_is_tested_anew_without_training(self, learned, tmp_path, monkeypatch):
+        monkeypatch.setattr(runs, "train", lambda *arguments: pytest.fail("it trains"))
+        fewer = learned.config.model_copy(update={"test_queries": 40})
+        again = run(fewer, tmp_path / "fewer", report=lambda history: None, trained=learned.path)
+        assert list(again.metrics["queries"]) == [40, 40]
+        assert again.history.equals(learned.history)
+        other = fewer.model_copy(update={"seed": 5})
+        with pytest.raises(ValueError, match=f"{learned.path}: trained by another config .*seed: 0, not 5"):
+            run(other, tmp_path / "other", report=lambda history: None, trained=learned.path)
 
     def test_shuffled_pairs_do_not_find_better_than_what_is_not_trained(self, tiny_scene, tmp_path):
         """The control starts at the quality of orientation channels; learning from wrong answers must not raise it."""
