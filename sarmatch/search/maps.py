@@ -166,7 +166,8 @@ def build_maps(
 
 def _known(bounds: Mapping[str, Bounds], strides: Sequence[int], path: Path) -> DenseGallery:
     """Kept maps of these pixels at these levels; a ValueError names a file that holds others."""
-    gallery = level = DenseGallery.load(path)
+    gallery = DenseGallery.load(path)
+    level: DenseGallery | None = gallery
     for stride in strides:
         cells = {n: ((r1 - r0) // stride, (c1 - c0) // stride) for n, (r0, c0, r1, c1) in bounds.items()}
         held = None if level is None else {n: tuple(m.features.shape[1:]) for n, m in level.maps.items()}
