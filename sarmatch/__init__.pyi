@@ -28,7 +28,7 @@ from .evaluation import (
     recall_at_k,
     retrieval_report,
 )
-from .experiments import grid, load_sweep, sweep
+from .experiments import grid, load_sweep, provenance_line, sweep
 from .explorer import explore_features
 from .losses import create_loss, list_losses, register_loss
 from .patches import DataCheck, check_data, match, queries, read_patch, references, search_task
@@ -111,6 +111,7 @@ __all__ = [
     "losses",
     "match",
     "patches",
+    "provenance_line",
     "queries",
     "ranks",
     "read_patch",

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -12,6 +12,9 @@ Count = Annotated[int, Field(ge=1, le=100_000)]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 NonNegative = Annotated[float, Field(ge=0, le=1e9)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Hundreds = Annotated[int, Field(ge=1, le=1024)]
+Few = Annotated[int, Field(ge=1, le=64)]
+Radius = Annotated[float, Field(ge=0.75, le=64)]  # cells; within less there may be no whole shift
 
 _CHECKS = ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True)
 
@@ -78,8 +81,8 @@ def checked_options(what: str, function: Callable[..., Any], options: Mapping[st
 
 def checked_value(what: str, value: Any, annotation: Any) -> Any:
     """A value as an annotation wants it; a ValueError that says what is wrong with it otherwise."""
-    number = annotation in (int, float, Count, Positive, NonNegative)
-    if number and isinstance(value, bool):
+    plain = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    if plain in (int, float) and isinstance(value, bool):
         raise ValueError(f"{what} is {value!r}: it should be a number")
     try:
         return TypeAdapter(annotation, config=_CHECKS).validate_python(value)

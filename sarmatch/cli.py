@@ -68,6 +68,13 @@ def _ended_politely() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text[:80]!r} is no whole number") from None
+
+
 app = typer.Typer(
     cls=Commands, add_completion=False, no_args_is_help=True, help=sm.__doc__, pretty_exceptions_enable=False
 )
@@ -163,7 +170,9 @@ def dense(
     scene: Annotated[
         list[str] | None, typer.Option(help="scenes whose unseen area is searched; that of the run")
     ] = None,
-    size: Annotated[list[int] | None, typer.Option(help="sides of the queries in pixels; that of a tile")] = None,
+    size: Annotated[
+        list[int] | None, typer.Option(parser=_whole, help="sides of the queries in pixels; that of a tile")
+    ] = None,
     headings: Annotated[int, typer.Option(help="queries to search for at an unknown heading as well", min=0)] = 0,
 ) -> None:
     """Compare the dense search of a run with the same search over CFOG, and keep the table."""

@@ -70,6 +70,18 @@ def test_whole_numbers_come_in_many_types():
         (lambda: sm.create_refiner("gnn", junk=1), "refiner 'gnn' has no option 'junk'"),
         (lambda: sm.create_loss("infonce", temperature=math.nan), "loss 'infonce': option temperature is nan"),
         (lambda: sm.create_alignment("wasserstein", 8, critic_steps=0), "alignment 'wasserstein': option critic_steps"),
+        (lambda: sm.create_encoder("cfog", stride=5000), "encoder 'cfog': option stride is 5000"),
+        (lambda: sm.create_encoder("dense", stride=True), "encoder 'dense': option stride is True: it should be a num"),
+        (lambda: sm.create_encoder("dense", width=0), "encoder 'dense': option width is 0"),
+        (lambda: sm.create_encoder("dense", channels=10**5), "encoder 'dense': option channels is 100000"),
+        (lambda: sm.create_encoder("dense", dilations=[0]), r"encoder 'dense': option dilations is \[0\]"),
+        (lambda: sm.create_encoder("dense", coarse=0), "encoder 'dense': option coarse is 0"),
+        (lambda: sm.create_loss("shift_cross_entropy", radius=0.5), "'shift_cross_entropy': option radius is 0.5"),
+        (lambda: sm.create_loss("shift_cross_entropy", radius=math.nan), "'shift_cross_entropy': option radius is nan"),
+        (lambda: sm.create_loss("shift_cross_entropy", queries=-1), "'shift_cross_entropy': option queries is -1"),
+        (lambda: sm.create_loss("shift_circle", margin=9), "'shift_circle': option margin is 9"),
+        (lambda: sm.create_loss("shift_circle", gamma=0), "'shift_circle': option gamma is 0"),
+        (lambda: sm.create_loss("disc_hinge", hardest=1.5), "'disc_hinge': option hardest is 1.5"),
     ],
 )
 def test_what_is_made_by_name_checks_its_options(make, message):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sarmatch.checks import Count, Positive
+from sarmatch.checks import Count, Hundreds, Positive
 from sarmatch.encoders.base import Encoder, Inputs, Modality, register_encoder
 from sarmatch.encoders.orientation import blurred, oriented
 
@@ -50,7 +50,7 @@ class CFOGEncoder(Encoder):
     trainable = False
 
     def __init__(
-        self, image_size: Count | None = None, sar_bands: int = 1, stride: Count = 2, sigma: Positive = SIGMA
+        self, image_size: Count | None = None, sar_bands: int = 1, stride: Hundreds = 2, sigma: Positive = SIGMA
     ) -> None:
         super().__init__()
         if stride < 1 or not sigma > 0:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sarmatch.checks import Count, Few, Hundreds
 from sarmatch.encoders.base import Encoder, Inputs, Modality, register_encoder
 from sarmatch.encoders.cfog import averaged
 from sarmatch.encoders.dual import OPTICAL_CHANNELS, Normalise
@@ -89,13 +90,13 @@ class DenseEncoder(Encoder):
 
     def __init__(
         self,
-        image_size: int | None = None,
-        sar_bands: int = 1,
-        stride: int = 2,
-        channels: int = 16,
-        width: int = 32,
-        dilations: Sequence[int] = (1, 2, 4),
-        coarse: int = 4,
+        image_size: Count | None = None,
+        sar_bands: Count = 1,
+        stride: Hundreds = 2,
+        channels: Hundreds = 16,
+        width: Hundreds = 32,
+        dilations: Sequence[Few] = (1, 2, 4),
+        coarse: Few = 4,
     ) -> None:
         super().__init__()
         if stride < 2 or stride % 2:

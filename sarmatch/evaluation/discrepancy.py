@@ -1,8 +1,8 @@
 """How far two feature distributions are apart, and whether that is more than chance.
 
-A distance between distributions means nothing by itself: it grows with the length of the features, shrinks with their
-number, and is not zero between two halves of one sample. So every value comes with a null distribution from the same
-points.
+A distance between distributions means nothing by itself: it grows with the length of the features, shrinks with the
+number of points, and is not zero between two samples of one distribution. So a value comes with its null: what the same
+metric says within each modality, from as many points at places that are as disjoint.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import ot
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.model_selection import cross_val_score
@@ -31,17 +31,34 @@ EXACT_GB = 4.0  # the cost matrix of an exact distance may take this much
 
 
 class Discrepancy(NamedTuple):
-    """A distance between two feature distributions with its null distribution."""
+    """A distance between two feature distributions, and beside it what it is within each of them."""
 
     metric: str
-    value: float
-    null: NDArray[np.float64]  # the same metric where there is no difference; empty where none was asked for
-    p_value: float  # fraction of the null at least as large, the value itself counted in; nan without a null
+    value: float  # of all points
+    between: NDArray[np.float64]  # the two modalities at disjoint places, one value per subsample; empty without any
+    null: NDArray[np.float64]  # each modality with itself at the same disjoint places, as many points
+
+    @property
+    def ratio(self) -> float:
+        """How many times the null: the median over subsamples, 1 without a difference; nan without subsamples."""
+        return self._quantiles(0.5)[0]
+
+    @property
+    def band(self) -> tuple[float, float]:
+        """The ratio's 2.5th and 97.5th percentile over subsamples."""
+        low, high = self._quantiles(0.025, 0.975)
+        return low, high
+
+    def _quantiles(self, *levels: float) -> list[float]:
+        if not len(self.null):
+            return [float("nan")] * len(levels)
+        return np.quantile(self.between / self.null, levels).tolist()
 
     def __str__(self) -> str:
         if not len(self.null):
             return f"{self.metric} {self.value:.4g}"
-        return f"{self.metric} {self.value:.4g} (null {self.null.mean():.4g}, p = {self.p_value:.3f})"
+        low, high = self.band
+        return f"{self.metric} {self.value:.4g}, {self.ratio:.2f} times its null ({low:.2f} to {high:.2f})"
 
 
 def wasserstein(x: Features, y: Features, order: int = 1) -> float:
@@ -128,11 +145,13 @@ def maximum_mean_discrepancy(x: Features, y: Features) -> float:
 def bures(x: Features, y: Features) -> float:
     """Wasserstein-2 distance of the Gaussians of equal means and covariances: the root of the Fréchet distance.
 
-    Never above `wasserstein(x, y, 2)` (Gelbrich, 1990).
+    Never above `wasserstein(x, y, 2)` (Gelbrich, 1990). Fewer points than dimensions are no hindrance.
     """
     x, y = _doubles(x, y)
-    reg = 1e-9 * max(x.var(), y.var(), 1e-12)
-    return float(ot.gaussian.empirical_bures_wasserstein_distance(x, y, reg=reg))
+    # with C = A'A and D = B'B the trace of (C^1/2 D C^1/2)^1/2 is the sum of the singular values of A B'
+    roots = [np.asarray(np.linalg.qr((z - z.mean(axis=0)) / np.sqrt(len(z)), mode="r")) for z in (x, y)]
+    spread = x.var(axis=0).sum() + y.var(axis=0).sum() - 2 * np.linalg.norm(roots[0] @ roots[1].T, "nuc")
+    return float(np.sqrt(max(centroid_gap(x, y) ** 2 + spread, 0.0)))
 
 
 def centroid_gap(x: Features, y: Features) -> float:
@@ -185,24 +204,32 @@ METRICS: dict[str, Callable[[Features, Features], float]] = {
 
 
 def discrepancy(
-    x: Features, y: Features, metric: str = "wasserstein_1", repeats: int = 0, null: str = "permutation", seed: int = 0
+    x: Features,
+    y: Features,
+    metric: str = "wasserstein_1",
+    repeats: int = 0,
+    places: ArrayLike | None = None,
+    seed: int = 0,
 ) -> Discrepancy:
-    """How far two feature distributions are apart.
+    """How far two feature distributions are apart, and how many times as far as each of them is from itself.
+
+    A subsample cuts the places into two disjoint halves, A and B. The metric between the modalities, ``d(x[A], y[B])``,
+    stands beside its null, the mean of ``d(x[A], x[B])`` and ``d(y[A], y[B])``. The two differ in nothing but the
+    modality: places and number of points are the same by construction. A modality that merely shrinks gains nothing.
 
     Parameters
     ----------
     x, y
-        Features `(N, D)` and `(M, D)`.
+        Features `(N, D)` and `(M, D)`. With a null ``N = M``, and row `i` of both is of one place.
     metric
         A key of `METRICS`: `wasserstein_1`, `wasserstein_2`, `sliced`, `sinkhorn`, `mmd`, `bures`, `centroid`, `probe`.
     repeats
-        Size of the null distribution; each costs as much as the value itself.
-    null
-        `permutation`: the points of both are randomly permuted, which is what one expects where modality does not
-        matter, and gives a valid p-value. `split`: `x` alone is cut into random halves, which says how far *one*
-        modality is from itself; halves are smaller and so further apart, which makes its p-value cautious.
+        How many subsamples; each costs three values of half the points. Without any there is no null.
+    places
+        A label for each row `(N,)`: rows of one label, such as a block of ground, never lie in both halves. By default
+        each row is a place of its own.
     seed
-        Of the null.
+        Of the subsamples.
 
     Returns
     -------
@@ -211,8 +238,14 @@ def discrepancy(
     Raises
     ------
     ValueError
-        For unknown names, features of different width, values that are not finite, or an exact distance between too
-        many points.
+        For unknown names, features of different width, values that are not finite, an exact distance between too many
+        points; with a null also for samples of unequal size, labels that do not fit, halves of fewer than two points
+        and a null of zero.
+
+    Notes
+    -----
+    The band is that of random halves of one sample, as in a delete-d jackknife with ``d = N / 2`` (Shao and Wu, Annals
+    of Statistics 1989). Among pairs of new samples it held the ratio 97 to 100 times in 100: cautious, and no p-value.
 
     Examples
     --------
@@ -221,11 +254,11 @@ def discrepancy(
     >>> x, y = rng.normal(size=(200, 2)), rng.normal(size=(200, 2)) + [3, 0]
     >>> round(discrepancy(x, y, "centroid").value)
     3
+    >>> discrepancy(x, y, repeats=20).ratio > 5
+    True
     """
     if metric not in METRICS:
         raise ValueError(f"no metric is called {metric!r}; there are {list(METRICS)}")
-    if null not in ("permutation", "split"):
-        raise ValueError(f"null must be 'permutation' or 'split', got {null!r}")
     x, y = np.asarray(x), np.asarray(y)
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise ValueError(f"x and y must be (N, D) and (M, D) with two points or more, got {x.shape} and {y.shape}")
@@ -233,14 +266,41 @@ def discrepancy(
         raise ValueError("x and y must be finite")
     whole_number("repeats", repeats, 0)
     measure = METRICS[metric]
-    value, rng, values = measure(x, y), np.random.default_rng(seed), []
-    pool, cut = (np.concatenate([x, y]), len(x)) if null == "permutation" else (x, len(x) // 2)
-    for _ in progress(range(repeats), desc=f"null of {metric}"):
-        order = rng.permutation(len(pool))
-        values.append(measure(pool[order[:cut]], pool[order[cut:]]))
-    at_least = sum(v >= value for v in values)
-    p_value = (1 + at_least) / (1 + repeats) if repeats else float("nan")
-    return Discrepancy(metric, value, np.array(values), p_value)
+    value, between, null = measure(x, y), [], []
+    if repeats:
+        labels = _labels_of_places(x, y, places)
+        rng = np.random.default_rng(seed)
+        for _ in progress(range(repeats), desc=f"null of {metric}"):
+            a, b = _disjoint_halves(labels, rng)
+            between.append(measure(x[a], y[b]))
+            null.append((measure(x[a], x[b]) + measure(y[a], y[b])) / 2)
+        if min(null) <= 0:
+            raise ValueError(f"the null of {metric} is zero: within each sample all points are alike")
+    return Discrepancy(metric, value, np.array(between), np.array(null))
+
+
+def _labels_of_places(x: Features, y: Features, places: ArrayLike | None) -> NDArray:
+    """The place of each row; refused where there can be no null."""
+    if len(x) != len(y):
+        raise ValueError(
+            f"a null needs samples of equal size, row i of both at one place, got {len(x)} and {len(y)} points: "
+            "of fewer points any distance is larger"
+        )
+    labels = np.arange(len(x)) if places is None else np.asarray(places)
+    if labels.shape != (len(x),):
+        raise ValueError(f"places must be one label for each of {len(x)} rows, got {labels.shape}")
+    return np.unique(labels, return_inverse=True)[1]
+
+
+def _disjoint_halves(labels: NDArray, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
+    """Rows of two halves that share no label, equally many in both, in random order."""
+    order = rng.permutation(labels.max() + 1)
+    left = np.isin(labels, order[: len(order) // 2])
+    a, b = rng.permutation(np.flatnonzero(left)), rng.permutation(np.flatnonzero(~left))
+    count = min(len(a), len(b))
+    if count < 2:
+        raise ValueError(f"halves must have two points or more, got {count}: there are {len(order)} places")
+    return a[:count], b[:count]
 
 
 def _doubles(x: Features, y: Features) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -30,6 +30,7 @@ from sarmatch.search.turned import Pose, turned
 from sarmatch.training.runs import TOP, Run, blocks, dense_search, intervals, task
 
 QUARTERS = ("least", "less", "more", "most")  # contrast of a query
+LEAST = 8  # pixels of a query, as for `Config.patch_size`
 NEAR_TILES = 0.6  # tile widths within which an answer shows its strip's displacement at first
 
 
@@ -71,10 +72,18 @@ def table_of(
     DataFrame
         A row per scene, size, method and group of queries (`all`, and quarters by contrast): recall with its interval,
         metres with and without the displacement of the strips, and what a query takes.
+
+    Raises
+    ------
+    ValueError
+        For a run of another search, or a size that the middle of a query cannot have.
     """
+    if run.config.search != "dense":
+        raise ValueError(f"{run.path}: search is {run.config.search!r}, expected a run of 'dense'")
     baseline = create_encoder(
         run.config.baseline, run.config.image_size, run.config.sar_bands, **run.config.baseline_options
     )
+    least = max(LEAST, *run.encoder.levels, *baseline.levels)  # a query holds a cell at least
     methods = [("dense", run.encoder, "dense"), (run.config.baseline, baseline, "dense")]
     if len(run.encoder.levels) > 1:
         methods.append(("coarse_to_fine", run.encoder, "coarse_to_fine"))
@@ -83,7 +92,7 @@ def table_of(
         asked, tiles = task(run.config, scene, "cross_area", "arbitrary")
         images = torch.stack(list(PatchImages(scene, asked, None)))
         for size in sizes:
-            given = Task(asked, tiles, middle_of(images, size))
+            given = Task(asked, tiles, middle_of(images, size, least))
             about = {"scene": Path(name).name, "data": scene.label, "size": given.images.shape[-1]}
             hits: dict[str, np.ndarray] = {}
             for method, encoder, search in methods:
@@ -104,9 +113,18 @@ def table_of(
     return made
 
 
-def middle_of(images: Tensor, size: int | None) -> Tensor:
-    """The middle of images `(Q, C, S, S)`, `size` pixels wide; they themselves for None."""
-    cut = 0 if size is None else (images.shape[-1] - size) // 2
+def middle_of(images: Tensor, size: int | None, least: int = 1) -> Tensor:
+    """The middle of images `(Q, C, S, S)`, `size` pixels wide; they themselves for None.
+
+    Raises
+    ------
+    ValueError
+        Where that is less than `least` or more than they have, or odd where theirs is even: there is no such middle.
+    """
+    side = images.shape[-1]
+    if size is not None and (not least <= size <= side or (side - size) % 2):
+        raise ValueError(f"size is {size} px, expected {least} to {side}, and {'odd' if side % 2 else 'even'} as that")
+    cut = 0 if size is None else (side - size) // 2
     return images[..., cut : images.shape[-2] - cut, cut : images.shape[-1] - cut]
 
 

@@ -3,7 +3,9 @@
 import ast
 import hashlib
 import json
+import os
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +53,29 @@ def made_with() -> dict[str, str]:
     """The commit and the machine, for a row of a table."""
     environment = describe_environment()
     return {name: environment[name] for name in ("commit", "machine", "torch")}
+
+
+def provenance_line(*packages: str) -> str:
+    """Versions, device, profile and commit in one line, for the first screen of a notebook.
+
+    Parameters
+    ----------
+    packages
+        Distributions to name beside sarmatch and torch, as pip calls them, e.g. `POT`.
+
+    Returns
+    -------
+    The profile is that of the environment variable `SARMATCH_PROFILE`, else `quick`; a commit with changes on top of it
+    ends in `-dirty`.
+
+    Raises
+    ------
+    importlib.metadata.PackageNotFoundError
+        For a distribution that is not installed.
+    """
+    environment = describe_environment()
+    names = ("sarmatch", "torch", *packages)
+    versions = ", ".join(f"{name} {environment.get(name) or metadata.version(name)}" for name in names)
+    device = environment["machine"].split(", ")[-1]
+    profile = os.environ.get("SARMATCH_PROFILE", "quick")
+    return f"{versions}, device: {device}, profile: {profile}, commit: {environment['commit']}"

@@ -291,6 +291,8 @@ def run_study(study: Study, folder: Path, root: Path = ROOT) -> pd.DataFrame:
     What is done is kept beside the runs, and shared by comparisons of the same run; a second call goes on from there.
     """
     run_of = load_run(root / study.run)
+    if run_of.config.search != "vector":
+        raise ValueError(f"{run_of.path}: search is {run_of.config.search!r}; refiners compare lists of 'vector' alone")
     folds = [load_run(root / f) for f in study.folds] or [run(fold_config(run_of, i)) for i in range(2)]
     kept = runs_dir() / f"{run_of.config.name}-{run_of.config.key}-refined"
     parts = [

@@ -35,7 +35,7 @@ def feature_colours(images: Mapping[str, NDArray], features: Mapping[str, Sequen
     data
         Simulated or real.
     """
-    figure, axes = new_figure(2.9 * (1 + len(features)), 2.9 * len(images) + 0.5, len(images), 1 + len(features))
+    figure, axes = new_figure(2.9 * (1 + len(features)), 2.9 * len(images) + 0.9, len(images), 1 + len(features))
     for row, (modality, image) in zip(axes, images.items(), strict=True):
         show(row[0], image)
         row[0].set_title(modality)
@@ -65,7 +65,7 @@ def score_surfaces(
     found: Mapping[str, NDArray],
     data: str,
 ) -> Figure:
-    """The score of every place of a map, by method, and below it the surroundings of the highest peak.
+    """The score of every place of a map, by method, and beside it the surroundings of the highest peak.
 
     Parameters
     ----------
@@ -78,13 +78,13 @@ def score_surfaces(
     data
         Simulated or real.
     """
-    figure, axes = new_figure(4.3 * len(surfaces), 7.6, 2, len(surfaces), height_ratios=(1.15, 1))
-    for (words, scores), top, below in zip(surfaces.items(), *axes, strict=True):
+    figure, axes = new_figure(9.4, 4.0 * len(surfaces) + 0.3, len(surfaces), 2)
+    for (words, scores), (town, zoom) in zip(surfaces.items(), axes, strict=True):
         height, width = scores.shape
         peak = found[words][0]
         finite = scores[np.isfinite(scores)]
         look = {"vmin": np.quantile(finite, 0.5), "vmax": finite.max(), "cmap": "magma", "interpolation": "nearest"}
-        for ax, middle, unit in ((top, np.zeros(2), 1000.0), (below, peak, 1.0)):
+        for ax, middle, unit in ((town, np.zeros(2), 1000.0), (zoom, peak, 1.0)):
             left, upper = (np.array(corner) - middle) / unit
             step = metres / unit
             extent = (left - step / 2, left + (width - 0.5) * step, upper - (height - 0.5) * step, upper + step / 2)
@@ -102,10 +102,10 @@ def score_surfaces(
                     path_effects=DARK_EDGE,
                     clip_on=True,
                 )
-        below.set(xlim=(-ZOOM_M, ZOOM_M), ylim=(-ZOOM_M, ZOOM_M))
-        below.set(xlabel="east of the highest score (m)", ylabel="north of it (m)")
-        top.set(xlabel="east (km)", ylabel="north (km)", title=words)
-        figure.colorbar(drawn, ax=top, label="correlation (-1 to 1)", shrink=0.8)
+        zoom.set(xlim=(-ZOOM_M, ZOOM_M), ylim=(-ZOOM_M, ZOOM_M), title="around its highest score")
+        zoom.set(xlabel="east of it (m)", ylabel="north of it (m)")
+        town.set(xlabel="east (km)", ylabel="north (km)", title=words)
+        figure.colorbar(drawn, ax=zoom, label="correlation (-1 to 1)", shrink=0.8)
     figure.suptitle(f"Score of every place; circle: the truth, crosses: the first places found ({data})")
     return figure
 

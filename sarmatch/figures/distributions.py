@@ -1,32 +1,29 @@
 """Pictures of feature distributions: how far two modalities are apart, what that is worth, and what they look like."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sarmatch.figures.style import (
     BLACK,
     BLUE,
-    GREEN,
     GREY,
-    ORANGE,
+    METHOD_STYLES,
+    MODALITIES,
+    PLACES,
     PURPLE,
     RED,
-    SKY,
-    YELLOW,
     method_line,
     method_words,
     new_figure,
     task_words,
 )
-
-if TYPE_CHECKING:
-    from sarmatch.evaluation import Discrepancy
 
 #: Discrepancies in words.
 DISCREPANCY_WORDS = {
@@ -40,14 +37,8 @@ DISCREPANCY_WORDS = {
     "probe": "linear classifier",
 }
 
-#: The modalities, the same in every figure.
-MODALITIES = {
-    "SAR": {"color": BLACK, "marker": "o"},
-    "optical": {"color": ORANGE, "marker": "^"},
-}
 
-
-def transport(x: np.ndarray, y: np.ndarray, plans: Mapping[str, np.ndarray], data: str) -> Figure:
+def transport(x: np.ndarray, y: np.ndarray, plans: Mapping[str, np.ndarray], title: str, data: str) -> Figure:
     """Two samples in the plane and what is moved where, a panel per plan.
 
     Parameters
@@ -56,10 +47,10 @@ def transport(x: np.ndarray, y: np.ndarray, plans: Mapping[str, np.ndarray], dat
         `(N, 2)` and `(M, 2)`.
     plans
         Mass `(N, M)` by title; lines are as strong as the fraction of a point that goes along them.
-    data
-        What the points are, part of the title.
+    title, data
+        Of the figure; `data` says what the points are.
     """
-    figure, axes = new_figure(3.6 * len(plans), 3.8, 1, len(plans), sharex=True, sharey=True)
+    figure, axes = new_figure(3.8 * len(plans), 3.6, 1, len(plans), sharex=True, sharey=True)
     for ax, (name, plan) in zip(axes[0], plans.items(), strict=True):
         fractions = plan * max(plan.shape) / plan.sum()  # of the mass of one point
         rows, columns = np.nonzero(fractions > 0.01)
@@ -68,121 +59,222 @@ def transport(x: np.ndarray, y: np.ndarray, plans: Mapping[str, np.ndarray], dat
         colours = np.zeros((len(rows), 4))
         colours[:, 3] = 0.75 * strength
         ax.add_collection(LineCollection(segments, colors=colours, linewidths=0.3 + 1.2 * strength))
-        for (label, style), points in zip(MODALITIES.items(), (x, y), strict=True):
-            ax.scatter(*points.T, s=26, label=label, zorder=3, edgecolor="white", lw=0.4, **style)
-        ax.set(xlabel="first coordinate (unit of the features)", title=name, aspect="equal")
-    axes[0, 0].set_ylabel("second coordinate (unit of the features)")
-    axes[0, 0].legend(frameon=False, loc="best")
-    figure.suptitle(f"What is moved where ({data})")
+        _both_samples(ax, x, y)
+        ax.set(xlabel="across (unit of the features)", title=name, aspect="equal")
+    axes[0, 0].set_ylabel("up (unit of the features)")
+    _legend_below(figure, axes[0, 0])
+    figure.suptitle(f"{title} ({data})")
     return figure
 
 
-def layers(table: pd.DataFrame, measures: Mapping[str, str], data: str) -> Figure:
+def critic_surfaces(
+    x: np.ndarray,
+    y: np.ndarray,
+    surfaces: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    extent: tuple[float, float, float, float],
+    title: str,
+    data: str,
+) -> Figure:
+    """A critic in the plane, a column per critic: its values above, its slope below.
+
+    Parameters
+    ----------
+    x, y
+        Samples `(N, 2)` and `(M, 2)`: the critic is to be high on the one and low on the other.
+    surfaces
+        By title: values and slopes `(H, W)` on a grid over the extent, from the bottom up.
+    extent
+        Left, right, bottom and top of the grid.
+    title, data
+        Of the figure.
+    """
+    figure, axes = new_figure(4.6 * len(surfaces), 6.4, 2, len(surfaces), sharex=True, sharey=True)
+    steepest = max(2.0, *(slopes.max() for _, slopes in surfaces.values()))
+    levels = [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, steepest + 1e-9] if steepest > 2 else np.linspace(0, 2, 9)
+    for column, (name, (values, slopes)) in zip(axes.T, surfaces.items(), strict=True):
+        grid = [np.linspace(*ends, size) for ends, size in zip((extent[:2], extent[2:]), values.T.shape, strict=True)]
+        drawn = column[0].contourf(*grid, values, 14, cmap="cividis")
+        figure.colorbar(drawn, ax=column[0], label="value of f (unit of the features)")
+        drawn = column[1].contourf(*grid, slopes, levels, cmap="PRGn", norm=TwoSlopeNorm(1, 0, 2))
+        column[1].contour(*grid, slopes, [1.0], colors=BLACK, linewidths=1)
+        figure.colorbar(drawn, ax=column[1], label="slope of f (no unit)", ticks=[0, 0.5, 1, 1.5, 2])
+        column[0].set_title(name)
+        for ax in column:
+            _both_samples(ax, x, y)
+            ax.set(aspect="equal", xlim=extent[:2], ylim=extent[2:], ylabel="up (unit of the features)")
+            ax.set_xlabel("across (unit of the features)")
+    _legend_below(figure, axes[0, 0])
+    figure.suptitle(f"{title} ({data})")
+    return figure
+
+
+def _both_samples(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    for (label, style), points in zip(MODALITIES.items(), (x, y), strict=True):
+        marks = {"color": style["color"], "marker": style["marker"], "edgecolor": "white"}
+        ax.scatter(points[:, 0], points[:, 1], 28, label=label, zorder=3, lw=0.6, **marks)
+
+
+def _legend_below(figure: Figure, ax: Axes, columns: int = 4) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), columns))
+
+
+def layers(table: pd.DataFrame, measures: Mapping[str, str], title: str, data: str) -> Figure:
     """Discrepancies layer by layer, a panel per measure and a line per encoder.
 
     Parameters
     ----------
     table
-        `encoder`, `layer` (in their order) and a column per measure.
+        `encoder`, `layer` (in their order) and a column per measure, with its band where there are `..._low` and
+        `..._high`. A measure called `ratio` has a logarithmic axis, on which 1 is no difference.
     measures
-        Column to axis label. A column `..._null` is drawn beside its measure in grey.
-    data
-        `simulated` or `real`.
+        Column to axis label.
+    title, data
+        Of the figure; `simulated` or `real`.
     """
-    figure, axes = new_figure(4.6 * len(measures), 5.0, 1, len(measures))
+    figure, axes = new_figure(5.2 * len(measures), 4.8, 1, len(measures))
     names = list(dict.fromkeys(table["layer"]))
     for ax, (column, label) in zip(axes[0], measures.items(), strict=True):
         for encoder, rows in table.groupby("encoder", sort=False):
-            at = [names.index(name) for name in rows["layer"]]
-            ax.plot(at, rows[column], lw=2, label=method_words(encoder), **method_line(encoder))
-            if f"{column}_null" in rows:
-                ax.plot(at, rows[f"{column}_null"], lw=1, color=method_line(encoder)["color"], linestyle=":")
-        if column == "probe":
-            ax.axhline(0.5, color=GREY, linestyle=":", label="chance")
+            at, style = [names.index(name) for name in rows["layer"]], method_line(encoder)
+            ax.plot(at, rows[column], lw=2, label=method_words(encoder), **style)
+            if f"{column}_low" in rows:
+                band = (rows[f"{column}_low"], rows[f"{column}_high"])
+                ax.fill_between(at, *band, color=style["color"], alpha=0.2, lw=0)
+        if column == "ratio":
+            ax.set_yscale("log", base=2)
+            ax.yaxis.set_major_formatter("{x:g}")
+        chance = {"ratio": 1.0, "probe": 0.5}.get(column)
+        if chance is not None:
+            ax.axhline(chance, color=GREY, linestyle=":", label="one distribution")
         ax.set(xlabel="layer (count)", ylabel=label)
         ax.set_xticks(range(len(names)), [name.removeprefix("layer ").replace("embedding", "out") for name in names])
         ax.grid(axis="y", alpha=0.4)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3))
-    figure.suptitle(f"How far SAR and optical features are apart, layer by layer ({data})")
+    _legend_below(figure, axes[0, 0], 3)
+    figure.suptitle(f"{title} ({data})")
     return figure
 
 
-def nulls(found: "Sequence[Discrepancy]", data: str) -> Figure:
-    """Values beside what they would be without a difference between the modalities, each over the mean of its null."""
-    figure, axes = new_figure(9.5, 0.55 * len(found) + 1.6)
-    ax = axes[0, 0]
-    for row, result in enumerate(found):
-        scale = result.null.mean()
-        ax.plot(result.null / scale, np.full(len(result.null), row), "|", color=GREY, ms=12)
-        ax.plot(result.value / scale, row, "D", color=RED, ms=8)
-        ax.annotate(f"p = {result.p_value:.3f}", (result.value / scale, row), (10, -3), textcoords="offset points")
-    ax.set_yticks(range(len(found)), [DISCREPANCY_WORDS.get(result.metric, result.metric) for result in found])
-    ax.set(
-        xlabel="discrepancy over the mean of its null (count of times)",
-        ylim=(len(found) - 0.5, -0.5),
-        title=f"SAR against optical (diamond) and the points randomly permuted (ticks) ({data})",
-    )
-    ax.margins(x=0.15)
-    ax.grid(axis="x", alpha=0.4)
+def ratios(table: pd.DataFrame, title: str, data: str) -> Figure:
+    """How many times its null a discrepancy is, a panel per metric and a row per encoder, with its band.
+
+    Parameters
+    ----------
+    table
+        `metric`, `encoder`, `ratio`, `low` and `high`, in the order in which they are shown. An encoder of which there
+        is no method is shown by its name.
+    title, data
+        Of the figure.
+    """
+    metrics, encoders = (list(dict.fromkeys(table[column])) for column in ("metric", "encoder"))
+    size = (2.5 * len(metrics) + 2.2, 0.42 * len(encoders) + 1.9)
+    figure, axes = new_figure(*size, 1, len(metrics), sharey=True)
+    for ax, metric in zip(axes[0], metrics, strict=True):
+        for row in table[table["metric"] == metric].itertuples():
+            at = encoders.index(row.encoder)
+            known = row.encoder in METHOD_STYLES
+            style = method_line(row.encoder) if known else {"color": BLACK, "marker": "|"}
+            ax.plot([row.low, row.high], [at, at], color=style["color"], lw=2.5)
+            ax.plot(row.ratio, at, color=style["color"], marker=style["marker"], mec="black", ms=8)
+        ax.axvline(1, color=GREY, linestyle=":")
+        words = DISCREPANCY_WORDS.get(metric, metric)
+        ax.set(xlabel="over its null (count of times)", title=words, xlim=(min(0.8, table["low"].min()), None))
+        ax.grid(axis="x", alpha=0.4)
+    axes[0, 0].set_yticks(range(len(encoders)), [method_words(name) for name in encoders])
+    axes[0, 0].set_ylim(len(encoders) - 0.5, -0.5)
+    figure.suptitle(f"{title} ({data})")
     return figure
 
 
-def estimates(table: pd.DataFrame, data: str) -> Figure:
+#: Colour and line of an estimate of a distance; the critic's is that of the alignment by it.
+ESTIMATES = (
+    {"color": BLUE, "marker": "o", "linestyle": "-"},
+    {"color": GREY, "marker": "v", "linestyle": ":"},
+    {"color": RED, "marker": "D", "linestyle": "-"},
+    {"color": RED, "marker": "d", "linestyle": "--"},
+    {"color": PURPLE, "marker": "s", "linestyle": "-."},
+)
+
+
+def estimates(table: pd.DataFrame, title: str, data: str) -> Figure:
     """Estimates of one distance as the sample grows.
 
     Parameters
     ----------
     table
-        `points` and a column per estimator.
+        `points`, a row per draw of so many, and a column per estimate: lines are means over draws, bands reach from the
+        smallest to the largest.
+    title, data
+        Of the figure.
     """
-    figure, axes = new_figure(7.6, 4.0)
-    ax = axes[0, 0]
-    styles = zip((BLUE, RED, GREEN, PURPLE, SKY), ("-o", "--D", "-.P", ":s", "-^"), strict=True)
-    for (color, style), column in zip(styles, table.columns.drop("points"), strict=False):
-        ax.plot(table["points"], table[column], style, color=color, lw=2, label=column)
+    figure, axes = new_figure(8.4, 4.6)
+    ax, by_points = axes[0, 0], table.groupby("points")
+    middle, low, high = by_points.mean(), by_points.min(), by_points.max()
+    for style, column in zip(ESTIMATES, middle, strict=False):
+        ax.plot(middle.index, middle[column], lw=2, label=column, **style)
+        ax.fill_between(middle.index, low[column], high[column], color=style["color"], alpha=0.15, lw=0)
     ax.set(
         xscale="log",
-        ylim=(0, None),
+        ylim=(min(0.0, low.to_numpy().min()), None),
         xlabel="points in each sample (count)",
         ylabel="distance (unit of the features)",
-        title=f"One pair of distributions, several estimates ({data})",
     )
-    ax.set_xticks(table["points"], [f"{n:,}" for n in table["points"]])
+    ax.set_xticks(middle.index, [f"{n:,}" for n in middle.index])
     ax.minorticks_off()
     ax.grid(alpha=0.4)
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
+    _legend_below(figure, ax, 2)
+    figure.suptitle(f"{title} ({data})")
     return figure
 
 
-def apart_and_found(table: pd.DataFrame, data: str, measure: str = "recall@10") -> Figure:
+def apart_and_found(
+    table: pd.DataFrame,
+    data: str,
+    measure: str = "recall@10",
+    title: str = "A point is a run",
+    notes: Mapping[tuple[str, str], str] | None = None,
+) -> Figure:
     """Discrepancy against recall over runs: is what brings the distributions together also what finds the place?
 
     Parameters
     ----------
     table
         `arm`, `wasserstein_1`, `protocol`, `kind` and the measure, one row per run.
+    data
+        `simulated` or `real`.
+    measure
+        A column.
+    title
+        What the figure shows.
+    notes
+        Text below the title of the panel of a protocol and kind.
     """
     groups = list(table.groupby(["protocol", "kind"], sort=False))
-    figure, axes = new_figure(3.2 * len(groups), 3.7, 1, len(groups), sharex=True, sharey=True)
-    for ax, ((protocol, kind), rows) in zip(axes[0], groups, strict=True):
+    columns = min(2, len(groups))
+    rows_of = -(-len(groups) // columns)
+    figure, axes = new_figure(4.8 * columns, 3.0 * rows_of + 1, rows_of, columns, sharex=True)
+    for ax, ((protocol, kind), rows) in zip(axes.ravel(), groups, strict=False):
         for arm, points in rows.groupby("arm", sort=False):
             style = method_line(arm)
-            ax.scatter(
-                points["wasserstein_1"],
-                points[measure],
-                label=method_words(arm),
-                s=70,
-                color=style["color"],
-                marker=style["marker"],
-            )
-        ax.set(xlabel="exact $W_1$ on validation area (0 to 2)", title=task_words(protocol, kind))
+            marks = {"color": style["color"], "marker": style["marker"], "alpha": 0.85, "lw": 0}
+            ax.scatter(points["wasserstein_1"], points[measure], label=method_words(arm), s=55, **marks)
+        note = (notes or {}).get((protocol, kind))
+        ax.set(xlabel="exact $W_1$ on validation area (0 to 2)", title=task_words(protocol, kind) + _below(note))
+        ax.set_ylabel(f"{measure} (fraction of queries)")
         ax.grid(alpha=0.4)
-    axes[0, 0].set_ylabel(f"{measure} (fraction of queries)")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
-    figure.suptitle(f"A point is a run ({data})")
+    for ax in axes[:-1].ravel():
+        ax.set_xlabel("")
+    for ax in axes[:, 1:].ravel():
+        ax.set_ylabel("")
+    for ax in axes.ravel()[len(groups) :]:
+        ax.remove()
+    _legend_below(figure, axes[0, 0], 3)
+    figure.suptitle(f"{title} ({data})")
     return figure
+
+
+def _below(note: str | None) -> str:
+    return f"\n{note}" if note else ""
 
 
 def forest(gaps: pd.DataFrame, measure: str, data: str) -> Figure:
@@ -266,17 +358,14 @@ def groups(table: pd.DataFrame, measure: str, title: str, data: str) -> Figure:
     return figure
 
 
-#: Colours of the classes of a point, in their order.
-CLASSES = (BLUE, ORANGE, GREEN, PURPLE, RED, SKY, YELLOW, GREY)
-
-
 def scatter_map(
     panels: Mapping[str, np.ndarray],
     classes: np.ndarray,
+    colours: Mapping[str, str],
     title: str,
     data: str,
     lines: int = 0,
-    method: str = "UMAP",
+    columns: int = 3,
 ) -> Figure:
     """Projected features, a panel per encoder or projection.
 
@@ -286,30 +375,86 @@ def scatter_map(
         Points `(2 N, 2)` by title: `N` of SAR, then the `N` optical ones of the same places.
     classes
         Name of the class of each point `(2 N,)`; SAR is a dot, optical a triangle.
+    colours
+        Of the classes, in the order of the legend.
     title, data
         Of the figure; `simulated` or `real`.
     lines
         So many true pairs are joined.
-    method
-        Names the axes, which have no unit.
+    columns
+        Panels in a row.
+
+    Raises
+    ------
+    ValueError
+        For a class without a colour.
     """
-    names = list(dict.fromkeys(classes))
-    figure, axes = new_figure(4.4 * len(panels), 4.5, 1, len(panels))
-    for ax, (name, points) in zip(axes[0], panels.items(), strict=True):
+    if unknown := {str(name) for name in classes} - set(colours):
+        raise ValueError(f"no colour for the classes {sorted(unknown)}; there are colours for {list(colours)}")
+    figure, axes = _panels(panels, columns)
+    for ax, (name, points) in zip(axes, panels.items(), strict=True):
         half = len(points) // 2
         if lines:
             at = np.linspace(0, half - 1, lines).astype(int)
             segments = np.stack([points[:half][at], points[half:][at]], axis=1)
             ax.add_collection(LineCollection(segments, colors=GREY, linewidths=0.6, alpha=0.7))
-        for colour, of_class in zip(CLASSES, names, strict=False):
-            for part, marker in ((slice(0, half), "o"), (slice(half, None), "^")):
-                chosen = points[part][classes[part] == of_class]
-                ax.scatter(*chosen.T, s=9, color=colour, marker=marker, alpha=0.7, lw=0)
-        ax.set(xticks=[], yticks=[], title=method_words(name))
-        ax.set(xlabel=f"{method} 1 (no unit)", ylabel=f"{method} 2 (no unit)")
-    handles = [
-        Line2D([], [], color=c, marker="s", linestyle="", label=n) for c, n in zip(CLASSES, names, strict=False)
-    ] + [Line2D([], [], color=GREY, marker=m, linestyle="", label=t) for t, m in (("SAR", "o"), ("optical", "^"))]
+        for part, marker in ((slice(0, half), "o"), (slice(half, None), "^")):
+            of_point = [colours[name] for name in classes[part]]
+            ax.scatter(*points[part].T, s=13, c=of_point, marker=marker, alpha=0.75, lw=0)
+        ax.set_title(method_words(name))
+    if colours.keys() == MODALITIES.keys():  # colour and shape say the same thing once
+        handles = [Line2D([], [], linestyle="", label=name, **style) for name, style in MODALITIES.items()]
+    else:
+        shown = [name for name in colours if name in set(classes)]
+        handles = [Line2D([], [], color=colours[n], marker="s", linestyle="", label=n) for n in shown]
+        shapes = ((name, style["marker"]) for name, style in MODALITIES.items())
+        handles += [Line2D([], [], color="none", marker=m, mec=BLACK, linestyle="", label=t) for t, m in shapes]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     figure.suptitle(f"{title} ({data})")
     return figure
+
+
+def outcome_map(
+    panels: Mapping[str, np.ndarray],
+    others: Mapping[str, np.ndarray],
+    correct: Mapping[str, np.ndarray],
+    title: str,
+    data: str,
+) -> Figure:
+    """Which queries are answered rightly, on a map of their features: a panel per encoder.
+
+    Parameters
+    ----------
+    panels
+        Points of the queries `(Q, 2)` by title.
+    others
+        All other points `(N, 2)` of the same map, drawn in grey.
+    correct
+        Whether the first answer to each query `(Q,)` was the true one.
+    title, data
+        Of the figure.
+    """
+    figure, axes = _panels(panels, 3)
+    for ax, (name, points) in zip(axes, panels.items(), strict=True):
+        ax.scatter(*others[name].T, s=8, color="#DDDDDD", lw=0, label="other places")
+        for place, label in (("true", "top-1 correct"), ("wrong", "top-1 wrong")):
+            chosen = points[correct[name] == (place == "true")]
+            style = {key: PLACES[place][key] for key in ("color", "marker")}
+            size = 110 if place == "true" else 55  # a star of one size looks smaller
+            ax.scatter(*chosen.T, s=size, edgecolor="white", lw=0.5, label=label, **style)
+        ax.set_title(method_words(name))
+    _legend_below(figure, axes[0])
+    figure.suptitle(f"{title} ({data})")
+    return figure
+
+
+def _panels(panels: Mapping[str, np.ndarray], columns: int) -> tuple[Figure, np.ndarray]:
+    """Square panels without ticks for projections, whose axes have no unit and no direction."""
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, axes = new_figure(4.0 * columns, 3.6 * rows + 0.9, rows, columns)
+    for ax in axes.ravel():
+        ax.set(xticks=[], yticks=[], xlabel="first axis (no unit)", ylabel="second axis (no unit)")
+    for ax in axes.ravel()[len(panels) :]:
+        ax.remove()
+    return figure, axes.ravel()[: len(panels)]

@@ -1,5 +1,6 @@
 """One look for every figure: colours with a fixed meaning, display scaling, axes in metres."""
 
+import io
 import sys
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ from matplotlib import patheffects, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 from sarmatch.scenes.radiometry import FLOORS, to_decibels
 
@@ -22,6 +24,22 @@ PLACES = {
     "wrong": {"color": RED, "linestyle": "--", "marker": "X", "sign": "wrong"},
     "candidate": {"color": ORANGE, "linestyle": "-.", "marker": "o", "sign": "candidate"},
 }
+#: The modalities, the same in every figure.
+MODALITIES = {
+    "SAR": {"color": BLACK, "marker": "o"},
+    "optical": {"color": ORANGE, "marker": "^"},
+}
+MODALITY_COLOURS = {name: style["color"] for name, style in MODALITIES.items()}
+# What stands on a place and the town it lies in: Tol's muted palette, so that no colour of a modality, of right and
+# wrong or of a method is met again with another meaning.
+LAND_COVER_COLOURS = {
+    "water": "#332288",
+    "fields and grass": "#DDCC77",
+    "trees": "#117733",
+    "large roofs": "#882255",
+    "small houses": "#CC6677",
+}
+TOWN_COLOURS = {"north": "#88CCEE", "south": "#44AA99", "unseen": "#AA4499"}
 SPLIT_COLOURS = {"train": BLUE, "val": PURPLE, "test": YELLOW, "guard": GREY}
 
 PROTOCOL_WORDS = {"same_area": "same area", "cross_area": "unseen area"}
@@ -140,14 +158,48 @@ _LOOK: dict[str, Any] = {
 }
 
 
+class Picture(Figure):
+    """A figure that a notebook embeds as `embedded` says."""
+
+
 def use_style() -> None:
-    """Set the look of all figures; in a notebook they are embedded as JPEG, five times smaller than PNG for SAR."""
+    """Set the look of all figures; a notebook embeds them as `embedded` says."""
     rcParams.update(_LOOK)
     ipython = sys.modules.get("IPython")  # there already where a notebook is, and else of no use
-    if ipython is not None and ipython.get_ipython() is not None:
-        from matplotlib_inline.backend_inline import set_matplotlib_formats
+    if ipython is not None and (shell := ipython.get_ipython()) is not None:
+        for kind in ("png", "jpeg"):
+            formatter = shell.display_formatter.formatters[f"image/{kind}"]
+            formatter.for_type(Picture, lambda figure, kind=kind: embedded(figure, kind))
 
-        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 72}, dpi=100)
+
+def embedded(figure: Figure, kind: str) -> tuple[bytes, dict[str, str]] | None:
+    """A figure as a notebook keeps it, with its alternative text; None where it is better kept as the other kind.
+
+    `jpeg` takes figures that show images, which as PNG would be five times as large; `png` takes line art, whose edges
+    stay sharp.
+    """
+    if kind != ("jpeg" if any(axes.images for axes in figure.axes) else "png"):
+        return None
+    file = io.BytesIO()
+    options = {"pil_kwargs": {"quality": 72}} if kind == "jpeg" else {}
+    figure.savefig(file, format=kind, dpi=100, bbox_inches="tight", **options)
+    if kind == "png":  # a palette: line art has few colours, and is a third as large
+        image = Image.open(file).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        file = io.BytesIO()
+        image.save(file, format="png", optimize=True)
+    return file.getvalue(), {"alt": alternative_text(figure)}
+
+
+def alternative_text(figure: Figure) -> str:
+    """What a figure shows, in words, for whoever cannot see it: its titles, panels and axes."""
+    titles = [axes.get_title() for axes in figure.axes]
+    if not (figure.get_suptitle() or any(titles)):
+        titles = [text.get_text() for axes in figure.axes for text in axes.texts]
+    parts = [figure.get_suptitle(), "; ".join(filter(None, titles))]
+    for name, letter in (("Horizontal", "x"), ("Vertical", "y")):
+        labels = dict.fromkeys(getattr(axes, f"get_{letter}label")() for axes in figure.axes)
+        parts.append(f"{name}: {words}" if (words := ", ".join(filter(None, labels))) else "")
+    return ". ".join(" ".join(part.split()).rstrip(".") for part in parts if part) + "."
 
 
 def method_line(name: str) -> dict[str, Any]:
@@ -199,7 +251,7 @@ def to_display(pixels: np.ndarray, scale: str, limits: tuple[float, float] | Non
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options) -> tuple[Figure, np.ndarray]:
     """A figure that no pyplot keeps alive, and its axes `(rows, columns)`."""
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
+    figure = Picture(figsize=(width, height), layout="constrained", dpi=110)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 

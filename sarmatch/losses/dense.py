@@ -1,13 +1,17 @@
 """Losses of dense search: where in which window of the map does a query lie, among all shifts of all windows?"""
 
 import math
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
+from sarmatch.checks import Count, NonNegative, Positive, Radius
 from sarmatch.losses.registry import register_loss
+
+Margin = Annotated[float, Field(ge=0, le=2)]  # between scores, which differ by two at most
 
 
 class DenseBatch(NamedTuple):
@@ -81,7 +85,7 @@ class ShiftCrossEntropy(nn.Module):
 
     dense = True
 
-    def __init__(self, radius: float = 1.5, temperature: float = 0.05, queries: float = 0.5) -> None:
+    def __init__(self, radius: Radius = 1.5, temperature: Positive = 0.05, queries: NonNegative = 0.5) -> None:
         super().__init__()
         _above("radius", radius)
         _above("temperature", temperature)
@@ -128,7 +132,7 @@ class ShiftCircle(nn.Module):
 
     dense = True
 
-    def __init__(self, radius: float = 1.5, margin: float = 0.25, gamma: float = 32.0) -> None:
+    def __init__(self, radius: Radius = 1.5, margin: Margin = 0.25, gamma: Positive = 32.0) -> None:
         super().__init__()
         _above("radius", radius)
         self.radius, self.margin, self.gamma = radius, margin, gamma
@@ -165,7 +169,7 @@ class DiscHinge(nn.Module):
 
     dense = True
 
-    def __init__(self, radius: float = 2.0, hardest: int = 16, margin: float = 0.2) -> None:
+    def __init__(self, radius: Radius = 2.0, hardest: Count = 16, margin: Margin = 0.2) -> None:
         super().__init__()
         _above("radius", radius)
         if hardest < 1:

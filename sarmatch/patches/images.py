@@ -267,7 +267,9 @@ class TrainingPairs(torch.utils.data.Dataset):
     def _windows(self, size: int, rng: np.random.Generator) -> pd.DataFrame:
         windows = draw_windows(self.rectangles, self.scene, size, self.count, rng)
         if windows.empty:
-            raise ValueError(f"scene {self.scene.name!r}: no training strip holds a patch of {size} x {size} px")
+            around = "" if size == self.size else f"a window of {size} x {size} px around "
+            patch = f"a patch of {self.size} x {self.size} px"
+            raise ValueError(f"scene {self.scene.name!r}: no training strip holds {around}{patch}")
         return windows
 
     @property

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sarmatch.checks import Count
+from sarmatch.checks import Count, whole_number
 from sarmatch.encoders import Encoder, in_use
 from sarmatch.search.candidates import Candidates
 from sarmatch.search.correlate import BUDGET, FLAT, LEAST, TINY, FeatureMap, prepared
-from sarmatch.search.dense import DenseSearch, batches, candidates_of, device_of, in_range
+from sarmatch.search.dense import DenseSearch, batches, candidates_of, device_of, fitting_images, in_range
 from sarmatch.search.maps import DenseGallery
 from sarmatch.search.peaks import Block, Peaks, refined, suppress
 from sarmatch.search.searches import register_search
@@ -68,11 +68,9 @@ class CoarseToFine:
             raise ValueError(f"{type(encoder).__name__} has no coarse level: search with DenseSearch")
         if gallery.coarse is None:
             raise ValueError("these feature maps have no coarse level: build them with an encoder that has one")
-        if keep < 1 or (reach is not None and reach < 1):
-            raise ValueError(f"keep and reach must be at least 1, got {keep} and {reach}")
-        self.gallery, self.encoder, self.keep = gallery, encoder, keep
+        self.gallery, self.encoder, self.keep = gallery, encoder, whole_number("keep", keep)
         self.ratio = gallery.coarse.stride // gallery.stride
-        self.reach = self.ratio if reach is None else reach
+        self.reach = self.ratio if reach is None else whole_number("reach", reach)
         self.device = device_of(encoder) if device is None else device
         self.fine = DenseSearch(gallery, None, radius, self.device, budget)
         self.coarse = DenseSearch(gallery.coarse, None, max(1, radius // self.ratio), self.device, budget)
@@ -84,13 +82,15 @@ class CoarseToFine:
         Raises
         ------
         ValueError
-            Where the search was made without an encoder.
+            Where the search was made without an encoder, or images do not fit it.
         """
         if self.encoder is None:
             raise ValueError("this search has no encoder: give it one, or search with features instead of images")
         device = device_of(self.encoder)
         with in_use(self.encoder):
-            parts = [self.encoder.forward_levels(b.to(device), "query")[:2] for b in images]
+            parts = [
+                self.encoder.forward_levels(fitting_images(b, self.encoder).to(device), "query")[:2] for b in images
+            ]
         return Levels(*(torch.cat([p.float().cpu() for p in level]) for level in zip(*parts, strict=True)))
 
     @torch.no_grad()
@@ -109,7 +109,8 @@ class CoarseToFine:
         Raises
         ------
         ValueError
-            If `k` is less than 1, features do not fit the maps', or masks do not fit the queries.
+            If `k` is no whole number of at least 1, features are not finite or do not fit the maps',
+            or masks do not fit the queries.
         """
         if not isinstance(queries, Levels):
             queries = self.encode(queries)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sarmatch.checks import Count
+from sarmatch.checks import Count, whole_number
 from sarmatch.encoders import Encoder, in_use
 from sarmatch.progress import progress
 from sarmatch.search.candidates import Candidates
@@ -47,9 +47,8 @@ class DenseSearch:
         device: torch.device | str | None = None,
         budget: int = BUDGET,
     ) -> None:
-        if radius < 1:
-            raise ValueError(f"radius is {radius} cells, expected at least 1")
-        self.gallery, self.encoder, self.radius, self.budget = gallery, encoder, radius, budget
+        self.gallery, self.encoder = gallery, encoder
+        self.radius, self.budget = whole_number("radius", radius), whole_number("budget", budget, 0)
         self.device = device_of(encoder) if device is None else device
         self._ready: tuple[tuple[int, int], list[Correlator]] | None = None
 
@@ -59,13 +58,15 @@ class DenseSearch:
         Raises
         ------
         ValueError
-            Where the search was made without an encoder.
+            Where the search was made without an encoder, or images do not fit it.
         """
         if self.encoder is None:
             raise ValueError("this search has no encoder: give it one, or search with features instead of images")
-        device = device_of(self.encoder)
-        with in_use(self.encoder):
-            return torch.cat([self.encoder.forward_features(b.to(device), "query").float().cpu() for b in images])
+        device, encoder = device_of(self.encoder), self.encoder
+        with in_use(encoder):
+            return torch.cat(
+                [encoder.forward_features(fitting_images(b, encoder).to(device), "query").float().cpu() for b in images]
+            )
 
     def search(self, queries: Tensor | Iterable[Tensor], k: int, masks: Tensor | None = None) -> Candidates:
         """The `k` best places of each query.
@@ -88,7 +89,8 @@ class DenseSearch:
         Raises
         ------
         ValueError
-            If `k` is less than 1, features do not fit the map's, or masks do not fit the queries.
+            If `k` is no whole number of at least 1, features are not finite or do not fit the map's,
+            or masks do not fit the queries.
         """
         queries = self.fitting(queries if isinstance(queries, Tensor) else self.encode(queries), k)
         masks = in_range(masks, queries)
@@ -97,11 +99,12 @@ class DenseSearch:
 
     def fitting(self, queries: Tensor, k: int) -> Tensor:
         """Features that can be searched for; a ValueError says what does not fit."""
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
+        whole_number("k", k)
         channels = next(iter(self.gallery.maps.values())).features.shape[0]
         if queries.ndim != 4 or queries.shape[1] != channels:
             raise ValueError(f"queries must be (Q, {channels}, h, w) as the map's features, got {tuple(queries.shape)}")
+        if not queries.isfinite().all():
+            raise ValueError("queries must be finite, and some features of them are not")
         return queries
 
     def peaks(self, queries: Tensor, masks: Tensor | None, k: int) -> Peaks:
@@ -149,6 +152,14 @@ def candidates_of(parts: Iterable[Peaks], gallery: DenseGallery, size: tuple[int
 def device_of(encoder: Encoder | None) -> torch.device:
     """Where an encoder's weights are; the CPU where it has none."""
     return next((p.device for p in encoder.parameters()) if encoder is not None else iter(()), torch.device("cpu"))
+
+
+def fitting_images(images: Tensor, encoder: Encoder) -> Tensor:
+    """SAR images that an encoder can make features of; a ValueError says what does not fit."""
+    bands, least = encoder.inputs["query"].channels, max(encoder.levels)
+    if images.ndim != 4 or images.shape[1] != bands or min(images.shape[2:]) < least:
+        raise ValueError(f"images must be (B, {bands}, H, W) of at least {least} px, got {tuple(images.shape)}")
+    return images
 
 
 def in_range(masks: Tensor | None, queries: Tensor) -> Tensor | None:

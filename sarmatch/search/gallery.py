@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -22,6 +25,7 @@ from sarmatch.scenes import NoCoordinatesError, Raster, Scene
 
 STRIPE = 1024  # rows of a map that are hashed at once
 PLAIN = (bool, int, float, str, tuple, list, dict)  # what an encoder's options are made of
+T = TypeVar("T")
 UNIT = 1e-3  # how far the length of a vector may be from one
 
 
@@ -154,14 +158,35 @@ def build_gallery(
     path = None
     if keep is not None:
         path = keep / f"{gallery_key(encoder, scene, tiles, image_size)}.safetensors"
-        if path.is_file():
-            return Gallery.load(path)
+        if (known := kept(path, Gallery.load)) is not None:
+            return known
     images = torch.utils.data.DataLoader(PatchImages(scene, tiles, image_size), batch_size)
     side = int(tiles["size"].iloc[0]) * scene.pixel_size if scene.has_coordinates else None
     gallery = Gallery(tiles.reset_index(drop=True), embed(encoder, images, "reference"), side)
     if path is not None:
-        gallery.save(path)
+        keep_if_possible(path, gallery.save)
     return gallery
+
+
+def kept(path: Path, load: Callable[[Path], T]) -> T | None:
+    """What an earlier call has kept in a file; None where it kept nothing, or where it is damaged, with a warning."""
+    if not path.exists():
+        return None
+    try:
+        if not path.is_file():
+            raise ValueError(f"{path}: not a file")
+        return load(path)
+    except ValueError as error:
+        warnings.warn(f"{path}: damaged, and built anew ({error})", stacklevel=3)
+        return None
+
+
+def keep_if_possible(path: Path, save: Callable[[Path], object]) -> None:
+    """Keep a file for the next call; a warning says where that cannot be, for this call needs it no more."""
+    try:
+        save(path)
+    except OSError as error:
+        warnings.warn(f"{path}: cannot be kept, and is built anew by the next call ({error})", stacklevel=3)
 
 
 def galleries_dir() -> Path:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from sarmatch.patches import to_input
 from sarmatch.progress import progress
 from sarmatch.scenes import Raster, Scene
 from sarmatch.search.correlate import FeatureMap
-from sarmatch.search.gallery import hash_encoder, hash_raster, new_digest
+from sarmatch.search.gallery import hash_encoder, hash_raster, keep_if_possible, kept, new_digest
 
 Bounds = tuple[int, int, int, int]  # first row and column, and those after the last, pixels
 
@@ -43,6 +44,20 @@ class DenseGallery:
     maps: Mapping[str, FeatureMap]
     stride: int
     coarse: "DenseGallery | None" = None
+
+    def __post_init__(self) -> None:
+        if not self.maps:
+            raise ValueError("maps: no area, expected at least one")
+        channels = next(iter(self.maps.values())).features.shape[0]
+        for name, (features, valid, *_) in self.maps.items():
+            whole = features.ndim == 3 and len(features) == channels and features.numel() > 0
+            if not whole or (valid is not None and valid.shape != features[0].shape):
+                masked = "" if valid is None else f" with valid {tuple(valid.shape)}"
+                raise ValueError(
+                    f"map of area {name!r}: features {tuple(features.shape)}{masked}, expected ({channels}, H, W)"
+                )
+            if not features.isfinite().all():
+                raise ValueError(f"map of area {name!r}: its features are not finite")
 
     @property
     def areas(self) -> tuple[str, ...]:
@@ -107,13 +122,20 @@ def build_maps(
     keep
         Folder in which they are kept under a hash of the map's pixels and the encoder's weights, and found again.
 
+    Raises
+    ------
+    ValueError
+        For an area or pixels that the scene does not have, or an encoder whose maps cannot be made in windows.
+
     Notes
     -----
     Maps are read and encoded in windows that overlap by what a cell depends on, so that a map larger than memory needs
     no more than its features, `(C, H / stride, W / stride)` in half precision. All levels are made at once.
     """
+    if encoder.stride is None or encoder.reach is None:
+        raise ValueError(f"{type(encoder).__name__} has no stride and reach: its maps cannot be made in windows")
     names = [a.name for a in scene.areas] if areas is None else areas
-    bounds = {n: areas[n] if isinstance(areas, Mapping) else scene.area(n).map.bounds for n in names}
+    bounds = {n: _within(areas[n] if isinstance(areas, Mapping) else None, scene.area(n).map, n) for n in names}
     path = None
     if keep is not None:
         digest = new_digest()
@@ -124,8 +146,8 @@ def build_maps(
         hash_encoder(digest, encoder)
         digest.update(b"" if encoder.centred else b"not centred")
         path = keep / f"{digest.hexdigest()}.safetensors"
-        if path.is_file():
-            return DenseGallery.load(path)
+        if (known := kept(path, partial(_known, bounds, encoder.levels))) is not None:
+            return known
     levels: list[dict[str, FeatureMap]] = [{} for _ in encoder.levels]
     for name in progress(names, desc="feature maps", unit="area"):
         row, col = bounds[name][:2]
@@ -138,8 +160,31 @@ def build_maps(
     for maps, stride in zip(reversed(levels), reversed(encoder.levels), strict=True):
         gallery = DenseGallery(maps, stride, gallery)
     if path is not None:
-        gallery.save(path)
+        keep_if_possible(path, gallery.save)
     return gallery
+
+
+def _known(bounds: Mapping[str, Bounds], strides: Sequence[int], path: Path) -> DenseGallery:
+    """Kept maps of these pixels at these levels; a ValueError names a file that holds others."""
+    gallery = DenseGallery.load(path)
+    level: DenseGallery | None = gallery
+    for stride in strides:
+        cells = {n: ((r1 - r0) // stride, (c1 - c0) // stride) for n, (r0, c0, r1, c1) in bounds.items()}
+        held = None if level is None else {n: tuple(m.features.shape[1:]) for n, m in level.maps.items()}
+        if level is None or (level.stride, held) != (stride, cells):
+            raise ValueError(f"{path}: holds maps of {held} cells, expected {cells} of {stride} px")
+        level = level.coarse
+    return gallery
+
+
+def _within(bounds: Bounds | None, raster: Raster, area: str) -> Bounds:
+    """Bounds that lie within a raster, by default all of it; a ValueError names those that do not."""
+    if bounds is None:
+        return raster.bounds
+    top, left, bottom, right = raster.bounds
+    if len(bounds) != 4 or not (top <= bounds[0] < bounds[2] <= bottom and left <= bounds[1] < bounds[3] <= right):
+        raise ValueError(f"area {area!r}: pixels {tuple(bounds)} do not lie within its map, {raster.bounds}")
+    return bounds
 
 
 Level = tuple[Tensor, Tensor | None]  # features, and where they see nothing but data, if not all over
@@ -202,6 +247,8 @@ def _encoded(encoder: Encoder, raster: Raster, modality: str, window: Bounds) ->
     for stride, features in zip(encoder.levels, encoder.forward_levels(images.to(device), modality), strict=True):
         reach, first = -(-encoder.reach // stride), margin // stride
         rows, cols = (slice(first, first + (b - a) // stride) for a, b in zip(window[:2], window[2:], strict=True))
-        blind = F.max_pool2d(F.max_pool2d(holes, stride), 2 * reach + 1, 1, reach)
+        blind = F.max_pool2d(holes, stride)
+        for axis in ((1, 0), (0, 1)):  # a square is its columns' rows: along one axis after the other
+            blind = F.max_pool2d(blind, [1 + 2 * reach * a for a in axis], 1, [reach * a for a in axis])
         parts.append((features[0, :, rows, cols].float().cpu(), blind[0, 0, rows, cols] == 0))
     return parts

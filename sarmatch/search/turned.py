@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sarmatch.checks import Count
+from sarmatch.checks import Count, whole_number
 from sarmatch.encoders import Encoder
 from sarmatch.search.candidates import Candidates
 from sarmatch.search.coarse_to_fine import KEEP, CoarseToFine
 from sarmatch.search.correlate import BUDGET
-from sarmatch.search.dense import batches, candidates_of
+from sarmatch.search.dense import batches, candidates_of, fitting_images
 from sarmatch.search.maps import DenseGallery
 from sarmatch.search.peaks import Peaks, apart
 from sarmatch.search.searches import register_search
@@ -90,7 +90,7 @@ class TurnedSearch:
 
     def encode(self, images: Iterable[Tensor]) -> Tensor:
         """Batches of SAR images `(B, C, H, W)` as one: features are made of each anew at every heading."""
-        return torch.cat(list(images))
+        return torch.cat([fitting_images(b, self.upright.encoder) for b in images])
 
     @torch.no_grad()
     def search(self, queries: Tensor | Iterable[Tensor], k: int) -> Candidates:
@@ -106,11 +106,13 @@ class TurnedSearch:
         Raises
         ------
         ValueError
-            If `k` is less than 1 or more than `keep`.
+            If `k` is no whole number from 1 to `keep`, or images are not finite or do not fit the encoder.
         """
-        if not 1 <= k <= self.keep:
+        if whole_number("k", k) > self.keep:
             raise ValueError(f"k must be from 1 to the {self.keep} peaks that are kept, got {k}")
-        images = queries if isinstance(queries, Tensor) else self.encode(queries)
+        images = self.encode([queries] if isinstance(queries, Tensor) else queries)
+        if not (finite := torch.isfinite(images).flatten(1).all(1)).all():
+            raise ValueError(f"query {int(finite.logical_not().nonzero()[0])} has pixels that are not finite")
         parts, posed = [], []
         for rows in batches(images):
             peaks, poses = self._fine(images[rows], *self._coarse(images[rows]))

@@ -25,7 +25,19 @@ SHOWN = 0.5  # of a query on the window of another one, from which on that is no
 
 
 def training_pairs(config: Config, scene: Scene, size: int, encoder: Encoder) -> TrainingPairs:
-    """Queries of `size` pixels and the larger windows of the map that they lie in."""
+    """Queries of `size` pixels and the larger windows of the map that they lie in.
+
+    Raises
+    ------
+    ValueError
+        Where windows are no larger than queries, or no ground holds one.
+    """
+    cell = max(encoder.levels)
+    window = round(config.window * size / cell) * cell  # whole cells of the widest level
+    if window <= size:
+        raise ValueError(
+            f"window is {config.window}, in whole cells of {cell} px {window} px: no more than the {size} px of a query"
+        )
     return TrainingPairs(
         scene,
         training_ground(config, scene, size),
@@ -35,7 +47,7 @@ def training_pairs(config: Config, scene: Scene, size: int, encoder: Encoder) ->
         0.0,
         config.seed,
         shuffle_pairs=config.control == "shuffled_pairs",
-        window=round(config.window * size / max(encoder.levels)) * max(encoder.levels),
+        window=window,
     )
 
 
@@ -59,7 +71,8 @@ class DenseLearner(nn.Module):
         vector = [name for name in (config.loss, *config.auxiliary) if not getattr(LOSSES[name], "dense", False)]
         if vector:
             dense = [name for name in sorted(LOSSES) if getattr(LOSSES[name], "dense", False)]
-            raise ValueError(f"loss {vector[0]!r} compares vectors; those for search='dense' are {dense}")
+            field = "loss" if vector[0] == config.loss else "auxiliary"
+            raise ValueError(f"{field} {vector[0]!r} compares vectors; those for search='dense' are {dense}")
         self.encoder, self.size, self.masked = encoder, size, config.neighbours == "mask"
         self.feature_dim = encoder.channels
         self.losses = nn.ModuleList(create_loss(config.loss, **config.loss_options) for _ in encoder.levels)
@@ -153,7 +166,8 @@ class DenseValidation:
         for area, xy in zip(self.queries["area"], positions(self.queries), strict=True):
             fmap = gallery.maps[area]
             col, row = ((xy - np.array(fmap.corner)) * (1, -1) / fmap.metres).astype(int)
-            cells.append(fmap.features[:, row, col].float())
+            last_row, last_col = (side - 1 for side in fmap.features.shape[1:])  # a middle may lie on the map's edge
+            cells.append(fmap.features[:, min(row, last_row), min(col, last_col)].float())
         return self._unit(torch.stack(cells))
 
     @staticmethod

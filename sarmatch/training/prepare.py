@@ -13,12 +13,14 @@ from sarmatch.atomic_io import read_json, write
 from sarmatch.encoders import Encoder, create_encoder
 from sarmatch.losses import LOSSES
 from sarmatch.patches import create_sampler
-from sarmatch.patches.transforms import TRANSFORMS
+from sarmatch.patches.transforms import CROPS, TRANSFORMS
+from sarmatch.scenes import NoCoordinatesError, Scene
 from sarmatch.training.checkpoints import ENVIRONMENT, HISTORY, REFINER, STATE, WEIGHTS
 from sarmatch.training.config import NOT_OF_TRAINING, Config, load_config
 from sarmatch.training.objectives import OBJECTIVES
 
 ANY_SIZE = 64  # pixels of a trial image, for encoders that take any
+LARGEST = 4096  # pixels of a patch, see `Config.patch_size`
 
 
 def check_parts(config: Config) -> None:
@@ -51,6 +53,34 @@ def check_parts(config: Config) -> None:
     with _naming("augment"):
         for name in config.augment:
             TRANSFORMS[name]
+
+
+def check_ground(config: Config, scene: Scene) -> None:
+    """Whether the patches of a scene, and the ground that they lie on, are enough for what is searched with.
+
+    Raises
+    ------
+    NoCoordinatesError
+        Where a map is to be searched that is none.
+    ValueError
+        Names the field, and the sides in pixels that do not fit.
+    """
+    size = config.patch_size or scene.patch_size
+    encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options)
+    whole, smallest = size, int(min(CROPS) * size) if "crop" in config.augment else size
+    for field, one, side in (("encoder", encoder, smallest), ("baseline", baseline_of(config), whole)):
+        if hasattr(one, "feature_dim"):
+            continue
+        name = getattr(config, field)
+        if not scene.has_coordinates:
+            raise NoCoordinatesError(
+                f"scene {scene.name!r} has no coordinates, and {field} {name!r} has no head: it needs a map"
+            )
+        if max(one.levels) > side:
+            raise ValueError(
+                f"{field}: the cells of {name!r} are up to {max(one.levels)} px wide, and queries as small as {side} px"
+            )
+    OBJECTIVES[config.search].pairs(config, scene, size, encoder)  # it names what does not hold a pair
 
 
 def baseline_of(config: Config) -> Encoder:
@@ -137,10 +167,13 @@ def _same_training(config: Config, path: Path) -> bool:
 @torch.no_grad()
 def _try_on_images(encoder: Encoder) -> None:
     """Let an encoder look at two empty images of either modality, where a size or an option does not fit."""
+    widest = max(encoder.levels, default=1)
+    if widest > LARGEST:
+        raise ValueError(f"cells of {widest} px are wider than any patch; lower stride")
     was_training = encoder.training
     encoder.eval()
     for modality, inputs in encoder.inputs.items():
-        size = inputs.image_size or ANY_SIZE
+        size = inputs.image_size or max(ANY_SIZE, 2 * widest)
         images = torch.zeros(2, inputs.channels, size, size)
         try:
             features = encoder.forward_features(images, modality)

@@ -55,6 +55,7 @@ from sarmatch.training.dense import tile_bounds
 from sarmatch.training.loop import Report, print_epoch, train
 from sarmatch.training.prepare import (
     baseline_of,
+    check_ground,
     check_names,
     check_parts,
     take_over_training,
@@ -225,7 +226,15 @@ class Run:
         seed: int | None = None,
         scene: Scene | None = None,
     ) -> tuple[LabelledLists, pd.DataFrame, pd.DataFrame]:
-        """Labelled candidate lists of a split, with the tables of their queries and tiles."""
+        """Labelled candidate lists of a split, with the tables of their queries and tiles.
+
+        Raises
+        ------
+        ValueError
+            For a run of dense search: its lists hold places, and refiners want tiles with a vector each.
+        """
+        if self.config.search != "vector":
+            raise ValueError(f"{self.path}: search is {self.config.search!r}, and only 'vector' makes lists of tiles")
         scene = scene or self.scene()
         asked, tiles = task(self.config, scene, protocol, kind, split, count, seed)
         context = self.context(scene, asked, tiles)
@@ -236,8 +245,8 @@ class Run:
         torch.manual_seed(self.config.seed)
         config = self.config
         encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options)
-        for name in ("normalise_query", "normalise_reference"):
-            getattr(encoder, name).load_state_dict(getattr(self.encoder, name).state_dict())
+        measured = {k: v for k, v in self.encoder.state_dict().items() if k.startswith("normalise")}
+        encoder.load_state_dict({**encoder.state_dict(), **measured})
         return encoder.eval()
 
     def results(self, protocol: str, kind: str) -> pd.DataFrame:
@@ -326,10 +335,7 @@ def checked_scene(config: Config) -> Scene:
         raise ValueError(
             f"scene {scene.name!r} has no coordinates, and refiner {config.refiner!r} needs places in metres"
         )
-    if not (scene.has_coordinates or hasattr(baseline_of(config), "feature_dim")):
-        raise NoCoordinatesError(
-            f"scene {scene.name!r} has no coordinates, and baseline {config.baseline!r} has no head: it needs a map"
-        )
+    check_ground(config, scene)
     for protocol, kind in product(config.protocols, config.kinds):
         check_names(task(config, scene, protocol, kind)[0])
     return scene

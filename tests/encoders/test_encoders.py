@@ -18,6 +18,7 @@ from sarmatch.encoders.backbones import BACKBONES
 from sarmatch.encoders.base import ENCODERS
 from sarmatch.paths import ROOT
 from sarmatch.training.checkpoints import load_weights, save_weights
+from sarmatch.training.runs import load_run
 
 
 @pytest.mark.parametrize(
@@ -308,8 +309,6 @@ def test_recorded_weights_load_under_whichever_name_a_shared_tensor_was_kept(tmp
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("data/**/model.safetensors")), ids=lambda path: path.parent.name)
 def test_shipped_weights_load(path):
-    encoder = create_encoder("plain", 64, shared=True)
-    load_weights(encoder, path)
-    kept = load_file(path)
+    encoder, kept = load_run(path.parent).encoder, load_file(path)
     for name, value in kept.items():
         assert torch.equal(encoder.state_dict()[name], value.to(encoder.state_dict()[name].dtype))

@@ -10,7 +10,7 @@ from sarmatch.experiments.dense import Task, middle_of, table_of, turned_queries
 from sarmatch.patches import PatchImages
 from sarmatch.search.turned import Pose, turned
 from sarmatch.training.config import Config
-from sarmatch.training.runs import run, task
+from sarmatch.training.runs import Run, run, task
 
 
 @pytest.fixture(scope="module")
@@ -90,4 +90,13 @@ def test_the_difference_is_paired(kept):
 def test_the_middle_of_an_image():
     image = torch.arange(36.0).reshape(1, 1, 6, 6)
     assert torch.equal(middle_of(image, 2), image[..., 2:4, 2:4])
+    for size in (0, -2, 3, 8):
+        with pytest.raises(ValueError, match=f"size is {size} px, expected 1 to 6, and even as that"):
+            middle_of(image, size)
     assert middle_of(image, None) is image or torch.equal(middle_of(image, None), image)
+
+
+def test_a_run_of_vectors_has_no_table(kept, tmp_path):
+    of_vectors = kept[0].config.model_copy(update={"search": "vector"})
+    with pytest.raises(ValueError, match="search is 'vector', expected a run of 'dense'"):
+        table_of(Run(tmp_path, of_vectors), tmp_path)

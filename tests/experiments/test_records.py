@@ -71,6 +71,15 @@ def test_a_table_that_nobody_makes_is_named():
 
 
 class TestProvenance:
+    def test_one_line_says_versions_device_profile_and_commit(self, monkeypatch):
+        monkeypatch.setenv("SARMATCH_PROFILE", "full")
+        line = sm.provenance_line("POT", "pandas")
+        assert re.fullmatch(
+            rf"sarmatch {re.escape(sm.__version__)}, torch {re.escape(torch.__version__)}, POT \S+, "
+            rf"pandas {re.escape(pd.__version__)}, device: .+, profile: full, commit: \S+",
+            line,
+        )
+
     def test_rows_that_say_their_commit_are_believed_and_others_take_that_of_the_table(self):
         rows = pd.DataFrame({"commit": ["bbb", "aaa-dirty", None, "bbb"]})
         assert commits_of(rows, "ccc, ddd") == ["aaa-dirty", "bbb", "ccc", "ddd"]

@@ -3,6 +3,8 @@
 import base64
 import io
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -14,10 +16,10 @@ from PIL import Image
 
 import sarmatch as sm
 from sarmatch import figures
-from sarmatch.evaluation import Discrepancy, error_summary
+from sarmatch.evaluation import error_summary
 from sarmatch.evaluation.calibration import reliability, risk_coverage
 from sarmatch.experiments.report import write_report
-from sarmatch.figures.style import GREEN, METHOD_STYLES, PLACES, RED
+from sarmatch.figures.style import GREEN, METHOD_STYLES, PLACES, RED, embedded
 from sarmatch.patches import regions
 from sarmatch.paths import ROOT
 from sarmatch.scenes import Area, Raster, Scene, Tile
@@ -143,7 +145,15 @@ FIGURES = {
         data=scene.label,
     ),
     "transport": lambda scene, queries, tiles, metrics: figures.transport(
-        np.eye(2), np.ones((2, 2)), {"a": np.eye(2) / 2, "b": np.full((2, 2), 0.25)}, scene.label
+        np.eye(2), np.ones((2, 2)), {"a": np.eye(2) / 2, "b": np.full((2, 2), 0.25)}, "t", scene.label
+    ),
+    "critic_surfaces": lambda scene, queries, tiles, metrics: figures.critic_surfaces(
+        np.zeros((2, 2)),
+        np.ones((2, 2)),
+        {"a": (NOISE[0], 3 * NOISE[1]), "b": (NOISE[1], NOISE[0])},
+        (-1, 2, -1, 2),
+        "t",
+        scene.label,
     ),
     "layers": lambda scene, queries, tiles, metrics: figures.layers(
         pd.DataFrame(
@@ -151,18 +161,22 @@ FIGURES = {
                 "encoder": ["untrained"] * 2 + ["infonce"] * 2,
                 "layer": ["input", "layer 1"] * 2,
                 "probe": 0.7,
-                "gap": 1.0,
+                "ratio": 1.0,
             }
-        ).assign(gap_null=0.1),
-        {"probe": "accuracy (0 to 1)", "gap": "distance (count of times)"},
+        ).assign(ratio_low=0.9, ratio_high=1.1),
+        {"probe": "accuracy (0 to 1)", "ratio": "distance (count of times)"},
+        "t",
         scene.label,
     ),
-    "nulls": lambda scene, queries, tiles, metrics: figures.nulls(
-        [Discrepancy("sliced", 2.0, np.array([0.9, 1.1]), 0.3), Discrepancy("mmd", 1.0, np.array([0.9, 1.1]), 0.7)],
+    "ratios": lambda scene, queries, tiles, metrics: figures.ratios(
+        pd.DataFrame({"metric": ["sliced", "mmd"] * 2, "encoder": ["infonce"] * 2 + ["one sample"] * 2}).assign(
+            ratio=1.2, low=1.1, high=1.4
+        ),
+        "t",
         scene.label,
     ),
     "estimates": lambda scene, queries, tiles, metrics: figures.estimates(
-        pd.DataFrame({"points": [10, 100], "exact": [2.0, 1.0], "critic": [0.5, 0.8]}), scene.label
+        pd.DataFrame({"points": [10, 10, 100], "exact": [2.0, 1.5, 1.0], "critic": [0.5, 0.6, 0.8]}), "t", scene.label
     ),
     "apart_and_found": lambda scene, queries, tiles, metrics: figures.apart_and_found(ARMS, scene.label),
     "forest": lambda scene, queries, tiles, metrics: figures.forest(
@@ -247,7 +261,15 @@ FIGURES = {
         ARMS.assign(change="looks (count)", value=[1, 4, 1, 4]).assign(**{"recall@10_chance": 0.05}), scene.label
     ),
     "scatter_map": lambda scene, queries, tiles, metrics: figures.scatter_map(
-        {"a": np.random.default_rng(0).normal(size=(40, 2))}, np.repeat(["x", "y"], 20), "t", scene.label, lines=5
+        dict.fromkeys("abcd", NOISE[0, :, :2]),
+        np.repeat(["x", "y"], 20),
+        {"x": "red", "y": "blue"},
+        "t",
+        scene.label,
+        lines=5,
+    ),
+    "outcome_map": lambda scene, queries, tiles, metrics: figures.outcome_map(
+        {"a": NOISE[0, :20, :2]}, {"a": NOISE[0, :, :2]}, {"a": np.arange(20) < 5}, "t", scene.label
     ),
     "material_statistics": lambda scene, queries, tiles, metrics: figures.material_statistics(
         pd.DataFrame({"material": ["water"] * 5 + ["grass"] * 5, "HH": range(10), "brightness": np.linspace(0, 1, 10)}),
@@ -268,7 +290,7 @@ def test_a_figure_draws_and_names_its_units_and_its_data(name, tiny_scene, task,
             text = axis.get_label_text()
             shared = name in SHARED and ax is not figure.axes[0]
             categories = (
-                name in {"material_statistics", "nulls", "forest", "groups", "recall_with_intervals"}
+                name in {"material_statistics", "ratios", "forest", "groups", "recall_with_intervals"}
                 and direction == "y"
             )
             colour_bar = not text and ax.get_label() == "<colorbar>"
@@ -447,18 +469,23 @@ class TestCharts:
 
 
 class TestWords:
+    @staticmethod
+    def recorded() -> Iterator[tuple[Path, list[str]]]:
+        """Each recorded comparison and its methods."""
+        for path in (ROOT / "data/results").glob("*/table.csv"):
+            table = pd.read_csv(path)
+            yield path, list(dict.fromkeys(table["arm" if "arm" in table else "method"]))
+
     def test_a_known_method_is_told_in_words_and_an_unknown_one_as_it_is(self):
         assert figures.method_words("G1") == figures.method_words("gnn") == "graph network, edges in metres"
         assert figures.method_words("mine") == "mine"
 
     def test_methods_of_the_recorded_comparisons_are_all_told_in_words(self):
-        for table in (ROOT / "data/results").glob("*/table.csv"):
-            arms = set(pd.read_csv(table)["arm"])
-            assert not arms - set(METHOD_STYLES), table
+        for table, arms in self.recorded():
+            assert not set(arms) - set(METHOD_STYLES), table
 
     def test_no_two_methods_of_one_comparison_have_the_same_words(self):
-        for table in (ROOT / "data/results").glob("*/table.csv"):
-            arms = list(dict.fromkeys(pd.read_csv(table)["arm"]))
+        for table, arms in self.recorded():
             assert len({figures.method_words(arm) for arm in arms}) == len(arms), table
 
     def test_a_figure_says_words_and_no_codes(self):
@@ -566,3 +593,41 @@ def test_the_look_is_what_seaborn_calls_ticks():
         seaborn.set_theme(context="notebook", style="ticks", font_scale=0.85)
         theirs.update(mpl.rcParams)
     assert {name for name, value in ours.items() if value != theirs[name]} == {"axes.prop_cycle", "image.cmap"}
+
+
+class TestEmbedding:
+    """What a notebook keeps of a figure."""
+
+    def kinds(self, figure) -> dict[str, tuple[bytes, dict[str, str]]]:
+        return {kind: found for kind in ("png", "jpeg") if (found := embedded(figure, kind))}
+
+    def test_line_art_is_png_and_images_are_jpeg(self):
+        line_art = figures.ratios(
+            pd.DataFrame([{"metric": "mmd", "encoder": "infonce", "ratio": 1.2, "low": 1, "high": 2}]), "t", "simulated"
+        )
+        photographs = figures.image_grid([[NOISE[0]]], ["a"], 2.0, "t", "simulated")
+        for figure, kind in ((line_art, "png"), (photographs, "jpeg")):
+            ((only, (content, _)),) = self.kinds(figure).items()
+            assert only == kind
+            assert Image.open(io.BytesIO(content)).format == kind.upper()
+
+    def test_the_alternative_text_says_titles_panels_and_axes(self):
+        figure = figures.image_grid([[NOISE[0], NOISE[1]]], ["SAR", "map"], 2.0, "Two images", "simulated")
+        (_, metadata) = self.kinds(figure)["jpeg"]
+        assert metadata == {"alt": "Two images (simulated). SAR; map. Horizontal: east (m). Vertical: north (m)."}
+
+    def test_without_a_title_the_words_in_it_are_said(self):
+        (_, metadata) = self.kinds(figures.pipeline("search"))["png"]
+        assert "search" in metadata["alt"].lower()
+
+
+def test_a_class_without_a_colour_is_named():
+    with pytest.raises(ValueError, match=r"no colour for the classes \['y'\]; there are colours for \['x'\]"):
+        figures.scatter_map({"a": NOISE[0, :, :2]}, np.repeat(["x", "y"], 20), {"x": "red"}, "t", "simulated")
+
+
+def test_no_colour_of_a_class_is_that_of_a_modality_a_method_or_a_verdict():
+    taken = {m.line["color"] for m in METHOD_STYLES.values() if m.line} | {p["color"] for p in PLACES.values()}
+    classes = [*figures.LAND_COVER_COLOURS.values(), *figures.TOWN_COLOURS.values()]
+    assert not set(classes) & (taken | set(figures.MODALITY_COLOURS.values()))
+    assert len(set(classes)) == len(classes)

@@ -101,9 +101,9 @@ def test_gradients_lift_the_truth_and_push_the_rest(name):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("shift_cross_entropy", {"radius": 0.0}, "radius must be above 0"),
-        ("shift_cross_entropy", {"temperature": -1.0}, "temperature must be above 0"),
-        ("disc_hinge", {"hardest": 0}, "hardest must be at least 1"),
+        ("shift_cross_entropy", {"radius": 0.0}, "option radius is 0.0"),
+        ("shift_cross_entropy", {"temperature": -1.0}, "option temperature is -1.0"),
+        ("disc_hinge", {"hardest": 0}, "option hardest is 0"),
     ],
 )
 def test_options_out_of_range_are_named(name, options, message):

@@ -100,6 +100,11 @@ class TestRules:
         ]
         assert not late, "imports belong into the first cell"
 
+    def test_says_profile_and_clean_commit_on_its_first_screen(self, path):
+        first = code(path)[0]
+        if "sm.provenance_line(" in first.source:
+            assert re.search(r"profile: (quick|full), commit: \w+$", text_of(first).strip()), "or a dirty tree"
+
     def test_has_one_cell_of_parameters(self, path):
         (cell,) = (cell for cell in code(path) if "parameters" in cell.metadata.get("tags", []))
         for line, statement in zip(cell.source.splitlines(), ast.parse(cell.source).body, strict=True):
@@ -156,13 +161,14 @@ class TestRules:
         for holder in (read(path), *read(path).cells):
             assert not {"widgets", "papermill", "execution"} & set(holder.metadata)
 
-    def test_is_small_and_its_pictures_are_jpeg(self, path):
+    def test_is_small_and_its_pictures_show_something(self, path):
         assert path.stat().st_size <= 1.5e6
-        pictures = [out.data for cell in code(path) for out in cell.outputs if has_picture({"outputs": [out]})]
-        for data in pictures:
-            assert "image/png" not in data
-            image = Image.open(io.BytesIO(base64.b64decode(data["image/jpeg"])))
-            assert image.convert("L").getextrema()[1] - image.convert("L").getextrema()[0] > 100, "an empty picture"
+        outputs = [out for cell in code(path) for out in cell.outputs if has_picture({"outputs": [out]})]
+        for out in outputs:
+            ((kind, content),) = ((k, v) for k, v in out.data.items() if k.startswith("image/"))
+            image = Image.open(io.BytesIO(base64.b64decode(content))).convert("L")
+            assert image.getextrema()[1] - image.getextrema()[0] > 100, "an empty picture"
+            assert kind == "image/jpeg" or len(out.metadata["image/png"]["alt"]) > 20, "no words for who cannot see it"
 
     def test_ends_with_a_summary_what_ifs_and_the_next_notebook(self, path):
         text = prose(path)

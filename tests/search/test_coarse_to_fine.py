@@ -179,12 +179,12 @@ def test_it_is_made_by_name_and_what_does_not_fit_is_named(gallery, tiny_scene):
         CoarseToFine(gallery, plain)
     with pytest.raises(ValueError, match="these feature maps have no coarse level"):
         CoarseToFine(build_maps(plain, tiny_scene, [tiny_scene.areas[0].name]))
-    with pytest.raises(ValueError, match="keep and reach must be at least 1, got 0 and None"):
+    with pytest.raises(ValueError, match="keep must be a whole number of at least 1, got 0"):
         CoarseToFine(gallery, keep=0)
     search = CoarseToFine(gallery)
     with pytest.raises(ValueError, match="no encoder"):
         search.search([torch.randn(1, 1, 40, 40)], 1)
-    with pytest.raises(ValueError, match="k must be at least 1"):
+    with pytest.raises(ValueError, match="k must be a whole number of at least 1"):
         search.search(levels(torch.randn(1, 3, 40, 40)), 0)
     with pytest.raises(ValueError, match=r"masks must be \(Q, h, w\)"):
         search.search(levels(torch.randn(1, 3, 40, 40)), 1, torch.ones(40, 40))

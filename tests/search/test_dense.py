@@ -124,6 +124,29 @@ def test_maps_are_kept_under_what_made_them_and_found_again(scene, tmp_path, mon
         DenseGallery.load(kept)
 
 
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "a folder"])
+def test_damaged_maps_are_built_anew_with_a_warning(scene, tmp_path, damage):
+    first = build_maps(CFOGEncoder(), scene, keep=tmp_path)
+    kept = next(tmp_path.iterdir())
+    DAMAGES[damage](kept)
+    with pytest.warns(UserWarning, match=kept.name):
+        again = build_maps(CFOGEncoder(), scene, keep=tmp_path)
+    assert all(torch.equal(again.maps[name].features, first.maps[name].features) for name in first.areas)
+
+
+def test_maps_that_cannot_be_kept_are_used(scene, tmp_path):
+    (tmp_path / "full").write_bytes(b"")
+    with pytest.warns(UserWarning, match="full.*cannot be kept"):
+        assert build_maps(CFOGEncoder(), scene, keep=tmp_path / "full").cells
+
+
 def test_short_maps_fill_lists_up_with_what_is_not_valid():
     fmap = FeatureMap(torch.randn(1, 12, 12), None, (0.0, 0.0), 1.0)
     found = DenseSearch(DenseGallery({"a": fmap}, 1)).search(torch.randn(2, 1, 10, 10), 30)
@@ -147,16 +170,38 @@ def test_what_does_not_fit_is_named(scene):
         search.search([torch.randn(1, 1, 40, 40)], 1)
     with pytest.raises(ValueError, match=r"must be \(Q, 9, h, w\)"):
         search.search(torch.randn(1, 3, 20, 20), 1)
-    with pytest.raises(ValueError, match="k must be at least 1"):
+    with pytest.raises(ValueError, match="k must be a whole number of at least 1, got 0"):
         search.search(torch.randn(1, 9, 20, 20), 0)
     with pytest.raises(ValueError, match=r"masks must be \(Q, h, w\), \(1, 20, 20\).*\(20, 20\)"):
         search.search(torch.randn(1, 9, 20, 20), 1, torch.ones(20, 20))
     with pytest.raises(ValueError, match="weights from 0 to 1, got 0 to 2"):
         search.search(torch.randn(1, 9, 20, 20), 1, torch.arange(20).clamp(max=2).expand(1, 20, 20))
-    with pytest.raises(ValueError, match="radius is 0"):
+    with pytest.raises(ValueError, match="radius must be a whole number of at least 1, got 0"):
         DenseSearch(search.gallery, radius=0)
+    with pytest.raises(ValueError, match="radius must be a whole number of at least 1, got 1.5"):
+        DenseSearch(search.gallery, radius=1.5)
+    with pytest.raises(ValueError, match="queries must be finite"):
+        search.search(torch.full((1, 9, 20, 20), torch.nan), 1)
     with pytest.raises(NotImplementedError, match="has no head"):
         CFOGEncoder().encode_query(torch.randn(1, 1, 40, 40))
+
+
+def test_maps_that_are_none_are_named(scene):
+    features = torch.zeros(9, 20, 20)
+    place = (0.0, 0.0), 1.0
+    for maps, message in (
+        ({}, "no area"),
+        ({"a": FeatureMap(features * torch.nan, None, *place)}, "map of area 'a': its features are not finite"),
+        ({"a": FeatureMap(features, torch.ones(3, 3, dtype=torch.bool), *place)}, r"'a': .* with valid \(3, 3\)"),
+        ({"a": FeatureMap(features, None, *place), "b": FeatureMap(features[:4], None, *place)}, r"'b': .*\(9, H, W\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            DenseGallery(maps, 2)
+    for areas in ({"area 0": (0, 0, 10**6, 10)}, {"area 0": (10, 10, 10, 20)}, {"area 0": (-5, 0, 10, 10)}):
+        with pytest.raises(ValueError, match="area 'area 0': pixels .* do not lie within its map"):
+            build_maps(CFOGEncoder(), scene, areas)
+    with pytest.raises(ValueError, match="HOGEncoder has no stride and reach"):
+        build_maps(sm.create_encoder("hog", 32), scene)
 
 
 def test_dense_and_vector_search_are_made_by_name(scene):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
 import sarmatch as sm
-from sarmatch.encoders import Encoder
+from sarmatch.encoders import Encoder, Inputs
 from sarmatch.search import CoarseToFine, DenseGallery, DenseSearch, FeatureMap
 from sarmatch.search.peaks import Peaks, apart, suppress
 from sarmatch.search.turned import Pose, turned
@@ -19,6 +19,7 @@ PLACES = [(20, 30), (61, 150), (140, 77), (130, 160)]
 class Pixels(Encoder):
     """Features are the pixels themselves, and their averages."""
 
+    inputs = {side: Inputs(1, None) for side in ("query", "reference")}
     stride, reach, centred = 1, 0, True
     levels = (1, 4)
 
@@ -152,3 +153,11 @@ def test_it_is_made_by_name_and_what_does_not_fit_is_named(gallery):
         search.search(torch.zeros(1, 1, SIDE, SIDE), 31)
     with pytest.raises(ValueError, match="no coarse level"):
         sm.TurnedSearch(DenseGallery(gallery.maps, 1), Pixels())
+    with pytest.raises(ValueError, match="k must be a whole number of at least 1, got 0"):
+        search.search(torch.zeros(1, 1, SIDE, SIDE), 0)
+    holed = torch.zeros(2, 1, SIDE, SIDE)
+    holed[1, 0, 3, 4] = torch.nan
+    with pytest.raises(ValueError, match="query 1 has pixels that are not finite"):
+        search.search(holed, 1)
+    with pytest.raises(ValueError, match=r"images must be \(B, 1, H, W\)"):
+        search.search(torch.zeros(1, SIDE, SIDE), 1)

@@ -28,6 +28,9 @@ SMALL = {
     "encoder_options": {"widths": (8, 8, 8, 8, 8), "feature_dim": 16},
 }
 
+DENSE = {"search": "dense", "encoder": "dense", "loss": "shift_cross_entropy", "baseline": "cfog"}
+DENSE = DENSE | {"encoder_options": {}, "baseline_options": {}}
+
 
 @pytest.fixture(autouse=True)
 def _tiny_is_a_preset(tiny_scene, monkeypatch, tmp_path):
@@ -111,6 +114,32 @@ class TestBeforeTraining:
     def test_mistakes_are_found(self, no_training, tmp_path, change, message):
         with pytest.raises(ValueError, match=message):
             run(**change)
+        assert not list(tmp_path.rglob("config.json"))
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"window": 1.01}, "window is 1.01, in whole cells of 8 px 32 px: no more than the 32 px of a query"),
+            ({"window": 16.0}, "'tiny': no training strip holds a window of 512 x 512 px around a patch of 32 x 32 px"),
+            (
+                {"encoder_options": {"stride": 16}},
+                "encoder: the cells of 'dense' are up to 64 px wide.* as 32 px",
+            ),
+            ({"encoder_options": {"coarse": 15}, "augment": ("crop",)}, "encoder: .* 30 px .* as small as 16 px"),
+            ({"encoder_options": {"stride": 1000}}, "encoder: cells of 4000 px|encoder: .*4000 px wide"),
+            (
+                {"baseline_options": {"stride": 64}},
+                "baseline: the cells of 'cfog' are up to 64 px .* as 32 px",
+            ),
+            ({"baseline_options": {"stride": 5000}}, "baseline: .*stride is 5000"),
+            ({"encoder_options": {"channels": 0}}, "encoder: .*channels is 0"),
+            ({"loss_options": {"radius": 0.1}}, "loss 'shift_cross_entropy': option radius is 0.1"),
+            ({"patch_size": 4000}, "4000"),
+        ],
+    )
+    def test_mistakes_of_dense_search_are_found(self, no_training, tmp_path, change, message):
+        with pytest.raises(ValueError, match=message):
+            run(**{**DENSE, **change})
         assert not list(tmp_path.rglob("config.json"))
 
     def test_a_folder_that_cannot_be_written_to_is_found_before_the_scene_is_read(self, tmp_path, monkeypatch):

@@ -18,16 +18,17 @@ import sarmatch as sm
 from sarmatch import atomic_io
 from sarmatch.alignment import Alignment
 from sarmatch.datasets import registry
-from sarmatch.encoders import DualEncoder, Encoder, Inputs, register_encoder
+from sarmatch.encoders import DualEncoder, Encoder, Inputs, create_encoder, register_encoder
 from sarmatch.encoders.base import ENCODERS
 from sarmatch.experiments import sweeps
 from sarmatch.paths import ROOT, runs_dir
 from sarmatch.training import checkpoints, data, runs, step, vectors
 from sarmatch.training.config import Config, load_config, recipe
-from sarmatch.training.dense import matching_cells
+from sarmatch.training.dense import DenseValidation, matching_cells
 from sarmatch.training.loop import train
 from sarmatch.training.runs import compare, evaluate, intervals, load_run, run
 from sarmatch.training.schedule import Schedule
+from tests import fake_data
 
 SMALL = {
     "scene": "tiny",
@@ -533,6 +534,15 @@ class TestDense:
     def test_a_dense_loss_is_refused_where_vectors_are_learned(self, tiny_scene, tmp_path):
         with pytest.raises(ValueError, match="loss 'disc_hinge' compares shifts"):
             train(config(loss="disc_hinge"), tiny_scene, tmp_path)
+
+    def test_queries_at_the_edge_of_a_map_are_validated_too(self):
+        """Seven tiles of 40 px are eight cells of 32 px and a rest, in which the middle of a query may lie."""
+        encoder = create_encoder("dense", stride=32, coarse=1, width=8, channels=8, dilations=(1,))
+        validation = DenseValidation(
+            config(**DENSE | {"patch_size": 40, "val_queries": 200}), fake_data.tiny_scene(300), encoder
+        )
+        assert (validation.queries["row"] + 20 >= 256).any()
+        assert 0 <= validation.measure(encoder, 64)["recall@1"] <= 1
 
     def test_cells_that_an_alignment_is_given_lie_over_each_other(self):
         torch.manual_seed(0)
