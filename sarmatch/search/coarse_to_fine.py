@@ -11,7 +11,7 @@ from sarmatch.checks import Count, whole_number
 from sarmatch.encoders import Encoder, in_use
 from sarmatch.search.candidates import Candidates
 from sarmatch.search.correlate import BUDGET, FLAT, LEAST, TINY, FeatureMap, prepared
-from sarmatch.search.dense import DenseSearch, batches, candidates_of, device_of, fitting_images, in_range
+from sarmatch.search.dense import DenseSearch, batches, candidates_of, device_of, fitting_images, given, in_range
 from sarmatch.search.maps import DenseGallery
 from sarmatch.search.peaks import Block, Peaks, refined, suppress
 from sarmatch.search.searches import register_search
@@ -84,13 +84,10 @@ class CoarseToFine:
         ValueError
             Where the search was made without an encoder, or images do not fit it.
         """
-        if self.encoder is None:
-            raise ValueError("this search has no encoder: give it one, or search with features instead of images")
-        device = device_of(self.encoder)
-        with in_use(self.encoder):
-            parts = [
-                self.encoder.forward_levels(fitting_images(b, self.encoder).to(device), "query")[:2] for b in images
-            ]
+        encoder = given(self.encoder)
+        device = device_of(encoder)
+        with in_use(encoder):
+            parts = [encoder.forward_levels(fitting_images(b, encoder).to(device), "query")[:2] for b in images]
         return Levels(*(torch.cat([p.float().cpu() for p in level]) for level in zip(*parts, strict=True)))
 
     @torch.no_grad()

@@ -60,9 +60,8 @@ class DenseSearch:
         ValueError
             Where the search was made without an encoder, or images do not fit it.
         """
-        if self.encoder is None:
-            raise ValueError("this search has no encoder: give it one, or search with features instead of images")
-        device, encoder = device_of(self.encoder), self.encoder
+        encoder = given(self.encoder)
+        device = device_of(encoder)
         with in_use(encoder):
             return torch.cat(
                 [encoder.forward_features(fitting_images(b, encoder).to(device), "query").float().cpu() for b in images]
@@ -147,6 +146,13 @@ def candidates_of(parts: Iterable[Peaks], gallery: DenseGallery, size: tuple[int
         here = area == code
         places[here] = fmap.metres_of(*np.moveaxis(at[here] + np.array(size) / 2, -1, 0))
     return Candidates(scores, places, area, gallery.areas, np.isfinite(scores))
+
+
+def given(encoder: Encoder | None) -> Encoder:
+    """The encoder of a search; a ValueError where it was made without one."""
+    if encoder is None:
+        raise ValueError("this search has no encoder: give it one, or search with features instead of images")
+    return encoder
 
 
 def device_of(encoder: Encoder | None) -> torch.device:
