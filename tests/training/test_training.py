@@ -23,10 +23,11 @@ from sarmatch.encoders.base import ENCODERS
 from sarmatch.experiments import sweeps
 from sarmatch.paths import ROOT, runs_dir
 from sarmatch.training import checkpoints, data, runs, step, vectors
+from sarmatch.training.comparison import compare
 from sarmatch.training.config import Config, load_config, recipe
 from sarmatch.training.dense import DenseValidation, matching_cells
 from sarmatch.training.loop import train
-from sarmatch.training.runs import compare, evaluate, intervals, load_run, run
+from sarmatch.training.runs import evaluate, intervals, load_run, run
 from sarmatch.training.schedule import Schedule
 from tests import fake_data
 
