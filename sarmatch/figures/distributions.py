@@ -305,32 +305,123 @@ def forest(gaps: pd.DataFrame, measure: str, data: str) -> Figure:
     return figure
 
 
-def robustness(table: pd.DataFrame, data: str, measure: str = "recall@10") -> Figure:
-    """Recall as the acquisition departs from what training saw, a panel per change.
+def robustness(table: pd.DataFrame, data: str, measure: str = "recall@10", title: str = "") -> Figure:
+    """Recall as the acquisition departs from what training saw, and below it the differences to the first method.
+
+    A column per change. Differences are paired: of the same seed on the same queries, so that what all methods share
+    does not hide them. A point is a seed, a line the mean.
 
     Parameters
     ----------
     table
-        `change`, `value`, `arm`, the measure and its chance, a row per run.
+        `change`, `value`, `arm`, `seed`, the measure and its chance, a row per run.
+    data
+        `simulated` or `real`.
+    measure
+        A column.
+    title
+        What the figure shows.
     """
     groups = list(table.groupby("change", sort=False))
-    figure, axes = new_figure(3.3 * len(groups) + 0.8, 3.8, 1, len(groups), sharey=True)
-    for ax, (change, rows) in zip(axes[0], groups, strict=True):
+    figure, axes = new_figure(3.3 * len(groups) + 0.8, 6.0, 2, len(groups), sharex="col", sharey="row")
+    for (upper, lower), (change, rows) in zip(axes.T, groups, strict=True):
         values = list(dict.fromkeys(rows["value"]))
-        for arm, points in rows.groupby("arm", sort=False):
-            by_value = points.groupby("value", sort=False)[measure]
-            at = [values.index(v) for v in by_value.mean().index]
-            spread = (by_value.min(), by_value.max())
-            ax.fill_between(at, *spread, color=method_line(arm)["color"], alpha=0.15, lw=0)
-            ax.plot(at, by_value.mean(), lw=2, label=method_words(arm), **method_line(arm))
-        ax.axhline(rows[f"{measure}_chance"].iloc[0], color=GREY, linestyle=":", label="chance")
-        ax.set_xticks(range(len(values)), [str(v) for v in values])
-        ax.set(xlabel=change, xlim=(-0.4, len(values) - 0.6))
-        ax.grid(axis="y", alpha=0.4)
+        control, *others = dict.fromkeys(rows["arm"])
+        runs = rows.pivot(index=["value", "seed"], columns="arm", values=measure)
+        for arm in (control, *others):
+            means = runs[arm].groupby("value").mean()[values]
+            upper.plot(range(len(values)), means, lw=2, label=method_words(arm), **method_line(arm))
+        upper.axhline(rows[f"{measure}_chance"].iloc[0], color=GREY, linestyle=":", label="chance")
+        lower.axhline(0, color=method_line(control)["color"], lw=2)
+        for number, arm in enumerate(others):
+            gaps = 100 * (runs[arm] - runs[control])
+            shift = 0.16 * (number - (len(others) - 1) / 2)
+            line = method_line(arm)
+            at = [values.index(value) + shift for value, _ in gaps.index]
+            lower.scatter(at, gaps, color=line["color"], marker=line["marker"], s=22, alpha=0.7, lw=0)
+            means = gaps.groupby("value").mean()[values]
+            at = [i + shift for i in range(len(values))]
+            lower.plot(at, means, color=line["color"], linestyle=line["linestyle"], lw=1.5)
+        lower.set_xticks(range(len(values)), [str(v) for v in values])
+        lower.set(xlabel=change, xlim=(-0.4, len(values) - 0.6))
+        for ax in (upper, lower):
+            ax.grid(axis="y", alpha=0.4)
     axes[0, 0].set(ylabel=f"{measure} (fraction of queries)", ylim=(0, 1.1 * table[measure].max()))
+    axes[1, 0].set(ylabel=f"to {method_words(table['arm'].iloc[0])}\n(percentage points)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    figure.suptitle(f"Means over seeds, bands from the worst to the best ({data})")
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3))
+    figure.suptitle(f"{title or 'Other acquisitions; a point is a seed'} ({data})")
+    return figure
+
+
+def levels(table: pd.DataFrame, measure: str, title: str, data: str) -> Figure:
+    """Recall of every method beside chance, a panel per protocol and kind; a point is a seed, a bar the mean.
+
+    Parameters
+    ----------
+    table
+        `arm`, `protocol`, `kind`, the measure and its chance, a row per run.
+    measure
+        A column.
+    title, data
+        Of the figure; `simulated` or `real`.
+    """
+    groups = list(table.groupby(["protocol", "kind"], sort=False))
+    arms = list(dict.fromkeys(table["arm"]))
+    figure, axes = new_figure(3.6 * len(groups) + 1.2, 0.45 * len(arms) + 1.9, 1, len(groups), sharex=True, sharey=True)
+    for ax, ((protocol, kind), rows) in zip(axes[0], groups, strict=True):
+        for at, arm in enumerate(arms):
+            values, line = rows.loc[rows["arm"] == arm, measure], method_line(arm)
+            ax.plot([values.mean()] * 2, [at - 0.25, at + 0.25], color=line["color"], lw=3)
+            ax.scatter(values, [at] * len(values), color=line["color"], marker=line["marker"], s=36, ec="black", lw=0.5)
+        ax.axvline(rows[f"{measure}_chance"].iloc[0], color=GREY, linestyle=":", lw=2, label="chance")
+        ax.set(title=task_words(protocol, kind), xlabel=f"{measure} (fraction of queries)")
+        ax.grid(axis="x", alpha=0.4)
+    axes[0, 0].set_yticks(range(len(arms)), [method_words(arm) for arm in arms])
+    axes[0, 0].set(ylim=(len(arms) - 0.5, -0.5), xlim=(0, 1.12 * table[measure].max()))
+    axes[0, -1].legend(frameon=False, loc="lower right")
+    figure.suptitle(f"{title} ({data})")
+    return figure
+
+
+def by_weight(table: pd.DataFrame, title: str, data: str, measure: str = "validation_recall@10") -> Figure:
+    """Distance of the modalities over its null, and recall, by the weight of an alignment; a column per network.
+
+    A point is a seed, a line the mean; bands of single ratios are thin bars. Dashed lines are what the control has:
+    below, its worst seed, which a weight must not fall below to be chosen.
+
+    Parameters
+    ----------
+    table
+        One row per run: `network`, `arm`, `weight`, `ratio`, `ratio_low`, `ratio_high` and the measure; the first arm
+        of a network is its control.
+    title, data
+        Of the figure; `simulated` or `real`.
+    measure
+        A column.
+    """
+    groups = [rows for _, rows in table.groupby("network", sort=False)]
+    weights = sorted(table["weight"].unique())
+    figure, axes = new_figure(3.3 * len(groups) + 0.8, 5.6, 2, len(groups), sharex=True)
+    for (upper, lower), rows in zip(axes.T, groups, strict=True):
+        at = rows["weight"].map(weights.index)
+        control = rows[rows["weight"] == 0]
+        for ax, column in ((upper, "ratio"), (lower, measure)):
+            means = rows.groupby("weight")[column].mean()
+            ax.plot([weights.index(w) for w in means.index], means, color=RED, lw=2)
+            ax.scatter(at, rows[column], color=RED, marker="D", s=30, ec="black", lw=0.5, zorder=3)
+            ax.grid(axis="y", alpha=0.4)
+            ax.set_ylim(0, 1.15 * rows[column].max())
+        upper.vlines(at, rows["ratio_low"], rows["ratio_high"], color=RED, lw=1)
+        upper.axhline(control["ratio"].mean(), color=BLUE, linestyle="--")
+        upper.axhline(1, color=GREY, linestyle=":")
+        upper.set_title(method_words(rows["arm"].iloc[0]).partition(",")[0])
+        lower.axhline(control[measure].min(), color=BLUE, linestyle="--")
+        lower.set_xticks(range(len(weights)), [f"{w:g}" for w in weights])
+        lower.set_xlabel("weight of the alignment (no unit)")
+    axes[0, 0].set_ylabel("$W_1$ over its null (count of times)")
+    axes[1, 0].set_ylabel(f"{measure.replace('_', ' ')}\n(fraction of queries)")
+    figure.suptitle(f"{title} ({data})")
     return figure
 
 
