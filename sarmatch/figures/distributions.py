@@ -384,43 +384,42 @@ def levels(table: pd.DataFrame, measure: str, title: str, data: str) -> Figure:
     return figure
 
 
-def by_weight(table: pd.DataFrame, title: str, data: str, measure: str = "validation_recall@10") -> Figure:
-    """Distance of the modalities over its null, and recall, by the weight of an alignment; a column per network.
+def by_weight(table: pd.DataFrame, measures: Mapping[str, str], by: str, title: str, data: str) -> Figure:
+    """What the weight of an alignment changes: a row per measure, a column per network or task.
 
-    A point is a seed, a line the mean; bands of single ratios are thin bars. Dashed lines are what the control has:
-    below, its worst seed, which a weight must not fall below to be chosen.
+    A point is a run and a line the mean over seeds; a thin bar is the band of a run's own value, where the table has
+    `MEASURE_low` and `MEASURE_high`. Dashed is the mean at a weight of 0, which is the control.
 
     Parameters
     ----------
     table
-        One row per run: `network`, `arm`, `weight`, `ratio`, `ratio_low`, `ratio_high` and the measure; the first arm
-        of a network is its control.
+        One row per run: `weight`, the measures, and the column `by`.
+    measures
+        Columns, and what their axes say.
+    by
+        Column whose values, in words, are the titles of the panels.
     title, data
         Of the figure; `simulated` or `real`.
-    measure
-        A column.
     """
-    groups = [rows for _, rows in table.groupby("network", sort=False)]
+    groups = list(table.groupby(by, sort=False))
     weights = sorted(table["weight"].unique())
-    figure, axes = new_figure(3.3 * len(groups) + 0.8, 5.6, 2, len(groups), sharex=True)
-    for (upper, lower), rows in zip(axes.T, groups, strict=True):
+    size = (2.9 * len(groups) + 1.0, 2.3 * len(measures) + 0.9)
+    figure, axes = new_figure(*size, len(measures), len(groups), sharex=True, sharey="row")
+    for column, (name, rows) in zip(axes.T, groups, strict=True):
         at = rows["weight"].map(weights.index)
-        control = rows[rows["weight"] == 0]
-        for ax, column in ((upper, "ratio"), (lower, measure)):
-            means = rows.groupby("weight")[column].mean()
+        for ax, measure in zip(column, measures, strict=True):
+            means = rows.groupby("weight")[measure].mean()
+            ax.axhline(means.iloc[0], color=BLUE, linestyle="--")
             ax.plot([weights.index(w) for w in means.index], means, color=RED, lw=2)
-            ax.scatter(at, rows[column], color=RED, marker="D", s=30, ec="black", lw=0.5, zorder=3)
+            if f"{measure}_low" in rows:
+                ax.vlines(at, rows[f"{measure}_low"], rows[f"{measure}_high"], color=RED, lw=1)
+            ax.scatter(at, rows[measure], color=RED, marker="D", s=30, ec="black", lw=0.5, zorder=3)
             ax.grid(axis="y", alpha=0.4)
-            ax.set_ylim(0, 1.15 * rows[column].max())
-        upper.vlines(at, rows["ratio_low"], rows["ratio_high"], color=RED, lw=1)
-        upper.axhline(control["ratio"].mean(), color=BLUE, linestyle="--")
-        upper.axhline(1, color=GREY, linestyle=":")
-        upper.set_title(method_words(rows["arm"].iloc[0]).partition(",")[0])
-        lower.axhline(control[measure].min(), color=BLUE, linestyle="--")
-        lower.set_xticks(range(len(weights)), [f"{w:g}" for w in weights])
-        lower.set_xlabel("weight of the alignment (no unit)")
-    axes[0, 0].set_ylabel("$W_1$ over its null (count of times)")
-    axes[1, 0].set_ylabel(f"{measure.replace('_', ' ')}\n(fraction of queries)")
+        column[0].set_title(str(name))
+        column[-1].set_xticks(range(len(weights)), [f"{w:g}" for w in weights])
+        column[-1].set_xlabel("weight (no unit)")
+    for ax, (measure, label) in zip(axes[:, 0], measures.items(), strict=True):
+        ax.set(ylabel=label, ylim=(0, 1.15 * table[measure].max()))
     figure.suptitle(f"{title} ({data})")
     return figure
 

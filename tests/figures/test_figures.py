@@ -189,8 +189,10 @@ FIGURES = {
     ),
     "by_weight": lambda scene, queries, tiles, metrics: figures.by_weight(
         pd.DataFrame(
-            {"network": ["a", "a", "b", "b"], "arm": ["shared_0", "x", "dense_0", "y"], "weight": [0, 1.0] * 2}
-        ).assign(ratio=1.2, ratio_low=1.1, ratio_high=1.4, **{"validation_recall@10": [0.3, 0.4, 0.5, 0.6]}),
+            {"network": ["a", "a", "b", "b"], "weight": [0, 1.0] * 2, "recall@10": [0.3, 0.4, 0.5, 0.6]}
+        ).assign(ratio=1.2, ratio_low=1.1, ratio_high=1.4),
+        {"ratio": "distance (count of times)", "recall@10": "recall@10 (fraction of queries)"},
+        "network",
         "t",
         scene.label,
     ),
