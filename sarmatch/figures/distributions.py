@@ -379,7 +379,7 @@ def levels(table: pd.DataFrame, measure: str, title: str, data: str) -> Figure:
         ax.grid(axis="x", alpha=0.4)
     axes[0, 0].set_yticks(range(len(arms)), [method_words(arm) for arm in arms])
     axes[0, 0].set(ylim=(len(arms) - 0.5, -0.5), xlim=(0, 1.12 * table[measure].max()))
-    axes[0, -1].legend(frameon=False, loc="lower right")
+    _legend_below(figure, axes[0, 0])
     figure.suptitle(f"{title} ({data})")
     return figure
 

@@ -17,8 +17,8 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
     Returns
     -------
     The metrics of each run behind the fields of the configs that differ. Where runs know how far the modalities are
-    apart, also `ratio`, `ratio_low`, `ratio_high` (the distance on validation areas over its null, see
-    `Run.discrepancy`) and `effect`, what the alignment has done to it in words: see `alignment_effects`.
+    apart, also `wasserstein_1` on validation areas, its `ratio` to the null with `ratio_low` and `ratio_high` (see
+    `Run.discrepancy`), and `effect`, what the alignment has done to the ratio in words: see `alignment_effects`.
     """
     if not runs:
         raise ValueError("runs is empty: give at least one run to compare")
@@ -27,9 +27,7 @@ def compare(runs: Sequence[Run]) -> pd.DataFrame:
     rows = []
     for finished, effect in zip(runs, alignment_effects(runs), strict=True):
         said = {c: str(finished.config.model_dump(mode="json")[c]) for c in differ}
-        apart = (
-            {name: finished.discrepancy[name] for name in APART} | {"effect": effect} if finished.discrepancy else {}
-        )
+        apart = finished.discrepancy | {"effect": effect} if finished.discrepancy else {}
         rows.append(finished.metrics.assign(**said, **apart))
     table = pd.concat(rows, ignore_index=True)
     return table[[*differ, *(c for c in table if c not in differ)]]
