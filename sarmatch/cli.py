@@ -174,6 +174,7 @@ def dense(
     size: Annotated[
         list[int] | None, typer.Option(parser=_whole, help="sides of the queries in pixels; that of a tile")
     ] = None,
+    headings: Annotated[int, typer.Option(help="queries to search for at an unknown heading as well", min=0)] = 0,
 ) -> None:
     """Compare the dense search of a run with the same search over CFOG, and keep the table."""
     from sarmatch.experiments.dense import table_of
@@ -182,7 +183,7 @@ def dense(
     check_writable(folder)
     of = sm.load_run(run)
     scenes = {name: scene_of(of.config.model_copy(update={"scene": name})) for name in scene or [of.config.scene]}
-    table = table_of(of, folder, scenes, size or [None])
+    table = table_of(of, folder, scenes, size or [None], headings)
     columns = ["scene", "size", "method", "queries_of", "queries", "recall@1", "recall@10", "median_m", "within_10m"]
     columns += ["registered_within_10m", "within_66m", "within_100m", "ms_per_query"]
     typer.echo(table[columns].round(3).to_string(index=False))

@@ -1,5 +1,6 @@
 """What dense search finds, beside what needs no training: the table of a run, on the tasks that its scene allows."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -23,7 +24,9 @@ from sarmatch.evaluation import (
 )
 from sarmatch.experiments.provenance import made_with
 from sarmatch.patches import PatchImages, positions
+from sarmatch.patches.images import raster_of
 from sarmatch.scenes import Scene
+from sarmatch.search.turned import Pose, turned
 from sarmatch.training.runs import TOP, Run, blocks, dense_search, intervals, task
 
 QUARTERS = ("least", "less", "more", "most")  # contrast of a query
@@ -40,7 +43,11 @@ class Task(NamedTuple):
 
 
 def table_of(
-    run: Run, folder: Path, scenes: Mapping[str, Scene] | None = None, sizes: Sequence[int | None] = (None,)
+    run: Run,
+    folder: Path,
+    scenes: Mapping[str, Scene] | None = None,
+    sizes: Sequence[int | None] = (None,),
+    headings: int = 0,
 ) -> pd.DataFrame:
     """Dense search by the encoder of a run, by CFOG on the same queries, and their paired difference; kept as CSV.
 
@@ -56,6 +63,9 @@ def table_of(
         Where the queries are from, by name: unseen areas of other scenes as well; that of the run by default.
     sizes
         Sides of the queries in pixels, the side of a tile by default; smaller ones are the middle of the same queries.
+    headings
+        How many queries are searched for at an unknown heading as well, each turned by one of its own; they have the
+        side of a tile.
 
     Returns
     -------
@@ -94,6 +104,9 @@ def table_of(
             rows.append({**about, "method": "dense, turned by 180 degrees", **control})
             gap = bootstrap_difference(hits["dense"], hits[run.config.baseline], blocks(scene, asked))
             gaps.append({**about, "measure": "recall@1", **dict(zip(("difference", "low", "high"), gap, strict=True))})
+        about = {"scene": Path(name).name, "data": scene.label, "size": images.shape[-1]}
+        for method, row in unknown_heading(run.encoder, scene, asked, tiles, headings) if headings else ():
+            rows.append({**about, "method": method, **row})
     made = pd.DataFrame(rows).assign(**made_with())
     write(folder / "table.csv", partial(made.to_csv, index=False))
     write(folder / "differences.csv", partial(pd.DataFrame(gaps).assign(**made_with()).to_csv, index=False))
@@ -113,6 +126,41 @@ def middle_of(images: Tensor, size: int | None, least: int = 1) -> Tensor:
         raise ValueError(f"size is {size} px, expected {least} to {side}, and {'odd' if side % 2 else 'even'} as that")
     cut = 0 if size is None else (side - size) // 2
     return images[..., cut : images.shape[-2] - cut, cut : images.shape[-1] - cut]
+
+
+def unknown_heading(
+    encoder: Encoder, scene: Scene, asked: pd.DataFrame, tiles: pd.DataFrame, count: int
+) -> Iterator[tuple[str, dict[str, float | str]]]:
+    """The numbers of the first `count` queries that can be turned: north up, and turned by headings nobody is told."""
+    given, images = turned_queries(scene, Task(asked, tiles, torch.empty(0)), count)
+    yield "dense, known heading", next(rows_of(encoder, scene, given))[0]
+    if len(encoder.levels) > 1:
+        yield "turned", next(rows_of(encoder, scene, given._replace(images=images), "turned"))[0]
+
+
+def turned_queries(scene: Scene, given: Task, count: int, seed: int = 0) -> tuple[Task, Tensor]:
+    """The first `count` queries whose strip goes on far enough around them, and their images turned by random headings.
+
+    They are cut from the strip at their `heading`, so that no corner of a turned image is made up.
+    """
+    asked = given.asked
+    side = int(asked["size"].iloc[0])
+    around = math.ceil(side * (math.sqrt(2) - 1) / 2)
+    wide = asked.assign(row=asked["row"] - around, col=asked["col"] - around, size=side + 2 * around)
+    holds = [
+        raster_of(scene, q).covers(np.array([q.row]), np.array([q.col]), q.size)[0]
+        for q in wide.itertuples(index=False)
+    ]
+    at = np.flatnonzero(holds)[:count]
+    if not len(at):
+        raise ValueError(f"scene {scene.name!r}: no strip goes on {around} px around a query, as far as to turn it")
+    heading = np.random.default_rng(seed).uniform(0, 360, len(at))
+    images = torch.stack(list(PatchImages(scene, wide.iloc[at], None)))
+    turned_back = [
+        middle_of(turned(image[None], Pose(-h, 1.0), 2)[0], side) for image, h in zip(images, heading, strict=True)
+    ]
+    asked = asked.iloc[at].reset_index(drop=True).assign(heading=heading)
+    return Task(asked, given.tiles, middle_of(images, side)), torch.cat(turned_back)
 
 
 def rows_of(
@@ -140,4 +188,7 @@ def rows_of(
         ends = intervals(rank[at], blocks(scene, asked)[at])
         metres = {f"registered_within_{t}m": float((registered[at] <= t).mean()) for t in (5, 10, 25, 50, 100)}
         more = {"within_66m": float((errors[at] <= 66).mean()), "registered_median_m": float(np.median(registered[at]))}
+        if found.heading is not None:
+            off = np.abs((found.heading[at, 0] - asked["heading"].to_numpy()[at] + 180) % 360 - 180)
+            more["heading_median_deg"] = float(np.median(off[rank[at] < 1])) if (rank[at] < 1).any() else math.nan
         yield {"queries_of": group, **report, **ends, **metres, **more, "ms_per_query": took}, (rank < 1).astype(float)

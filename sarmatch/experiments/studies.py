@@ -58,6 +58,7 @@ class Arm(NamedTuple):
 #: The rows of the fair table, in its order.
 ARMS: dict[str, Arm] = {
     "coarse": Arm("coarse", "the search alone"),
+    "whitened": Arm("whitened", "training-free, the cosine in the gallery's own axes"),
     "query_expansion": Arm("query_expansion", "training-free"),
     "k_reciprocal": Arm("k_reciprocal", "training-free"),
     "super_global": Arm("super_global", "training-free"),
@@ -152,8 +153,8 @@ def compare_refiners(
         `area_100m` (under the curve of metres up to 100), `ms_per_query`, `parameters`, and what it was made with:
         `commit`, `machine`, `torch`, and `key`, which stands for everything that shaped the row.
     differences
-        Recall@1, recall@10 and area under the metre curve of every method against `coarse`, and of those that learn
-        against `G0`, with their paired 95 % intervals over spatial blocks, queries of all seeds pooled.
+        Recall@1, recall@10 and area under the metre curve of every method against `coarse` and `whitened`, and of those
+        that learn against `G0`, with their paired 95 % intervals over spatial blocks, queries of all seeds pooled.
     """
     rows, gaps = [], []
     for kind in kinds:
@@ -220,7 +221,7 @@ def cost(refiner: Refiner, seconds: float, queries: int) -> dict[str, float]:
 def _differences(values: dict[str, list[np.ndarray]], measure: str, task: Task) -> list[dict[str, float | str]]:
     """Rows of paired differences, from one array per seed and method."""
     rows = []
-    for control in ("coarse", "G0"):
+    for control in ("coarse", "whitened", "G0"):
         for arm in values:
             learns = create_refiner(ARMS[arm].refiner).learns
             if control not in values or arm == control or (control == "G0" and not learns):

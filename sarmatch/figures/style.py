@@ -90,6 +90,7 @@ METHOD_STYLES: dict[str, Method] = {
     "quarter_with_wasserstein": Method("a quarter, with Wasserstein critic"),
     # refinement without training
     "coarse": _method("search alone", GREY, "-", "8"),
+    "whitened": _method("search with whitened embeddings", BLACK, ":", (7, 1, 0)),
     "query_expansion": Method("query expansion"),
     "k_reciprocal": Method("k-reciprocal re-ranking"),
     "super_global": Method("SuperGlobal re-ranking"),

@@ -24,6 +24,16 @@ def coarse(candidates: Candidates, context: RefinementContext) -> Scored:
     return candidates.scores, None
 
 
+@register_refiner("whitened", VECTORS)
+def whitened(candidates: Candidates, context: RefinementContext) -> Scored:
+    """The cosine in the gallery's own axes, each modality's mean taken out (see `RefinementContext.whitened`).
+
+    It is what learned refiners are given to see, so that it is the baseline of what they make of it.
+    """
+    query, reference = context.whitened
+    return np.take_along_axis(query @ reference.T, candidates.tile, 1), None
+
+
 @register_refiner("query_expansion", VECTORS, alpha=(1.0, 3.0), best=(1, 3, 10))
 def query_expansion(
     candidates: Candidates, context: RefinementContext, alpha: NonNegative = 3.0, best: Count = 5

@@ -7,6 +7,7 @@ from sarmatch.search.dense import DenseSearch, surface
 from sarmatch.search.gallery import Gallery, build_gallery, galleries_dir
 from sarmatch.search.maps import DenseGallery, build_maps
 from sarmatch.search.searches import SEARCHES, Search, create_search, list_searches, register_search
+from sarmatch.search.turned import TurnedSearch
 from sarmatch.search.vector import VectorSearch
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "FeatureMap",
     "Gallery",
     "Search",
+    "TurnedSearch",
     "VectorSearch",
     "build_gallery",
     "build_maps",

@@ -30,6 +30,9 @@ class Candidates:
         Rows of the gallery's tiles, where the candidates come from tiles.
     log_prob : float32 (Q, K + 1) or None
         Where someone is calibrated: log probability of each candidate, and at the end of "not on this map".
+    heading, scale : float64 (Q, K) or None
+        Where they were searched for: degrees clockwise from north, 0 to 360, at which the query's top points, and how
+        much larger its pixels are than those of the map.
 
     Raises
     ------
@@ -44,6 +47,8 @@ class Candidates:
     valid: NDArray[np.bool_] = None  # type: ignore[assignment] # filled below: all of them
     tile: NDArray[np.int64] | None = None
     log_prob: NDArray[np.float32] | None = None
+    heading: NDArray[np.float64] | None = None
+    scale: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         _expect("scores", self.scores, np.float32, (None, None))
@@ -61,6 +66,9 @@ class Candidates:
             _expect("tile", self.tile, np.int64, shape)
             if (self.tile[self.valid] < 0).any():
                 raise ValueError(f"tile must be >= 0 where a candidate is valid, got {self.tile[self.valid].min()}")
+        for name in ("heading", "scale"):
+            if getattr(self, name) is not None:
+                _expect(name, getattr(self, name), np.float64, shape)
         if self.log_prob is not None:
             _expect("log_prob", self.log_prob, np.float32, (shape[0], shape[1] + 1))
 
@@ -123,7 +131,7 @@ class Candidates:
 
     def _each(self, of) -> "Candidates":
         """The same with every array changed."""
-        names = ("scores", "places", "area", "valid", "tile", "log_prob")
+        names = ("scores", "places", "area", "valid", "tile", "heading", "scale", "log_prob")
         arrays = {name: getattr(self, name) for name in names}
         return replace(self, **{name: of(value) for name, value in arrays.items() if value is not None})
 

@@ -119,11 +119,11 @@ class CoarseToFine:
         parts = []
         for rows in batches(fine):
             some = None if masks is None else masks[rows]
-            peaks = self._coarse_peaks(coarse[rows], some, max(self.keep, k))
-            parts.append(suppress(self._fine_peaks(fine[rows], some, peaks), self.fine.radius, k))
+            peaks = self.coarse_peaks(coarse[rows], some, max(self.keep, k))
+            parts.append(suppress(self.fine_peaks(fine[rows], some, peaks), self.fine.radius, k))
         return candidates_of(parts, self.gallery, tuple(fine.shape[2:]), k)
 
-    def _coarse_peaks(self, coarse: Tensor, masks: Tensor | None, k: int) -> Peaks:
+    def coarse_peaks(self, coarse: Tensor, masks: Tensor | None, k: int) -> Peaks:
         """The `k` highest peaks of the coarse level, in fine cells; masks are those of the fine level."""
         if masks is not None:
             high, wide = (n * self.ratio for n in coarse.shape[2:])
@@ -137,7 +137,7 @@ class CoarseToFine:
             self._ready = Neighbourhoods(list(self.gallery.maps.values()), size, self.reach, count, self.device)
         return self._ready
 
-    def _fine_peaks(self, fine: Tensor, masks: Tensor | None, peaks: Peaks) -> Peaks:
+    def fine_peaks(self, fine: Tensor, masks: Tensor | None, peaks: Peaks) -> Peaks:
         """The highest fine score around each coarse peak, and where it is to a fraction of a cell."""
         around = self._neighbourhoods(tuple(fine.shape[1:]), peaks.scores.shape[1])
         queries = prepared(fine, masks, around.maps[0].centred)

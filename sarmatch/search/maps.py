@@ -247,6 +247,8 @@ def _encoded(encoder: Encoder, raster: Raster, modality: str, window: Bounds) ->
     for stride, features in zip(encoder.levels, encoder.forward_levels(images.to(device), modality), strict=True):
         reach, first = -(-encoder.reach // stride), margin // stride
         rows, cols = (slice(first, first + (b - a) // stride) for a, b in zip(window[:2], window[2:], strict=True))
-        blind = F.max_pool2d(F.max_pool2d(holes, stride), 2 * reach + 1, 1, reach)
+        blind = F.max_pool2d(holes, stride)
+        for axis in ((1, 0), (0, 1)):  # a square is its columns' rows: along one axis after the other
+            blind = F.max_pool2d(blind, [1 + 2 * reach * a for a in axis], 1, [reach * a for a in axis])
         parts.append((features[0, :, rows, cols].float().cpu(), blind[0, 0, rows, cols] == 0))
     return parts

@@ -138,3 +138,19 @@ def suppress(peaks: Peaks, radius: float, k: int) -> Peaks:
     for i in range(scores.shape[1]):  # a peak that is gone suppresses nobody
         gone[:, i + 1 :] |= near[:, i, i + 1 :] & ~gone[:, i : i + 1]
     return Peaks(scores.masked_fill(gone, -torch.inf), at, area).highest(k)
+
+
+def apart(peaks: Peaks, radius: float, k: int) -> Tensor:
+    """Numbers `(B, k)` of the highest peaks, best first, `radius` cells or more from one another, as in `suppress`.
+
+    Of however many peaks, in whatever order; -1 where there are fewer.
+    """
+    scores = peaks.scores.clone()
+    each = torch.arange(len(scores), device=scores.device)
+    chosen = []
+    for _ in range(k):
+        value, highest = scores.max(1)
+        chosen.append(torch.where(torch.isfinite(value), highest, -1))
+        near = (peaks.at - peaks.at[each, highest][:, None]).abs().amax(-1) < radius
+        scores.masked_fill_(near & (peaks.area == peaks.area[each, highest][:, None]), -torch.inf)
+    return torch.stack(chosen, 1)

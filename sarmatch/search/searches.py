@@ -30,7 +30,8 @@ def list_searches() -> list[str]:
 
 
 def create_search(name: str, gallery: Any, encoder: Any = None, **options: Any) -> Search:
-    """A search by name: `vector` compares one vector per tile, `dense` and `coarse_to_fine` maps of features.
+    """A search by name: `vector` compares one vector per tile, `dense`, `coarse_to_fine` and `turned` maps
+    of features.
 
     Parameters
     ----------

@@ -35,6 +35,7 @@ from sarmatch.search import (
     CoarseToFine,
     DenseSearch,
     Gallery,
+    TurnedSearch,
     VectorSearch,
     build_gallery,
     build_maps,
@@ -535,10 +536,10 @@ def _evaluate_dense(
 
 def dense_search(
     encoder: Encoder, scene: Scene, tiles: pd.DataFrame, name: str = "dense"
-) -> DenseSearch | CoarseToFine:
+) -> DenseSearch | CoarseToFine | TurnedSearch:
     """Dense search over the ground that some tiles cover; its maps of features are kept among the caches.
 
-    Exhaustive, or with the name `coarse_to_fine` from coarse to fine.
+    Exhaustive, or with the name `coarse_to_fine` from coarse to fine, or with `turned` at unknown heading.
 
     Raises
     ------

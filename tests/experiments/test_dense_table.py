@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from sarmatch.datasets import registry
-from sarmatch.experiments.dense import middle_of, table_of
+from sarmatch.experiments.dense import Task, middle_of, table_of, turned_queries
+from sarmatch.patches import PatchImages
+from sarmatch.search.turned import Pose, turned
 from sarmatch.training.config import Config
-from sarmatch.training.runs import Run, run
+from sarmatch.training.runs import Run, run, task
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def kept(tiny_scene, tmp_path_factory):
             val_queries=10,
         )  # fmt: skip
         finished = run(config, folder / "run", report=lambda history: None)
-        table_of(finished, folder / "kept", sizes=(None, 16))
+        table_of(finished, folder / "kept", sizes=(None, 16), headings=20)
         return finished, folder / "kept"
 
 
@@ -55,6 +57,25 @@ def test_quarters_add_up_and_the_turned_control_is_at_chance(kept):
     control = table[table["method"].str.contains("turned")].iloc[0]
     found = table.query("method == 'dense' and queries_of == 'all'").iloc[0]
     assert control["recall@1"] < 0.4 * found["recall@1"], "so small a town has roofs that look alike upside down"
+
+
+def test_unknown_heading_has_a_row_beside_the_same_queries_north_up(kept):
+    table = pd.read_csv(kept[1] / "table.csv").set_index("method")
+    known, unknown = table.loc["dense, known heading"], table.loc["turned"]
+    assert known["queries"] == unknown["queries"] == 20 and known["size"] == 32
+    assert unknown["recall@1"] <= known["recall@1"] + 0.2 and np.isnan(known["heading_median_deg"])
+
+
+def test_queries_are_turned_within_their_strip(kept, tiny_scene):
+    asked, tiles = task(kept[0].config, tiny_scene, "cross_area", "arbitrary")
+    given, images = turned_queries(tiny_scene, Task(asked, tiles, torch.empty(0)), 6)
+    assert len(given.asked) == 6 and given.images.shape == images.shape == (6, 1, 32, 32)
+    torch.testing.assert_close(given.images, torch.stack(list(PatchImages(tiny_scene, given.asked, None))))
+    for query, upright, image in zip(given.asked.itertuples(), given.images, images, strict=True):
+        back, _ = turned(image[None], Pose(query.heading, 1.0), 2)
+        cut = (back.shape[-1] - 16) // 2
+        near = back[0, 0, cut : cut + 16, cut : cut + 16].flatten(), upright[0, 8:24, 8:24].flatten()
+        assert torch.corrcoef(torch.stack(near))[0, 1] > 0.8, "but for what two interpolations take"
 
 
 def test_the_difference_is_paired(kept):

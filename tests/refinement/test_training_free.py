@@ -229,6 +229,17 @@ def test_own_axes_forget_how_an_encoder_is_turned_and_which_queries_are_asked_to
     assert np.isfinite(few.whitened[0]).all()
 
 
+def test_a_search_with_whitened_embeddings_is_the_same_order_of_the_list():
+    """The baseline of what sees whitened embeddings: no learning, and yet another order than the cosine's."""
+    lists, _ = world(side=8, dim=16)
+    query, reference = lists.context.whitened
+    cosine = np.array([[q @ reference[i] for i in row] for q, row in zip(query, lists.candidates.tile, strict=True)])
+    refined = create_refiner("whitened").refine(lists.candidates, lists.context)
+    order = np.argsort(-cosine, axis=1, kind="stable")
+    assert np.array_equal(refined.tile, np.take_along_axis(lists.candidates.tile, order, 1))
+    assert not np.array_equal(refined.tile, lists.candidates.tile)
+
+
 def picture(seed=0, side=300):
     """A map with structure at the scale of a few pixels."""
     from scipy.ndimage import gaussian_filter

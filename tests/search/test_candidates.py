@@ -39,6 +39,8 @@ def good() -> dict:
         ({"area": np.zeros((2, 3))}, "area must be a int64"),
         ({"valid": np.ones((2, 3))}, "valid must be a bool"),
         ({"log_prob": np.zeros((2, 3), np.float32)}, r"log_prob.*\(2, 4\).*\(2, 3\)"),
+        ({"heading": np.zeros((2, 3), np.float32)}, "heading must be a float64.*float32"),
+        ({"scale": np.ones((2, 4))}, r"scale.*\(2, 3\).*\(2, 4\)"),
         ({"log_prob": np.zeros((2, 4))}, "log_prob must be a float32"),
     ],
 )
@@ -84,6 +86,8 @@ def marked(count: int, k: int, seed: int) -> Candidates:
         valid,
         number,
         np.concatenate([number, np.full((count, 1), 999)], 1).astype(np.float32),
+        heading=number + 0.5,
+        scale=number + 1.0,
     )
 
 
@@ -103,6 +107,8 @@ def test_a_new_order_keeps_what_belongs_to_each_candidate_together(count, k, see
     np.testing.assert_array_equal(after.xy[..., 0], after.tile)
     np.testing.assert_array_equal(after.xy[..., 1], -after.tile)
     np.testing.assert_array_equal(after.area, after.tile % 2)
+    np.testing.assert_array_equal(after.heading, after.tile + 0.5)
+    np.testing.assert_array_equal(after.scale, after.tile + 1.0)
     np.testing.assert_array_equal(after.log_prob[:, :-1], after.tile)
     assert (after.log_prob[:, -1] == 999).all()
     assert after.areas == AREAS
@@ -132,6 +138,6 @@ def test_first_and_rows_are_parts():
     assert few.log_prob is None  # of whole lists
     assert lists.first(None) is lists.first(6) is lists.first(7) is lists
     some = lists.rows([2, 0])
-    for name in ("scores", "places", "area", "valid", "tile", "log_prob"):
+    for name in ("scores", "places", "area", "valid", "tile", "heading", "scale", "log_prob"):
         np.testing.assert_array_equal(getattr(some, name), getattr(lists, name)[[2, 0]])
     assert len(lists.rows(slice(1, 2))) == 1
