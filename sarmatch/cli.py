@@ -123,12 +123,13 @@ def recipes() -> None:
 def sweep(
     name: Annotated[str, typer.Argument(help="a comparison; a name that is none lists them")],
     scene: Annotated[str, typer.Option(help="folder of the real data, where it needs any")] = "",
+    finished: Annotated[bool, typer.Option("--finished", help="train nothing, and record what is finished")] = False,
 ) -> None:
     """Run a comparison of many configs and seeds, and keep its table; goes on where it was cut off."""
     from sarmatch.experiments.records import keep_run as keep
     from sarmatch.experiments.sweeps import SWEEPS, run_sweep
 
-    table = run_sweep(name, scene)
+    table = run_sweep(name, scene, finished=finished)
     for arm in SWEEPS[name].shipped:
         first = table.query("arm == @arm").iloc[0]
         keep(sm.load_run(runs_dir() / first["run"]), ROOT / "data" / "checkpoints" / arm, weights=True)

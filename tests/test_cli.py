@@ -69,7 +69,8 @@ def test_recipes_are_listed():
     assert "sentinel" in answer.output
 
 
-def test_usage_and_input_errors_are_sentences(pairs_folder, tmp_path):
+def test_usage_and_input_errors_are_sentences(pairs_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("SARMATCH_RUNS", str(tmp_path / "runs"))
     for words, said in (
         (["run", "own", "--set", "epochs=1", "--set", "epochs=2"], "epochs is given twice"),
         (["run", "own", "--scene", "easy", "--set", "scene=hard"], "scene is given twice"),
@@ -77,6 +78,7 @@ def test_usage_and_input_errors_are_sentences(pairs_folder, tmp_path):
         (["run", "own", "--set", "epochs=" + "[" * 9000], "epochs is '[["),
         (["run", "own", "--set", "name=../x"], "name is '../x'"),
         (["sweep", "alignment_sentinel"], "'alignment_sentinel' needs real data"),
+        (["sweep", "one_look_direction", "--finished"], "'one_look_direction': none of its runs is finished"),
         (["record", "/nope", str(tmp_path / "kept")], "/nope: no finished run here"),
     ):
         answer = invoke(*words)

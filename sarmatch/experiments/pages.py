@@ -167,6 +167,31 @@ def sweep_table(comparison: Comparison) -> str:
     )
 
 
+def weights_table(comparison: Comparison) -> str:
+    """What alignments moved, and what is found beside that: a row per network, alignment and weight.
+
+    Means over seeds: the distance between the modalities on validation areas over its null, with the mean of the bands
+    of single runs; whether `sarmatch.compare` calls the alignment effective; recall in percent. The last difference is
+    to the same network without an alignment, with its paired 95 % interval over spatial blocks.
+    """
+    table, gaps, commit = comparison
+    table = table.query("protocol == 'cross_area' and kind == 'arbitrary'")
+    last = gaps.query("protocol == 'cross_area' and kind == 'arbitrary' and measure == 'recall@10'").set_index("arm")
+    head = ["network and alignment", "seeds", "distance over its null", "effect", "validation @10", "unseen area @10"]
+    rows, commits = [], []
+    for _, network in table.groupby("network", sort=False):
+        for arm, of_arm in network.groupby("arm", sort=False):
+            ratio = "{:.2f} ({:.2f} to {:.2f})".format(*of_arm[["ratio", "ratio_low", "ratio_high"]].mean())
+            effect = of_arm["effect"].iloc[0].partition(":")[0]
+            recall = [_over_seeds(of_arm[c]) for c in ("validation_recall@10", "recall@10")]
+            gap = _gap(last.loc[arm]) if arm in last.index else ""
+            rows.append([method_words(arm), f"{of_arm['seed'].nunique()}", ratio, effect, *recall, gap])
+            commits.append(commits_of(of_arm, commit))
+    first = table.iloc[0]
+    note = f"**{first['data']}**, gallery {first['gallery']:,}, chance @10 {100 * first['recall@10_chance']:.3g}."
+    return _markdown([*head, "against no alignment, @10"], rows, commits, note)
+
+
 def refinement_table(comparison: Comparison) -> str:
     """A comparison of refiners in an unseen area: recall and area under the metre curve in percent, mean over seeds.
 
@@ -281,8 +306,9 @@ TABLES: dict[str, Callable[[Path], str]] = {
     ),
     **{
         name: partial(_of_comparison, sweep_table, name)
-        for name in ("alignment", "alignment_sentinel", "weights", "questions")
+        for name in ("alignment", "alignment_sentinel", "weights", "questions", "one_look_direction")
     },
+    "alignment_weights": partial(_of_comparison, weights_table, "alignment_weights"),
     **{
         name: partial(_of_comparison, refinement_table, name)
         for name in ("refinement_easy", "refinement_standard", "refinement_sentinel")

@@ -12,13 +12,15 @@ import pandas as pd
 
 from sarmatch.atomic_io import check_writable, read_json, write, write_json
 from sarmatch.evaluation import bootstrap_difference
-from sarmatch.paths import ROOT
+from sarmatch.paths import ROOT, runs_dir
 from sarmatch.progress import progress
 from sarmatch.simulation.simulate import with_acquisition
+from sarmatch.training.comparison import APART, alignment_effects, seedless_key
 from sarmatch.training.config import Config, recipe
-from sarmatch.training.runs import Run, blocks, evaluate, run
+from sarmatch.training.runs import METRICS, Run, blocks, evaluate, run, run_folder
 
 SEEDS = (0, 1, 2)
+LOOK_DIRECTION = "look direction (no unit)"
 #: Columns of a run's metrics that a table of many runs keeps.
 KEPT = (
     "protocol",
@@ -35,13 +37,19 @@ KEPT = (
 
 
 class Sweep(NamedTuple):
-    """A comparison: configs by method, the first of which is the control."""
+    """A comparison: configs by method.
+
+    The control is the first of them, or with `by_network` for each network its own first: methods whose configs are
+    equal but for the alignment are of one network.
+    """
 
     about: str
     arms: Callable[[str], dict[str, Config]]  # folder of real data, where it needs any, to methods
     seeds: Sequence[int] = SEEDS
     robust: Sequence[str] = ()  # methods that are also tested on other acquisitions
     shipped: Sequence[str] = ()  # methods whose first run goes to data/checkpoints with its weights
+    acquisitions: Sequence[str] = ()  # changes of the acquisition on which they are; all of them where none is named
+    by_network: bool = False
 
 
 def _recipes(*names: str) -> Callable[[str], dict[str, Config]]:
@@ -60,6 +68,34 @@ def _sentinel(scene: str) -> dict[str, Config]:
         "wasserstein": recipe("sentinel", **fields, **adversary),
         "class_adversary": recipe("sentinel", **fields, alignment="class_adversary"),
     }
+
+
+#: Training of the sweeps that look for a weight: a minute on one CPU core each, dense search apart.
+SHORT = {"epochs": 4, "pairs_per_epoch": 1536, "test_queries": 600, "protocols": ("cross_area",)}
+#: What an alignment is joined with, as (recipe, changes).
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "shared": ("infonce", SHORT),
+    "two_branches": ("infonce", SHORT | {"encoder_options": {"shared": False}}),
+    "dense": ("dense", SHORT | {"epochs": 3, "pairs_per_epoch": 480, "test_queries": 300, "kinds": ("arbitrary",)}),
+}
+WEIGHTS_TRIED = (10.0, 1.0, 0.1)
+
+
+def _weights(alignment: str, prefix: str, **options: Any) -> Sweep:
+    """Each network without an alignment and with it under every weight, the networks that train fastest first."""
+
+    def arms(scene: str) -> dict[str, Config]:
+        found = {}
+        for networks in (("shared", "two_branches"), ("dense",)):
+            for weight, network in product((0.0, *WEIGHTS_TRIED), networks):
+                start, changes = NETWORKS[network]
+                fields = {"alignment": alignment, "alignment_options": options, "alignment_weight": weight}
+                arm = f"{network}_{prefix}_{weight:g}" if weight else f"{network}_0"
+                found[arm] = recipe(start, **changes, **(fields if weight else {}))
+        return found
+
+    words = "which weight an alignment can bear, by validation alone, in three networks"
+    return Sweep(f"{words}: {prefix.replace('_', ' ')}", arms, by_network=True)
 
 
 SWEEPS: dict[str, Sweep] = {
@@ -96,6 +132,29 @@ SWEEPS: dict[str, Sweep] = {
         ),
         seeds=(0,),
     ),
+    "alignment_weights": _weights("wasserstein", "wasserstein", critic_rate=1e-3),
+    "alignment_weights_20_steps": _weights("wasserstein", "wasserstein_20_steps", critic_rate=1e-3, critic_steps=20),
+    "alignment_weights_class_adversary": _weights("class_adversary", "class_adversary", critic_rate=1e-3),
+    "alignment_weights_sinkhorn": _weights("sinkhorn", "sinkhorn"),
+    "one_look_direction": Sweep(
+        "trained on passes that all head north and look right, tested on those and on left-looking ones",
+        _changes(
+            "infonce",
+            infonce={"scene": "easy", **SHORT},
+            **{
+                f"wasserstein_{weight:g}": {
+                    "scene": "easy",
+                    **SHORT,
+                    "alignment": "wasserstein",
+                    "alignment_options": {"critic_rate": 1e-3},
+                    "alignment_weight": weight,
+                }
+                for weight in (1.0, 10.0)
+            },
+        ),
+        robust=("infonce", "wasserstein_1", "wasserstein_10"),
+        acquisitions=(LOOK_DIRECTION,),
+    ),
 }
 
 
@@ -126,34 +185,91 @@ def sweep(configs: Sequence[Config], names: Sequence[str] | None = None) -> pd.D
 
     Returns
     -------
-    One row per run, protocol and kind: `arm`, `seed`, `run` (its folder's name), the columns of `KEPT`, and the exact
-    `wasserstein_1` between the modalities on validation areas in the epoch that was kept, and the `commit` it was run
-    from.
+    One row per run, protocol and kind: `arm`, `seed`, `run` (its folder's name), the columns of `KEPT`; of the epoch
+    that was kept the `validation_recall@10` and the exact `wasserstein_1` between the modalities on validation areas;
+    that distance over its null, `ratio` with `ratio_low` and `ratio_high`, and in words the `effect` of the alignment,
+    where the runs know them (see `sarmatch.compare`); `alignment`, its `weight`, and `network`, letters that stand for
+    all but the alignment and the seed; and the `commit` it was run from.
     """
     if not configs:
         raise ValueError("configs is empty: give at least one config to run")
-    rows = []
-    arms = names or [config.name for config in configs]
-    for arm, config in progress(list(zip(arms, configs, strict=True)), desc="runs", unit="run"):
-        rows.append(summary(run(config), arm))
-    return pd.concat(rows, ignore_index=True)
+    runs = [run(config) for config in progress(configs, desc="runs", unit="run")]
+    return table_of(runs, names or [config.name for config in configs])
 
 
-def summary(finished: Run, arm: str) -> pd.DataFrame:
+def table_of(runs: Sequence[Run], names: Sequence[str]) -> pd.DataFrame:
+    """The table of finished runs, see `sweep`."""
+    effects = alignment_effects(runs)
+    return pd.concat(map(_summary, runs, names, effects), ignore_index=True)
+
+
+def _summary(finished: Run, arm: str, effect: str) -> pd.DataFrame:
     """A run's own rows of the table of a sweep."""
     own = finished.metrics[finished.metrics["method"] == finished.config.encoder]
     columns = [c for c in KEPT if c in own]
     kept = finished.history.loc[finished.history[finished.config.select].idxmax()]
     names = {"arm": arm, "seed": finished.config.seed, "run": finished.path.name}
     commit = read_json(finished.path / "environment.json", dict).get("commit", "unknown")
-    table = own[columns].assign(**names, wasserstein_1=kept["wasserstein_1"], commit=commit)
-    return table[[*names, *columns, "wasserstein_1", "commit"]]
+    config = finished.config
+    apart = {"validation_recall@10": kept["recall@10"], "wasserstein_1": kept["wasserstein_1"]}
+    if finished.discrepancy:
+        apart |= {name: finished.discrepancy[name] for name in APART} | {"effect": effect}
+    which = {
+        "alignment": config.alignment if config.aligned else "none",
+        "weight": config.alignment_weight if config.aligned else 0.0,
+        "network": seedless_key(finished, aligned=False),
+    }
+    return own[columns].assign(**names, **apart, **which, commit=commit)[[*names, *columns, *apart, *which, "commit"]]
+
+
+def choose_weights(table: pd.DataFrame, measure: str = "validation_recall@10") -> pd.DataFrame:
+    """The weight of each alignment in each network, chosen on validation areas by a rule that is stated beforehand.
+
+    Among the methods of one alignment, which differ in its weight and options, that of the largest weight whose recall,
+    as a mean over seeds, is not below the worst seed of the control: it brings the modalities as close as it can
+    without a loss that is more than chance. Of equal weights the one with the smaller ratio to the null. Where none
+    qualifies the control is chosen, which is a weight of 0. Test areas are not looked at.
+
+    Parameters
+    ----------
+    table
+        Of `sweep`: `arm`, `seed`, `network`, `alignment`, `weight`, `ratio` and the measure.
+    measure
+        A column; larger is better.
+
+    Returns
+    -------
+    One row per network and alignment: `network`, `alignment`, `arm`, `weight`, the measure, `least` (that of the worst
+    seed of the control), `ratio`, `ratio_without`, and the number of `seeds`.
+
+    Raises
+    ------
+    ValueError
+        For a network without a control.
+    """
+    names = ["network", "alignment", "arm", "weight"]
+    runs = table.drop_duplicates([*names, "seed"])  # a run has a row per protocol and kind, its validation only one
+    rows = []
+    for network, group in runs.groupby("network", sort=False):
+        control = group[group["weight"] == 0]
+        if control.empty:
+            raise ValueError(f"network {network!r} has no run without an alignment, by which a weight could be chosen")
+        least, without = control[measure].min(), control["ratio"].mean()
+        for alignment, of_alignment in group[group["weight"] > 0].groupby("alignment", sort=False):
+            means = of_alignment.groupby(names, sort=False)[[measure, "ratio"]].mean().reset_index()
+            seeds = of_alignment["seed"].nunique()
+            fit = means[means[measure] >= least].sort_values(["weight", "ratio"], ascending=[False, True])
+            none = {"arm": control["arm"].iloc[0], "weight": 0.0, measure: control[measure].mean(), "ratio": without}
+            chosen = fit.iloc[0].to_dict() if len(fit) else {"network": network, "alignment": alignment} | none
+            rows.append(chosen | {"least": least, "ratio_without": without, "seeds": seeds})
+    return pd.DataFrame(rows, columns=[*names, measure, "least", "ratio", "ratio_without", "seeds"])
 
 
 def differences(arms: dict[str, list[Run]], measure: str = "recall@1") -> pd.DataFrame:
     """Each method against the first one, paired query by query within each seed.
 
-    Queries of all seeds are pooled. Spatial blocks are the same for all seeds, and stand or fall together.
+    Queries of all seeds that both have are pooled. Spatial blocks are the same for all seeds, and stand or fall
+    together.
 
     Parameters
     ----------
@@ -174,20 +290,22 @@ def differences(arms: dict[str, list[Run]], measure: str = "recall@1") -> pd.Dat
     scene = first.scene()
     for protocol, kind in product(first.config.protocols, first.config.kinds):
         hits: dict[str, list[np.ndarray]] = {}
+        group: dict[str, np.ndarray] = {}
         for arm, runs in arms.items():
             tables = [r.results(protocol, kind) for r in runs]
             hits[arm] = [(t["rank"] < k).to_numpy(float) for t in tables]
-            group = blocks(scene, pd.concat(tables))
+            group[arm] = blocks(scene, pd.concat(tables))
         for arm in others:
-            ours, theirs = (np.concatenate(hits[name]) for name in (arm, control))
-            value, low, high = bootstrap_difference(ours, theirs, group)
-            better = sum(a.mean() > b.mean() for a, b in zip(hits[arm], hits[control], strict=True))
+            both = list(zip(hits[arm], hits[control], strict=False))  # a later seed of the control may have no partner
+            ours, theirs = (np.concatenate(side) for side in zip(*both, strict=True))
+            value, low, high = bootstrap_difference(ours, theirs, group[arm])
+            better = sum(a.mean() > b.mean() for a, b in both)
             names = {"arm": arm, "control": control, "protocol": protocol, "kind": kind, "measure": measure}
             rows.append({**names, "difference": value, "low": low, "high": high, "seeds_better": better})
     return pd.DataFrame(rows)
 
 
-def run_sweep(name: str, scene: str = "", folder: Path | None = None) -> pd.DataFrame:
+def run_sweep(name: str, scene: str = "", folder: Path | None = None, finished: bool = False) -> pd.DataFrame:
     """Run a named comparison and keep its table and differences.
 
     Parameters
@@ -199,10 +317,17 @@ def run_sweep(name: str, scene: str = "", folder: Path | None = None) -> pd.Data
     folder
         Where `table.csv`, `differences.csv`, `environment.json` and, where methods are tested on other acquisitions,
         `robustness.csv` go; `data/results/NAME` by default.
+    finished
+        Train nothing, and record the runs that are finished.
 
     Returns
     -------
     The table, see `sweep`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, missing data, or where nothing is finished.
     """
     if name not in SWEEPS:
         raise ValueError(f"no comparison is called {name!r}; there are {sorted(SWEEPS)}")
@@ -213,12 +338,21 @@ def run_sweep(name: str, scene: str = "", folder: Path | None = None) -> pd.Data
     arms = plan.arms(scene)
     # seed by seed: what is there after an interruption is a whole comparison
     todo = [(arm, Config(**config.model_dump() | {"seed": s})) for s in plan.seeds for arm, config in arms.items()]
+    if finished:
+        todo = [(arm, config) for arm, config in todo if (run_folder(config) / METRICS).is_file()]
+        if not todo:
+            raise ValueError(f"comparison {name!r}: none of its runs is finished under {runs_dir()}")
     table = sweep([config for _, config in todo], [arm for arm, _ in todo])
-    runs = {arm: [run(config) for a, config in todo if a == arm] for arm in arms}
-    gaps = [differences(runs, f"recall@{k}") for k in (1, 10)]
+    runs = {arm: [run(config) for a, config in todo if a == arm] for arm in dict.fromkeys(a for a, _ in todo)}
+    families = [runs]
+    if plan.by_network:
+        members = table.groupby("network", sort=False)["arm"].unique()
+        families = [{arm: runs[arm] for arm in of_network} for of_network in members]
+    gaps = [differences(family, f"recall@{k}") for family in families for k in (1, 10)]
     tables = {"table.csv": table, "differences.csv": pd.concat(gaps, ignore_index=True)}
     if plan.robust:
-        tables["robustness.csv"] = robustness({arm: runs[arm] for arm in plan.robust})
+        robust = {arm: runs[arm] for arm in plan.robust if arm in runs}
+        tables["robustness.csv"] = robustness(robust, changes=plan.acquisitions)
     for file, content in tables.items():
         write(folder / file, partial(content.to_csv, index=False, float_format="%.6g"))
     write_json(folder / "environment.json", environment_of([r for arm in runs.values() for r in arm]))
@@ -235,20 +369,30 @@ ACQUISITIONS: dict[str, dict[str, dict[str, Any]]] = {
         "+4": {"incidence_shift": 4.0},
         "+8": {"incidence_shift": 8.0},
     },
-    "look direction (no unit)": {"its own": {}, "the other": {"opposite_look": True}},
+    LOOK_DIRECTION: {"its own": {}, "the other": {"opposite_look": True}},
 }
 
 
-def robustness(arms: Mapping[str, Sequence[Run]], kind: str = "arbitrary") -> pd.DataFrame:
+def robustness(arms: Mapping[str, Sequence[Run]], kind: str = "arbitrary", changes: Sequence[str] = ()) -> pd.DataFrame:
     """What trained encoders find on the unseen town in other acquisitions.
+
+    Parameters
+    ----------
+    arms
+        Runs by method.
+    kind
+        Of the queries.
+    changes
+        Keys of `ACQUISITIONS`; all of them where none is named.
 
     Returns
     -------
     One row per change, value, method (`arm`) and seed, with `recall@k`, its chance and `median_m`.
     """
     rows, known = [], {}
-    changes = [(change, value, options) for change, values in ACQUISITIONS.items() for value, options in values.items()]
-    jobs = list(product(changes, [(arm, finished) for arm, of_arm in arms.items() for finished in of_arm]))
+    asked = changes or tuple(ACQUISITIONS)
+    values = [(change, value, options) for change in asked for value, options in ACQUISITIONS[change].items()]
+    jobs = list(product(values, [(arm, finished) for arm, of_arm in arms.items() for finished in of_arm]))
     for (change, value, options), (arm, finished) in progress(jobs, desc="acquisitions", unit="search"):
         config, key = finished.config, (finished.path, json.dumps(options))
         if key not in known:  # the scene itself stands in every panel

@@ -206,7 +206,7 @@ def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = 
         `simulated` or `real`.
     """
     apart = [c for c in ("wasserstein_1", "estimate") if c in history]
-    figure, axes = new_figure(10.5 + 3.5 * bool(apart), 3.5, 1, 2 + bool(apart))
+    figure, axes = new_figure(7 + 3.5 * len(apart), 3.5, 1, 2 + len(apart))
     left, right = axes[0, :2]
     left.plot(history["epoch"], history["loss"], "-o", color=BLUE)
     left.set(xlabel="epoch (count)", ylabel="training loss (nats)", title="loss on training pairs", ylim=(0, None))
@@ -221,12 +221,12 @@ def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = 
         ylim=(0, 1.4 * right.get_ylim()[1]),  # the legend lies above the lines
     )
     right.legend(frameon=False, loc="upper left", ncols=2)
-    if apart:
-        names = {"wasserstein_1": "exact $W_1$, validation", "estimate": "the critic's estimate, training"}
-        for name, style in zip(apart, ("-o", "--s"), strict=False):
-            axes[0, 2].plot(history["epoch"], history[name], style, color=BLUE, label=names[name])
-        axes[0, 2].set(xlabel="epoch (count)", ylabel="distance (0 to 2)", title="SAR from optical features")
-        axes[0, 2].legend(frameon=False)
+    # a panel each: the estimate is so much smaller that it would be flat beside the distance
+    names = {"wasserstein_1": "exact $W_1$, validation area", "estimate": "the critic's estimate, training pairs"}
+    for ax, name in zip(axes[0, 2:], apart, strict=True):
+        ax.plot(history["epoch"], history[name], "-o", color=BLUE)
+        ax.set(xlabel="epoch (count)", ylabel="distance (0 to 2)", title=names[name])
+        ax.set_ylim(min(0, 1.1 * history[name].min()), 1.1 * max(history[name].max(), 1e-3))
     for ax in axes[0]:
         ax.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(f"Training ({data})" if data else "Training")

@@ -305,32 +305,122 @@ def forest(gaps: pd.DataFrame, measure: str, data: str) -> Figure:
     return figure
 
 
-def robustness(table: pd.DataFrame, data: str, measure: str = "recall@10") -> Figure:
-    """Recall as the acquisition departs from what training saw, a panel per change.
+def robustness(table: pd.DataFrame, data: str, measure: str = "recall@10", title: str = "") -> Figure:
+    """Recall as the acquisition departs from what training saw, and below it the differences to the first method.
+
+    A column per change. Differences are paired: of the same seed on the same queries, so that what all methods share
+    does not hide them. A point is a seed, a line the mean.
 
     Parameters
     ----------
     table
-        `change`, `value`, `arm`, the measure and its chance, a row per run.
+        `change`, `value`, `arm`, `seed`, the measure and its chance, a row per run.
+    data
+        `simulated` or `real`.
+    measure
+        A column.
+    title
+        What the figure shows.
     """
     groups = list(table.groupby("change", sort=False))
-    figure, axes = new_figure(3.3 * len(groups) + 0.8, 3.8, 1, len(groups), sharey=True)
-    for ax, (change, rows) in zip(axes[0], groups, strict=True):
+    figure, axes = new_figure(3.3 * len(groups) + 0.8, 6.0, 2, len(groups), sharex="col", sharey="row")
+    for (upper, lower), (change, rows) in zip(axes.T, groups, strict=True):
         values = list(dict.fromkeys(rows["value"]))
-        for arm, points in rows.groupby("arm", sort=False):
-            by_value = points.groupby("value", sort=False)[measure]
-            at = [values.index(v) for v in by_value.mean().index]
-            spread = (by_value.min(), by_value.max())
-            ax.fill_between(at, *spread, color=method_line(arm)["color"], alpha=0.15, lw=0)
-            ax.plot(at, by_value.mean(), lw=2, label=method_words(arm), **method_line(arm))
-        ax.axhline(rows[f"{measure}_chance"].iloc[0], color=GREY, linestyle=":", label="chance")
-        ax.set_xticks(range(len(values)), [str(v) for v in values])
-        ax.set(xlabel=change, xlim=(-0.4, len(values) - 0.6))
-        ax.grid(axis="y", alpha=0.4)
+        control, *others = dict.fromkeys(rows["arm"])
+        runs = rows.pivot(index=["value", "seed"], columns="arm", values=measure)
+        for arm in (control, *others):
+            means = runs[arm].groupby("value").mean()[values]
+            upper.plot(range(len(values)), means, lw=2, label=method_words(arm), **method_line(arm))
+        upper.axhline(rows[f"{measure}_chance"].iloc[0], color=GREY, linestyle=":", label="chance")
+        lower.axhline(0, color=method_line(control)["color"], lw=2)
+        for number, arm in enumerate(others):
+            gaps = 100 * (runs[arm] - runs[control])
+            shift = 0.16 * (number - (len(others) - 1) / 2)
+            line = method_line(arm)
+            at = [values.index(value) + shift for value, _ in gaps.index]
+            lower.scatter(at, gaps, color=line["color"], marker=line["marker"], s=22, alpha=0.7, lw=0)
+            means = gaps.groupby("value").mean()[values]
+            at = [i + shift for i in range(len(values))]
+            lower.plot(at, means, color=line["color"], linestyle=line["linestyle"], lw=1.5)
+        lower.set_xticks(range(len(values)), [str(v) for v in values])
+        lower.set(xlabel=change, xlim=(-0.4, len(values) - 0.6))
+        for ax in (upper, lower):
+            ax.grid(axis="y", alpha=0.4)
     axes[0, 0].set(ylabel=f"{measure} (fraction of queries)", ylim=(0, 1.1 * table[measure].max()))
+    axes[1, 0].set(ylabel=f"to {method_words(table['arm'].iloc[0])}\n(percentage points)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    figure.suptitle(f"Means over seeds, bands from the worst to the best ({data})")
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3))
+    figure.suptitle(f"{title or 'Other acquisitions; a point is a seed'} ({data})")
+    return figure
+
+
+def levels(table: pd.DataFrame, measure: str, title: str, data: str) -> Figure:
+    """Recall of every method beside chance, a panel per protocol and kind; a point is a seed, a bar the mean.
+
+    Parameters
+    ----------
+    table
+        `arm`, `protocol`, `kind`, the measure and its chance, a row per run.
+    measure
+        A column.
+    title, data
+        Of the figure; `simulated` or `real`.
+    """
+    groups = list(table.groupby(["protocol", "kind"], sort=False))
+    arms = list(dict.fromkeys(table["arm"]))
+    figure, axes = new_figure(3.6 * len(groups) + 1.2, 0.45 * len(arms) + 1.9, 1, len(groups), sharex=True, sharey=True)
+    for ax, ((protocol, kind), rows) in zip(axes[0], groups, strict=True):
+        for at, arm in enumerate(arms):
+            values, line = rows.loc[rows["arm"] == arm, measure], method_line(arm)
+            ax.plot([values.mean()] * 2, [at - 0.25, at + 0.25], color=line["color"], lw=3)
+            ax.scatter(values, [at] * len(values), color=line["color"], marker=line["marker"], s=36, ec="black", lw=0.5)
+        ax.axvline(rows[f"{measure}_chance"].iloc[0], color=GREY, linestyle=":", lw=2, label="chance")
+        ax.set(title=task_words(protocol, kind), xlabel=f"{measure} (fraction of queries)")
+        ax.grid(axis="x", alpha=0.4)
+    axes[0, 0].set_yticks(range(len(arms)), [method_words(arm) for arm in arms])
+    axes[0, 0].set(ylim=(len(arms) - 0.5, -0.5), xlim=(0, 1.12 * table[measure].max()))
+    _legend_below(figure, axes[0, 0])
+    figure.suptitle(f"{title} ({data})")
+    return figure
+
+
+def by_weight(table: pd.DataFrame, measures: Mapping[str, str], by: str, title: str, data: str) -> Figure:
+    """What the weight of an alignment changes: a row per measure, a column per network or task.
+
+    A point is a run and a line the mean over seeds; a thin bar is the band of a run's own value, where the table has
+    `MEASURE_low` and `MEASURE_high`. Dashed is the mean at a weight of 0, which is the control.
+
+    Parameters
+    ----------
+    table
+        One row per run: `weight`, the measures, and the column `by`.
+    measures
+        Columns, and what their axes say.
+    by
+        Column whose values, in words, are the titles of the panels.
+    title, data
+        Of the figure; `simulated` or `real`.
+    """
+    groups = list(table.groupby(by, sort=False))
+    weights = sorted(table["weight"].unique())
+    size = (2.9 * len(groups) + 1.0, 2.3 * len(measures) + 0.9)
+    figure, axes = new_figure(*size, len(measures), len(groups), sharex=True, sharey="row")
+    for column, (name, rows) in zip(axes.T, groups, strict=True):
+        at = rows["weight"].map(weights.index)
+        for ax, measure in zip(column, measures, strict=True):
+            means = rows.groupby("weight")[measure].mean()
+            ax.axhline(means.iloc[0], color=BLUE, linestyle="--")
+            ax.plot([weights.index(w) for w in means.index], means, color=RED, lw=2)
+            if f"{measure}_low" in rows:
+                ax.vlines(at, rows[f"{measure}_low"], rows[f"{measure}_high"], color=RED, lw=1)
+            ax.scatter(at, rows[measure], color=RED, marker="D", s=30, ec="black", lw=0.5, zorder=3)
+            ax.grid(axis="y", alpha=0.4)
+        column[0].set_title(str(name))
+        column[-1].set_xticks(range(len(weights)), [f"{w:g}" for w in weights])
+        column[-1].set_xlabel("weight (no unit)")
+    for ax, (measure, label) in zip(axes[:, 0], measures.items(), strict=True):
+        ax.set(ylabel=label, ylim=(0, 1.15 * table[measure].max()))
+    figure.suptitle(f"{title} ({data})")
     return figure
 
 

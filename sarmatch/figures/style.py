@@ -129,6 +129,24 @@ _ARMS = {
     "gnn_angle": "angle",
 }
 METHOD_STYLES |= {name: METHOD_STYLES[arm] for name, arm in _ARMS.items()}
+_NETWORKS = {"shared": "shared network", "two_branches": "two branches", "dense": "dense feature maps"}
+_ALIGNMENTS = {
+    "wasserstein": "Wasserstein critic",
+    "wasserstein_20_steps": "Wasserstein critic, 20 steps",
+    "class_adversary": "class adversary",
+    "sinkhorn": "Sinkhorn divergence",
+}
+METHOD_STYLES |= {f"{network}_0": Method(f"{words}, no alignment") for network, words in _NETWORKS.items()}
+METHOD_STYLES |= {
+    f"{network}_{alignment}_{weight}": Method(f"{words}, {of_alignment} of weight {weight}")
+    for network, words in _NETWORKS.items()
+    for alignment, of_alignment in _ALIGNMENTS.items()
+    for weight in ("0.1", "1", "10")
+}
+METHOD_STYLES |= {
+    f"wasserstein_{weight}": _method(f"InfoNCE + Wasserstein critic of weight {weight}", *line)
+    for weight, line in (("1", (PURPLE, "--", "$1$")), ("10", (RED, "-", "$10$")))
+}
 _OTHERS = (PURPLE, SKY, GREEN, RED)
 
 WHITE_EDGE = [patheffects.withStroke(linewidth=2.5, foreground="white")]

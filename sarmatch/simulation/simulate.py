@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from rasterio import Affine
 from rasterio.crs import CRS
@@ -174,6 +175,23 @@ PRESETS: dict[str, Preset] = {
 def simulate_preset(name: str, profile: str, bands: Sequence[str] = ("HH",)) -> Scene:
     """Three towns of a preset, one of which training never sees; 2 x 2 km each (`quick`) or 4 x 4 km (`full`)."""
     return simulate(name, PRESETS[name], EXTENT_PX[profile], bands, test_areas=("unseen",))
+
+
+def passes_table(name: str) -> pd.DataFrame:
+    """The passes of a preset, and where each looks from above the ground.
+
+    Returns
+    -------
+    One row per pass: `town`, `name`, `role`, `incidence_deg`, `heading_deg`, `look_direction`, and `view_deg`, the
+    direction in which the radar looks, clockwise from north: shadows fall that way.
+    """
+    rows = []
+    for town in PRESETS[name].towns:
+        for p in town.passes:
+            view = (p.heading_deg + (90 if p.look_direction == "right" else -90)) % 360
+            rows.append({"town": town.name, **p._asdict(), "view_deg": view})
+    columns = ["town", "name", "role", "incidence_deg", "heading_deg", "look_direction", "view_deg"]
+    return pd.DataFrame(rows)[columns]
 
 
 def with_acquisition(

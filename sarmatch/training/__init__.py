@@ -1,7 +1,8 @@
 """Training: one loop, named configs, run folders."""
 
+from sarmatch.training.comparison import compare
 from sarmatch.training.config import Config, list_recipes, recipe
-from sarmatch.training.runs import Run, blocks, compare, evaluate, images_of, load_run, run
+from sarmatch.training.runs import Run, blocks, evaluate, images_of, load_run, run
 
 __all__ = [
     "Config",

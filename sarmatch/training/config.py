@@ -173,6 +173,16 @@ class Config(BaseModel):
         return 1 if self.bands == "first" else len(self.bands)
 
     @property
+    def aligned(self) -> bool:
+        """Whether an alignment with a weight stands beside the loss."""
+        return self.alignment != "none" and self.alignment_weight > 0
+
+    @property
+    def unaligned(self) -> "Config":
+        """The same without any alignment: what an alignment has to be compared with."""
+        return Config(**self.model_dump(exclude={name for name in Config.model_fields if name.startswith("alignment")}))
+
+    @property
     def key(self) -> str:
         """Eight letters that stand for everything that shapes the numbers: the fields that differ from the defaults."""
         return self._key_without(())

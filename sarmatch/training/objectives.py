@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+from numpy.typing import NDArray
+
 from sarmatch.encoders import Encoder
 from sarmatch.patches import TrainingPairs
 from sarmatch.scenes import Scene
@@ -15,6 +17,10 @@ class Validation(Protocol):
 
     def measure(self, encoder: Encoder, batch_size: int) -> dict[str, float]:
         """`recall@1`, `@5`, `@10` of the encoder as it stands, and the exact `wasserstein_1` of the modalities."""
+        ...
+
+    def features(self, encoder: Encoder, batch_size: int) -> tuple[NDArray, NDArray]:
+        """Features `(N, D)` of the queries and of the map, row `i` of both at the place of query `i`."""
         ...
 
 

@@ -18,6 +18,7 @@ from sarmatch.evaluation import (
     bootstrap_mean,
     candidate_report,
     chance_errors,
+    discrepancy,
     error_summary,
     list_ranks,
     localization_errors,
@@ -53,6 +54,7 @@ from sarmatch.training.config import Config, load_config
 from sarmatch.training.data import training_ground
 from sarmatch.training.dense import tile_bounds
 from sarmatch.training.loop import Report, print_epoch, train
+from sarmatch.training.objectives import OBJECTIVES
 from sarmatch.training.prepare import (
     baseline_of,
     check_ground,
@@ -62,12 +64,16 @@ from sarmatch.training.prepare import (
     trained_by,
     use_training,
 )
+from sarmatch.training.vectors import MEASURED
 
 MEASURES = ("recall@1", "recall@5", "recall@10", "recall@1%", "hit_rate", "median_m")
 TOP = 10  # candidates kept per query in a run's results
 LIST_LENGTH = 30  # candidates that a refiner is given
 METRICS = "metrics.json"
 VALIDATION = "validation.json"
+DISCREPANCY = "discrepancy.json"
+FEWEST = 20  # places from which on halves of them have a distance to speak of
+SUBSAMPLES = 20  # of the null of the distance between the modalities
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,16 @@ class Run:
         """
         path = self.path / VALIDATION
         return _read_records(path) if path.is_file() else pd.DataFrame()
+
+    @cached_property
+    def discrepancy(self) -> dict[str, float]:
+        """How far the modalities are apart on validation areas under the weights that were kept.
+
+        `wasserstein_1`, its `ratio` to the null, and the ends `ratio_low`, `ratio_high` of the ratio's band: see
+        `sarmatch.discrepancy`. Empty for a run that is older than this record or has too few queries for a null.
+        """
+        path = self.path / DISCREPANCY
+        return read_json(path, dict) if path.is_file() else {}
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -289,7 +305,7 @@ def run(config: Config, folder: Path | None = None, report: Report = print_epoch
     FloatingPointError
         See `sarmatch.training.loop.train`.
     """
-    folder = folder or runs_dir() / f"{config.name}-{config.key}"
+    folder = folder or run_folder(config)
     known, finished = folder / "config.json", folder / METRICS
     if known.is_file():
         held = load_config(known)
@@ -311,9 +327,25 @@ def run(config: Config, folder: Path | None = None, report: Report = print_epoch
     write_json(folder / ENVIRONMENT, environment)
 
     encoder = train(config, scene, folder, report) if trained is None else Run(folder, config).encoder
+    write_json(folder / DISCREPANCY, validation_discrepancy(config, scene, encoder))
     rows = tested_rows(config, scene, folder, encoder)
     write_json(finished, rows + refined_rows(Run(folder, config), scene))
     return load_run(folder)
+
+
+def run_folder(config: Config) -> Path:
+    """Where the run of a config is kept by default."""
+    return runs_dir() / f"{config.name}-{config.key}"
+
+
+def validation_discrepancy(config: Config, scene: Scene, encoder: Encoder) -> dict[str, float]:
+    """What `Run.discrepancy` holds: the distance of the modalities on validation areas, beside its null."""
+    query, reference = OBJECTIVES[config.search].validation(config, scene, encoder).features(encoder, config.batch_size)
+    if len(query) < FEWEST or not query.std(0).any() or not reference.std(0).any():
+        return {}
+    found = discrepancy(query[:MEASURED], reference[:MEASURED], repeats=SUBSAMPLES, seed=config.seed)
+    low, high = found.band
+    return {found.metric: found.value, "ratio": found.ratio, "ratio_low": low, "ratio_high": high}
 
 
 def checked_scene(config: Config) -> Scene:
@@ -579,14 +611,3 @@ def _read_records(path: Path) -> pd.DataFrame:
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"{path}: expected a list of rows; delete the file and run the config again")
     return pd.DataFrame(rows)
-
-
-def compare(runs: list[Run]) -> pd.DataFrame:
-    """Several runs as one table: the metrics of each, with the fields of the configs that differ."""
-    if not runs:
-        raise ValueError("runs is empty: give at least one run to compare")
-    configs = pd.DataFrame([r.config.model_dump(mode="json") for r in runs])
-    differ = [c for c in configs if configs[c].astype(str).nunique() > 1]
-    rows = [r.metrics.assign(**{c: str(r.config.model_dump(mode="json")[c]) for c in differ}) for r in runs]
-    table = pd.concat(rows, ignore_index=True)
-    return table[[*differ, *(c for c in table if c not in differ)]]

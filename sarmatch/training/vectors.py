@@ -88,6 +88,7 @@ class VectorValidation:
     """Arbitrary queries of the first protocol's validation split and their gallery, read once, searched every epoch."""
 
     def __init__(self, config: Config, scene: Scene, encoder: Encoder) -> None:
+        self.scene = scene
         self.queries, self.tiles = search_task(
             scene,
             "arbitrary",
@@ -113,3 +114,10 @@ class VectorValidation:
         found = ranks(query @ reference.T, self.queries["positive"].to_numpy())
         apart = wasserstein(query[:MEASURED], reference[:MEASURED], 1)
         return {**{f"recall@{k}": recall_at_k(found, k) for k in (1, 5, 10)}, "wasserstein_1": apart}
+
+    def features(self, encoder: Encoder, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings `(N, D)` of the queries and of the map, row `i` of both at the place of query `i`."""
+        below = PatchImages(self.scene, self.queries.assign(modality="optical"), image_sizes(encoder))
+        pairs = {"query": self.images["query"], "reference": torch.stack(list(below))}
+        query, reference = (embed(encoder, images.split(batch_size), name) for name, images in pairs.items())
+        return query, reference

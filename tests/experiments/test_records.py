@@ -10,7 +10,15 @@ import torch
 from rasterio import Affine
 
 import sarmatch as sm
-from sarmatch.experiments.pages import PAGES, edges_table, lengths_table, results_table, sweep_table, with_tables
+from sarmatch.experiments.pages import (
+    PAGES,
+    edges_table,
+    lengths_table,
+    results_table,
+    sweep_table,
+    weights_table,
+    with_tables,
+)
 from sarmatch.experiments.records import RECORDS, Comparison, commits_of, keep_run, load_comparison
 from sarmatch.paths import ROOT
 from sarmatch.training import evaluate
@@ -212,6 +220,27 @@ def test_the_table_of_a_comparison_states_means_spread_and_intervals():
     assert lines[3].endswith("| +10.0 (-2.0 to +20.0) | aaa |")
     assert all(line.count("|") == 8 for line in lines[:4])
     assert lines[-1] == "**simulated**, 3 seeds, gallery 400, chance 0.25 / 2.5."
+
+
+def test_the_table_of_weights_sets_what_was_moved_beside_what_was_found():
+    same = {"protocol": "cross_area", "data": "simulated", "gallery": 400, "recall@10_chance": 0.025, "network": "n"}
+    arms = (("two_branches_0", 3.0, "no alignment"), ("two_branches_wasserstein_1", 2.0, "effective: 2.00 times"))
+    table = pd.DataFrame(
+        same
+        | {"arm": arm, "seed": seed, "kind": kind, "effect": effect, "recall@10": 0.3 + seed / 10}
+        | {"ratio": ratio, "ratio_low": ratio - 0.5, "ratio_high": ratio + 0.5, "validation_recall@10": 0.4}
+        for arm, ratio, effect in arms
+        for seed in (0, 1)
+        for kind in ("arbitrary", "aligned")
+    )
+    gap = {"arm": arms[1][0], "protocol": "cross_area", "kind": "arbitrary", "measure": "recall@10"}
+    gaps = pd.DataFrame([gap | {"difference": 0.1, "low": -0.02, "high": 0.2}])
+    control, moved = weights_table(Comparison(table, gaps, "aaa")).splitlines()[2:4]
+    assert control.startswith("| two branches, no alignment | 2 | 3.00 (2.50 to 3.50) | no alignment |")
+    assert moved == (
+        "| two branches, Wasserstein critic of weight 1 | 2 | 2.00 (1.50 to 2.50) | effective "
+        "| **40.0** (40.0 to 40.0) | **35.0** (30.0 to 40.0) | +10.0 (-2.0 to +20.0) | aaa |"
+    )
 
 
 def test_the_table_of_lengths_has_a_column_per_scene_and_length():

@@ -17,16 +17,19 @@ from safetensors.torch import load_file
 import sarmatch as sm
 from sarmatch import atomic_io
 from sarmatch.alignment import Alignment
+from sarmatch.alignment.registry import ALIGNMENTS
 from sarmatch.datasets import registry
 from sarmatch.encoders import DualEncoder, Encoder, Inputs, create_encoder, register_encoder
 from sarmatch.encoders.base import ENCODERS
 from sarmatch.experiments import sweeps
 from sarmatch.paths import ROOT, runs_dir
+from sarmatch.simulation.simulate import passes_table, with_acquisition
 from sarmatch.training import checkpoints, data, runs, step, vectors
+from sarmatch.training.comparison import alignment_effects, compare
 from sarmatch.training.config import Config, load_config, recipe
 from sarmatch.training.dense import DenseValidation, matching_cells
 from sarmatch.training.loop import train
-from sarmatch.training.runs import compare, evaluate, intervals, load_run, run
+from sarmatch.training.runs import evaluate, intervals, load_run, run
 from sarmatch.training.schedule import Schedule
 from tests import fake_data
 
@@ -351,6 +354,81 @@ def test_runs_compare_as_rows(trained, tmp_path):
     assert len(table) == 2 * len(trained.metrics)
 
 
+def test_runs_record_how_far_the_modalities_are_apart(trained, tiny_scene):
+    found = trained.discrepancy
+    assert found["ratio_low"] <= found["ratio"] <= found["ratio_high"]
+    validation = vectors.VectorValidation(trained.config, tiny_scene, trained.encoder)
+    query, reference = validation.features(trained.encoder, 32)
+    again = sm.discrepancy(query, reference, repeats=20)
+    assert (again.value, again.ratio) == pytest.approx((found["wasserstein_1"], found["ratio"]))
+    # row i of both is of one place: a true pair is more alike than two of different places
+    assert (query * reference).sum(1).mean() > (query * np.roll(reference, 1, 0)).sum(1).mean() + 0.05
+
+
+class Means(Alignment):
+    """The alignment of README's example."""
+
+    def loss(self, query, reference):
+        return (query.mean(0) - reference.mean(0)).square().sum()
+
+
+@pytest.fixture(scope="module")
+def two_branches(tiny_scene, tmp_path_factory):
+    """Runs of two unshared branches, far apart, by the weight of an alignment of their means; and one of weight 0."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: tiny_scene)
+        patch.setitem(ALIGNMENTS._things, "means", Means)
+        options = SMALL["encoder_options"] | {"shared": False}
+        settings = {"encoder_options": options, "kinds": ("arbitrary",), "alignment": "means", "alignment_warmup": 0.0}
+        return {
+            weight: run(config(**settings, alignment_weight=weight), tmp_path_factory.mktemp("means") / "run")
+            for weight in (0.0, 1e-9, 100.0)
+        }
+
+
+class TestAlignmentEffects:
+    def test_a_weight_that_moves_nothing_is_reported_as_ineffective(self, two_branches):
+        words = alignment_effects(list(two_branches.values()))
+        assert words[0] == "no alignment"
+        assert words[1].startswith("ineffective: ")
+        assert words[2].startswith("effective: ")
+
+    def test_compare_says_so_beside_ratio_and_recall(self, two_branches):
+        table = compare(list(two_branches.values())).query("method == 'plain'").set_index("alignment_weight")
+        assert table.loc["1e-09", "effect"].startswith("ineffective: ")
+        assert table.loc["100.0", "ratio"] < table.loc["0.0", "ratio_low"]
+        assert {"recall@10", "ratio_high"} <= set(table)
+
+    def test_without_a_control_nothing_is_known(self, two_branches):
+        strong, none = two_branches[100.0], two_branches[0.0]
+        assert alignment_effects([strong])[0].startswith("unknown: no run without")
+        other = sm.Run(none.path, none.config.model_copy(update={"learning_rate": 1e-4}))
+        assert alignment_effects([strong, other])[0].startswith("unknown: no run without")
+
+    def test_a_run_older_than_the_record_is_known_to_know_nothing(self, two_branches, tmp_path):
+        shutil.copytree(two_branches[0.0].path, tmp_path / "old")
+        (tmp_path / "old" / runs.DISCREPANCY).unlink()
+        old = load_run(tmp_path / "old")
+        assert old.discrepancy == {}
+        assert alignment_effects([two_branches[100.0], old])[0].startswith("unknown: not every run")
+        assert "ratio" not in compare([old])
+
+    def test_every_seed_of_the_control_has_to_lie_above(self, two_branches):
+        strong, none = two_branches[100.0], two_branches[0.0]
+        lucky = sm.Run(none.path, none.config.model_copy(update={"seed": 1}))
+        lucky.__dict__["discrepancy"] = none.discrepancy | {"ratio": 0.9}
+        assert alignment_effects([strong, none])[0].startswith("effective")
+        assert alignment_effects([strong, none, lucky])[0].startswith("ineffective")
+
+
+def test_an_unaligned_config_differs_in_the_alignment_alone():
+    aligned = config(alignment="coral", alignment_weight=3.0, alignment_warmup=0.5, seed=4)
+    assert aligned.unaligned == config(seed=4)
+    assert aligned.aligned
+    assert not config(alignment="coral", alignment_weight=0).aligned
+    assert not config().aligned
+
+
 def test_pairs_without_coordinates_give_no_metres(pairs_folder, tmp_path):
     finished = run(config(scene=str(pairs_folder), epochs=1, kinds=("aligned",), image_size=24), tmp_path)
     assert not [c for c in finished.metrics if c.endswith("_m")]
@@ -597,6 +675,24 @@ class TestSweeps:
         assert row["low"] <= row["difference"] <= row["high"] < 0, "a control that learnt nothing must show"
         assert row["seeds_better"] == 0
 
+    def test_what_is_finished_is_recorded_without_training(self, arms, tmp_path, monkeypatch):
+        table, _ = sweeps.load_sweep("tiny", arms[1])
+        plan = {arm: of_arm[0].config for arm, of_arm in arms[0].items()}
+        monkeypatch.setattr("sarmatch.training.runs.train", None)
+        monkeypatch.setitem(sweeps.SWEEPS, "tiny", sweeps.Sweep("a test", lambda scene: plan, seeds=(0, 1, 2)))
+        partial = sweeps.run_sweep("tiny", folder=tmp_path / "kept", finished=True)
+        assert list(partial["run"]) == list(table["run"])
+        monkeypatch.setitem(sweeps.SWEEPS, "tiny", sweeps.Sweep("a test", lambda scene: plan, seeds=(7,)))
+        with pytest.raises(ValueError, match="'tiny': none of its runs is finished"):
+            sweeps.run_sweep("tiny", folder=tmp_path / "none", finished=True)
+
+    def test_a_method_is_paired_with_the_seeds_that_both_have(self, arms):
+        runs, _ = arms
+        both, one = (
+            sweeps.differences({"learnt": runs["learnt"][:n], "shuffled": runs["shuffled"][:1]}) for n in (2, 1)
+        )
+        pd.testing.assert_frame_equal(both, one)
+
     def test_a_grid_is_all_combinations_and_checks_its_values(self):
         found = sweeps.grid(config(), seed=[0, 1], loss=["infonce", "soft_margin_triplet"])
         assert [(c.seed, c.loss) for c in found] == [(s, n) for s in (0, 1) for n in ("infonce", "soft_margin_triplet")]
@@ -609,10 +705,82 @@ class TestSweeps:
         with pytest.raises(FileNotFoundError, match="sarmatch sweep alignment"):
             sweeps.load_sweep("alignment", tmp_path)
 
+    def test_every_network_of_a_search_for_weights_has_its_control(self):
+        for name in (n for n in sweeps.SWEEPS if n.startswith("alignment_weights")):
+            configs = sweeps.SWEEPS[name].arms("")
+            networks: dict[str, list[Config]] = {}
+            for settings in configs.values():
+                networks.setdefault(settings.unaligned.key, []).append(settings)
+            assert len(networks) == 3
+            for settings in networks.values():
+                assert not settings[0].aligned
+                assert {c.alignment_weight for c in settings[1:]} == {0.1, 1.0, 10.0}
+
+    def test_the_other_look_direction_is_a_shift_where_training_has_but_one(self):
+        assert {c.scene for c in sweeps.SWEEPS["one_look_direction"].arms("").values()} == {"easy"}
+        own = passes_table("easy")
+        assert set(own["look_direction"]) == {"right"}
+        assert set(own["view_deg"]) == {90.0}
+        other = with_acquisition("easy", "quick", opposite_look=True)
+        assert {s.details["side"] for area in other.areas for s in area.strips} == {"left"}
+        assert passes_table("standard").query("role == 'train'")["look_direction"].nunique() == 2
+
     def test_arms_of_a_comparison_differ_in_what_they_are_named_for(self):
         for name in ("wasserstein", "class_adversary", "sliced", "sinkhorn"):
             control, arm = recipe("infonce").model_dump(), recipe(name).model_dump()
             assert {k for k in control if control[k] != arm[k]} <= {"name", "alignment", "alignment_options"}
+
+
+class TestChooseWeights:
+    """The rule, on made-up tables: validation recall by seed, and the ratio to the null."""
+
+    @staticmethod
+    def table(rows: dict[tuple[str, float], tuple[list[float], float]], network: str = "n") -> pd.DataFrame:
+        return pd.DataFrame(
+            {
+                "arm": f"{alignment}_{weight:g}{'_b' * (i % 2)}",
+                "seed": seed,
+                "network": network,
+                "alignment": alignment,
+                "weight": weight,
+                "validation_recall@10": recall,
+                "ratio": ratio,
+                "kind": kind,
+            }
+            for i, ((alignment, weight), (recalls, ratio)) in enumerate(rows.items())
+            for seed, recall in enumerate(recalls)
+            for kind in ("arbitrary", "aligned")
+        )
+
+    def test_the_largest_that_loses_no_more_than_seeds_differ(self):
+        rows = {
+            ("none", 0.0): ([0.50, 0.44, 0.47], 1.3),
+            ("critic", 0.1): ([0.55, 0.55, 0.55], 1.3),
+            ("critic", 1.0): ([0.43, 0.45, 0.45], 1.2),  # 0.4433 on average, above the worst seed of the control
+            ("critic", 10.0): ([0.44, 0.43, 0.44], 1.0),
+        }
+        (row,) = sweeps.choose_weights(self.table(rows)).to_dict("records")
+        assert row["weight"] == 1.0
+        assert (row["least"], row["ratio"], row["ratio_without"], row["seeds"]) == (0.44, 1.2, 1.3, 3)
+
+    def test_of_equal_weights_that_with_the_smaller_ratio(self):
+        more = self.table({("none", 0.0): ([0.4], 1.3), ("critic", 1.0): ([0.4], 1.2)})
+        steps = self.table({("critic", 1.0): ([0.5], 1.1)})
+        assert sweeps.choose_weights(pd.concat([more, steps])).iloc[0]["arm"] == "critic_1"
+        steps["ratio"] = 1.25
+        assert sweeps.choose_weights(pd.concat([more, steps])).iloc[0]["arm"] == "critic_1_b"
+
+    def test_none_is_chosen_where_all_lose(self):
+        row = sweeps.choose_weights(self.table({("none", 0.0): ([0.5, 0.4], 1.3), ("critic", 0.1): ([0.3, 0.4], 1.0)}))
+        assert row[["arm", "weight", "ratio"]].iloc[0].tolist() == ["none_0", 0.0, 1.3]
+
+    def test_each_network_has_its_own(self):
+        near = self.table({("none", 0.0): ([0.5], 1.1), ("critic", 1.0): ([0.4], 1.0)}, "shared")
+        far = self.table({("none", 0.0): ([0.3], 3.0), ("critic", 1.0): ([0.4], 2.0)}, "two")
+        chosen = sweeps.choose_weights(pd.concat([near, far])).set_index("network")
+        assert chosen["weight"].to_dict() == {"shared": 0.0, "two": 1.0}
+        with pytest.raises(ValueError, match="'lone' has no run without"):
+            sweeps.choose_weights(self.table({("critic", 1.0): ([0.4], 1.0)}, "lone"))
 
 
 def test_parts_of_ones_own_are_a_name_in_a_config(tiny_scene, tmp_path):
