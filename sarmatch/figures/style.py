@@ -145,7 +145,7 @@ METHOD_STYLES |= {
 }
 METHOD_STYLES |= {
     f"wasserstein_{weight}": _method(f"InfoNCE + Wasserstein critic of weight {weight}", *line)
-    for weight, line in (("1", (PURPLE, "--", "$1$")), ("10", (RED, "-", "$10$")))
+    for weight, line in (("1", (PURPLE, "--", "$w_1$")), ("10", (RED, "--", "$w_{10}$")))
 }
 _OTHERS = (PURPLE, SKY, GREEN, RED)
 
