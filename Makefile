@@ -35,6 +35,7 @@ sweep: $(VENV)/.ready  ## the comparisons behind the tables, hours on a CPU; res
 	$(BIN)/sarmatch refine refinement_standard
 	$(BIN)/sarmatch refine lengths_easy
 	$(BIN)/sarmatch refine lengths_standard
+	$(BIN)/sarmatch refine peaks_standard
 	$(if $(REAL),$(BIN)/sarmatch sweep alignment_sentinel --scene "$(REAL)")
 
 notebooks: $(VENV)/.ready  ## execute the notebooks and keep their outputs (what is committed)

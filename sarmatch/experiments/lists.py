@@ -1,11 +1,19 @@
 """Cross-fitted candidate lists: lists to learn from that look like those of areas nobody knows."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from sarmatch.patches import fold_of, guard_band, inside, positions, search_task, training_regions
-from sarmatch.refinement import LabelledLists, label_lists
+from sarmatch.refinement import LabelledLists, RefinementContext, label_lists, label_peaks
+from sarmatch.scenes import Scene
+from sarmatch.search import Gallery, pooled, pooled_at
+from sarmatch.simulation import with_other_towns
 from sarmatch.training.config import Config
-from sarmatch.training.runs import LIST_LENGTH, Run, search
+from sarmatch.training.runs import LIST_LENGTH, Run, dense_search, images_of, search, task
 
 
 def fold_config(run_of: Run, number: int, count: int = 2) -> Config:
@@ -69,3 +77,43 @@ def cross_fitted(
             context = other.context(scene, asked, tiles)
             parts.append(label_lists(search(context, k), context, positions(asked)))
     return learn, check
+
+
+def peaks_of(
+    run_of: Run,
+    scene: Scene,
+    k: int = LIST_LENGTH,
+    protocol: str = "cross_area",
+    count: int | None = None,
+    query_mean: NDArray[np.float32] | None = None,
+) -> tuple[LabelledLists, pd.DataFrame, pd.DataFrame]:
+    """Labelled lists of dense search on the test areas of a scene, with the tables of their queries and tiles.
+
+    The gallery of their context holds a row for every candidate: its place, and a vector of the map's features under
+    it (`sarmatch.search.pooled_at`), so that refiners of tiles take them as they are.
+    """
+    asked, tiles = task(run_of.config, scene, protocol, "arbitrary", count=count)
+    side = int(tiles["size"].iloc[0]) * scene.pixel_size
+    finder = dense_search(run_of.encoder, scene, tiles)
+    features = finder.encode(images_of(scene, asked, run_of.config, run_of.encoder))
+    found = finder.search(features, k)
+    vectors = pooled_at(finder.gallery, found, tuple(features.shape[2:]))
+    rows = pd.DataFrame(found.xy.reshape(-1, 2), columns=["x", "y"])
+    rows["area"] = np.array(found.areas)[found.area.ravel()]
+    found = replace(found, tile=np.arange(len(rows)).reshape(found.scores.shape))
+    gallery = Gallery(rows, vectors.reshape(len(rows), -1), side)
+    query = pooled(features, centred=run_of.encoder.centred).numpy()
+    context = RefinementContext(gallery, query, query_mean)
+    return label_peaks(found, context, positions(asked)), asked, tiles
+
+
+def peak_lists(
+    run_of: Run, preset: str, k: int = LIST_LENGTH, count: int = 1200, towns: Sequence[int] = (1, 2), known: int = 3
+) -> tuple[list[LabelledLists], list[LabelledLists]]:
+    """Lists of dense search to learn from and to choose by, of `count` queries in each of some towns of a preset.
+
+    They are towns that the encoder has not trained on, see `sarmatch.simulation.with_other_towns`; `known` numbers the
+    one to choose by.
+    """
+    learn = [peaks_of(run_of, with_other_towns(preset, "quick", seed), k, count=count)[0] for seed in towns]
+    return learn, [peaks_of(run_of, with_other_towns(preset, "quick", known), k, count=count)[0]]

@@ -4,10 +4,11 @@ import copy
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,11 +21,12 @@ from sarmatch.evaluation import (
     localization_errors,
     tiles_of_places,
 )
-from sarmatch.experiments.lists import cross_fitted, fold_config
+from sarmatch.experiments.lists import cross_fitted, fold_config, peak_lists, peaks_of
 from sarmatch.experiments.provenance import code_version, digest_of, identity_of, made_with
 from sarmatch.paths import ROOT, runs_dir
 from sarmatch.progress import progress
 from sarmatch.refinement import LabelledLists, LearnedRefiner, Refiner, create_refiner
+from sarmatch.scenes import Scene
 from sarmatch.search import Candidates
 from sarmatch.training.checkpoints import describe_environment
 from sarmatch.training.runs import LIST_LENGTH, Run, blocks, load_run, run
@@ -103,6 +105,12 @@ class Task(NamedTuple):
     positive: np.ndarray
     query_xy: np.ndarray
     block: np.ndarray
+    tiles: pd.DataFrame | None = None  # by which answers are counted, where the gallery's rows are no tiles
+
+    @property
+    def counted_by(self) -> pd.DataFrame:
+        """Tiles among which an answer is one."""
+        return self.lists.context.gallery.tiles if self.tiles is None else self.tiles
 
 
 def tasks(run_of: Run, kind: str, k: int = K) -> list[Task]:
@@ -111,19 +119,33 @@ def tasks(run_of: Run, kind: str, k: int = K) -> list[Task]:
     found = []
     for protocol in run_of.config.protocols:
         test, queries, _ = run_of.lists(protocol, kind, "test", k, scene=scene)
-        xy = queries[["x", "y"]].to_numpy()
-        found.append(Task(protocol, kind, test, queries["positive"].to_numpy(), xy, blocks(scene, queries)))
+        found.append(task_of(scene, protocol, kind, test, queries))
     return found
+
+
+def task_of(
+    scene: Scene,
+    protocol: str,
+    kind: str,
+    lists: LabelledLists,
+    asked: pd.DataFrame,
+    tiles: pd.DataFrame | None = None,
+) -> Task:
+    """Lists and the table of their queries as a task; see `Task` for `tiles`."""
+    positive, xy = asked["positive"].to_numpy(), asked[["x", "y"]].to_numpy()
+    return Task(protocol, kind, lists, positive, xy, blocks(scene, asked), tiles)
 
 
 def judge(refined: Candidates, task: Task) -> dict[str, np.ndarray]:
     """Per query: `rank`, `error_m`, and `in_list`, whether the list holds the truth at all."""
-    gallery = task.lists.context.gallery
-    tile = tiles_of_places(refined, gallery.tiles, task.lists.context.tile_m)
+    tile, listed = (
+        tiles_of_places(c if task.tiles is None else replace(c, tile=None), task.counted_by, task.lists.context.tile_m)
+        for c in (refined, task.lists.candidates)
+    )
     return {
-        "rank": list_ranks(tile, refined.scores, task.positive, len(gallery)),
+        "rank": list_ranks(tile, refined.scores, task.positive, len(task.counted_by)),
         "error_m": localization_errors(refined.xy[:, 0], task.query_xy),
-        "in_list": (task.lists.candidates.tile == task.positive[:, None]).any(1),
+        "in_list": (listed == task.positive[:, None]).any(1),
     }
 
 
@@ -156,36 +178,65 @@ def compare_refiners(
         Recall@1, recall@10 and area under the metre curve of every method against `coarse` and `whitened`, and of those
         that learn against `G0`, with their paired 95 % intervals over spatial blocks, queries of all seeds pooled.
     """
-    rows, gaps = [], []
+    parts = []
     for kind in kinds:
-        lists = cache(lambda kind=kind: cross_fitted(run_of, folds, kind, k, count))  # only where something must learn
-        tests = tasks(run_of, kind, k)
+        lists = partial(cross_fitted, run_of, folds, kind, k, count)
         shaped = {"run": identity_of(run_of), "folds": [identity_of(f) for f in folds], "kind": kind, "k": k}
-        shaped |= {"count": count, "learning": LEARNING | learning, "code": code_version(SHAPING)}
-        gains: dict[tuple[str, str, str], list[np.ndarray]] = {}
-        fitted: dict[tuple[str, int], Refiner] = {}
-        jobs = [(arm, seed) for arm in arms for seed in (seeds if create_refiner(ARMS[arm].refiner).learns else [0])]
-        for arm, seed in progress(jobs, desc=f"refiners, {kind}", unit="refiner"):
-            name, _, after = ARMS[arm]
-            key = digest_of(shaped | {"refiner": name, "after": after and after.__name__, "seed": seed})
-            kept = folder / f"{kind}-{arm}-{seed}-{key}.json" if folder else None
-            if kept is None or not kept.is_file():
-                if (name, seed) not in fitted:
-                    fitted[name, seed] = create_refiner(name).fit(*lists(), seed=seed, **LEARNING | learning)
-                refiner = after(fitted[name, seed]) if after else fitted[name, seed]
-                done = {"made": made_with() | {"key": key}, "tasks": [_judged(refiner, seed, task) for task in tests]}
-                if kept is not None:
-                    write_json(kept, done)
-            else:
-                done = json.loads(kept.read_text())
-            for task, (numbers, single) in zip(tests, done["tasks"], strict=True):
-                row = {"arm": arm, "seed": seed, "protocol": task.protocol, "kind": kind}
-                rows.append(row | numbers | done["made"])
-                for measure, values in single.items():
-                    gains.setdefault((task.protocol, measure, arm), []).append(np.array(values))
-        for task, measure in product(tests, COMPARED):
-            of = {a: values for (p, m, a), values in gains.items() if (p, m) == (task.protocol, measure)}
-            gaps += _differences(of, measure, task)
+        shaped |= {"count": count, "code": code_version(SHAPING)}
+        parts.append(compare_on(lists, tasks(run_of, kind, k), shaped, arms, seeds, folder, **learning))
+    table, gaps = (pd.concat(part, ignore_index=True) for part in zip(*parts, strict=True))
+    return table, gaps
+
+
+def compare_on(
+    lists: Callable[[], tuple[Sequence[LabelledLists], Sequence[LabelledLists]]],
+    tests: Sequence[Task],
+    shaped: dict[str, Any],
+    arms: Sequence[str] = tuple(ARMS),
+    seeds: Sequence[int] = SEEDS,
+    folder: Path | None = None,
+    **learning: int | float,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The same of lists that somebody else has made.
+
+    Parameters
+    ----------
+    lists
+        Makes what is learned from, and what epochs and temperatures are chosen by; called where something must learn.
+    tests
+        Tasks of one kind of query.
+    shaped
+        Everything that shaped the lists, for the key of what is kept in `folder`.
+    arms, seeds, folder, learning
+        As for `compare_refiners`.
+    """
+    rows, gaps = [], []
+    lists, kind = cache(lists), tests[0].kind
+    gains: dict[tuple[str, str, str], list[np.ndarray]] = {}
+    fitted: dict[tuple[str, int], Refiner] = {}
+    jobs = [(arm, seed) for arm in arms for seed in (seeds if create_refiner(ARMS[arm].refiner).learns else [0])]
+    for arm, seed in progress(jobs, desc=f"refiners, {kind}", unit="refiner"):
+        name, _, after = ARMS[arm]
+        about = {"learning": LEARNING | learning, "refiner": name, "after": after and after.__name__, "seed": seed}
+        key = digest_of(shaped | about)
+        kept = folder / f"{kind}-{arm}-{seed}-{key}.json" if folder else None
+        if kept is None or not kept.is_file():
+            if (name, seed) not in fitted:
+                fitted[name, seed] = create_refiner(name).fit(*lists(), seed=seed, **LEARNING | learning)
+            refiner = after(fitted[name, seed]) if after else fitted[name, seed]
+            done = {"made": made_with() | {"key": key}, "tasks": [_judged(refiner, seed, task) for task in tests]}
+            if kept is not None:
+                write_json(kept, done)
+        else:
+            done = json.loads(kept.read_text())
+        for task, (numbers, single) in zip(tests, done["tasks"], strict=True):
+            row = {"arm": arm, "seed": seed, "protocol": task.protocol, "kind": kind}
+            rows.append(row | numbers | done["made"])
+            for measure, values in single.items():
+                gains.setdefault((task.protocol, measure, arm), []).append(np.array(values))
+    for task, measure in product(tests, COMPARED):
+        of = {a: values for (p, m, a), values in gains.items() if (p, m) == (task.protocol, measure)}
+        gaps += _differences(of, measure, task)
     return pd.DataFrame(rows), pd.DataFrame(gaps)
 
 
@@ -208,8 +259,7 @@ def measures(found: dict[str, np.ndarray], task: Task) -> dict[str, float]:
     numbers |= {"median_m": float(np.median(error))}
     numbers |= {f"within_{d}m": float((error <= d).mean()) for d in (10, 25, 50)}
     numbers["area_100m"] = float(COMPARED["area_100m"](found).mean())
-    gallery = len(task.lists.context.gallery)
-    return numbers | {"queries": len(rank), "gallery": gallery, "k": task.lists.overlap.shape[1]}
+    return numbers | {"queries": len(rank), "gallery": len(task.counted_by), "k": task.lists.overlap.shape[1]}
 
 
 def cost(refiner: Refiner, seconds: float, queries: int) -> dict[str, float]:
@@ -259,6 +309,7 @@ class Study(NamedTuple):
     lengths: Sequence[int] = (K,)
     arms: Sequence[str] = tuple(ARMS)
     kinds: Sequence[str] = ("arbitrary", "aligned")
+    others: str | None = None  # lists of dense search: the preset whose other towns are learned from
 
 
 _EASY = "data/demo", ("data/checkpoints/demo_fold0", "data/checkpoints/demo_fold1")
@@ -274,6 +325,13 @@ STUDIES: dict[str, Study] = {
     "refinement_standard": Study("every refiner, on `standard`", *_STANDARD),
     "lengths_easy": Study("how long a list should be, on `easy`", *_EASY, **_LENGTHS),
     "lengths_standard": Study("how long a list should be, on `standard`", *_STANDARD, **_LENGTHS),
+    "peaks_standard": Study(
+        "refiners on the lists of dense search, on `standard`",
+        "data/dense",
+        arms=("coarse", "whitened", "M2", "G0", "G1", "G1s"),
+        kinds=("arbitrary",),
+        others="standard",
+    ),
 }
 
 
@@ -292,16 +350,27 @@ def run_study(study: Study, folder: Path, root: Path = ROOT) -> pd.DataFrame:
     What is done is kept beside the runs, and shared by comparisons of the same run; a second call goes on from there.
     """
     run_of = load_run(root / study.run)
-    if run_of.config.search != "vector":
-        raise ValueError(f"{run_of.path}: search is {run_of.config.search!r}; refiners compare lists of 'vector' alone")
-    folds = [load_run(root / f) for f in study.folds] or [run(fold_config(run_of, i)) for i in range(2)]
     kept = runs_dir() / f"{run_of.config.name}-{run_of.config.key}-refined"
-    parts = [
-        compare_refiners(run_of, folds, study.kinds, study.arms, k=k, folder=kept / f"k{k}") for k in study.lengths
-    ]
+    parts = [_compared(study, run_of, k, root, kept / f"k{k}") for k in study.lengths]
     table, gaps = (pd.concat(part, ignore_index=True) for part in zip(*parts, strict=True))
     table["data"] = run_of.scene().label
     for file, content in {"table.csv": table, "differences.csv": gaps}.items():
         write(folder / file, partial(content.to_csv, index=False, float_format="%.6g"))
     write_json(folder / "environment.json", describe_environment())
     return table
+
+
+def _compared(study: Study, run_of: Run, k: int, root: Path, kept: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The comparison at one length of the lists."""
+    if study.others is not None:
+        shaped = {"run": identity_of(run_of), "k": k, "others": study.others, "code": code_version(SHAPING)}
+        lists, tests = cache(partial(peak_lists, run_of, study.others, k)), []
+        scene = run_of.scene()
+        for protocol in run_of.config.protocols:
+            found, asked, tiles = peaks_of(run_of, scene, k, protocol=protocol)
+            tests.append(task_of(scene, protocol, "arbitrary", found, asked, tiles))
+        return compare_on(lists, tests, shaped, study.arms, folder=kept)
+    if run_of.config.search != "vector":
+        raise ValueError(f"{run_of.path}: search is {run_of.config.search!r}; refiners compare lists of 'vector' alone")
+    folds = [load_run(root / f) for f in study.folds] or [run(fold_config(run_of, i)) for i in range(2)]
+    return compare_refiners(run_of, folds, study.kinds, study.arms, k=k, folder=kept)

@@ -13,6 +13,7 @@ from sarmatch.scenes import NoCoordinatesError
 from sarmatch.search import Candidates
 
 LEAST = 0.25  # overlap of the best tile of a seamless grid with any query
+NEAR = 0.1  # tile widths from a query within which a peak is its own
 
 
 class LabelledLists(NamedTuple):
@@ -44,6 +45,18 @@ def label_lists(candidates: Candidates, context: RefinementContext, query_xy: ND
     fraction = np.where(candidates.valid, overlap(candidates.xy, query_xy, context.tile_m), 0)
     shift = (query_xy - candidates.xy) / context.tile_m
     return LabelledLists(candidates, context, fraction.astype(np.float32), shift.astype(np.float32))
+
+
+def label_peaks(candidates: Candidates, context: RefinementContext, query_xy: NDArray) -> LabelledLists:
+    """Lists of dense search: of each, the candidate nearest to the query holds all of it, if it is near at all.
+
+    Near is within `NEAR` tile widths in both directions: what registration leaves open, and closer than peaks lie to
+    one another. `query_xy` `(Q, 2)` are metres.
+    """
+    shift = (np.asarray(query_xy)[:, None] - candidates.xy) / context.tile_m
+    apart = np.where(candidates.valid, np.abs(shift).max(-1), np.inf)
+    nearest = apart.argmin(1)[:, None] == np.arange(apart.shape[1])
+    return LabelledLists(candidates, context, (nearest & (apart <= NEAR)).astype(np.float32), shift.astype(np.float32))
 
 
 def reorder_labels(lists: LabelledLists, refined: Candidates) -> LabelledLists:

@@ -4,7 +4,15 @@ from sarmatch.simulation.city import City, Grid
 from sarmatch.simulation.closeup import lone_building, material_fractions, material_values
 from sarmatch.simulation.optical import render_map
 from sarmatch.simulation.sar import Acquisition, render_strip
-from sarmatch.simulation.simulate import PRESETS, Pass, Preset, Town, simulate_preset, with_acquisition
+from sarmatch.simulation.simulate import (
+    PRESETS,
+    Pass,
+    Preset,
+    Town,
+    simulate_preset,
+    with_acquisition,
+    with_other_towns,
+)
 
 __all__ = [
     "PRESETS",
@@ -21,4 +29,5 @@ __all__ = [
     "render_strip",
     "simulate_preset",
     "with_acquisition",
+    "with_other_towns",
 ]

@@ -226,6 +226,31 @@ def with_acquisition(
     return simulate(name, preset, EXTENT_PX[profile], bands, test_areas=("unseen",))
 
 
+def with_other_towns(name: str, profile: str, seed: int, bands: Sequence[str] = ("HH",)) -> Scene:
+    """A preset with towns that it does not have, of the same styles under the same passes.
+
+    Towns without end: what was learned on a preset's own ground can be tested, and more be learned, on ground that it
+    has never seen.
+
+    Parameters
+    ----------
+    name, profile, bands
+        As for `simulate_preset`.
+    seed
+        1 or more, one for each set of towns; also of what navigation gets wrong.
+    """
+    if seed < 1:
+        raise ValueError(f"seed is {seed}, expected 1 or more: other towns than those of preset {name!r}")
+
+    def other(town: Town) -> Town:
+        # errors of navigation are drawn by the name of a strip, which therefore is another one
+        passes = tuple(p._replace(name=f"{p.name}-{seed}") for p in town.passes)
+        return town._replace(seed=town.seed + 1000 * seed, passes=passes)
+
+    preset = PRESETS[name]._replace(towns=tuple(map(other, PRESETS[name].towns)))
+    return simulate(f"{name}, towns {seed}", preset, EXTENT_PX[profile], bands, test_areas=("unseen",))
+
+
 def simulate(
     name: str,
     preset: Preset,

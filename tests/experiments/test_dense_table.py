@@ -1,13 +1,17 @@
 """The table of dense search: rows of every method on the same queries, a control at chance, and where it was made."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from sarmatch.datasets import registry
+from sarmatch.experiments import lists, studies
 from sarmatch.experiments.dense import Task, middle_of, table_of, turned_queries
 from sarmatch.patches import PatchImages
+from sarmatch.refinement import create_refiner, rank_of_best
 from sarmatch.search.turned import Pose, turned
 from sarmatch.training.config import Config
 from sarmatch.training.runs import Run, run, task
@@ -100,3 +104,33 @@ def test_a_run_of_vectors_has_no_table(kept, tmp_path):
     of_vectors = kept[0].config.model_copy(update={"search": "vector"})
     with pytest.raises(ValueError, match="search is 'vector', expected a run of 'dense'"):
         table_of(Run(tmp_path, of_vectors), tmp_path)
+
+
+def test_lists_of_dense_search_are_those_that_refiners_of_tiles_take(kept, tiny_scene):
+    found, asked, tiles = lists.peaks_of(kept[0], tiny_scene, 6, count=30)
+    at = found.overlap.argmax(1)[:, None]
+    apart = np.abs(np.take_along_axis(found.candidates.xy, at[..., None], 1)[:, 0] - asked[["x", "y"]].to_numpy())
+    held = found.overlap.any(1)
+    assert held.any() and (apart.max(1)[held] <= 0.1 * found.context.tile_m).all()
+    assert (found.overlap.sum(1)[held] == 1).all(), "one peak of a list is the query's own"
+    first = rank_of_best(create_refiner("coarse").refine(found.candidates, found.context), found) < 1
+    assert first.sum() == found.overlap[:, 0].sum()
+
+
+@pytest.mark.slow
+def test_refiners_of_dense_lists_learn_on_other_towns_and_are_counted_as_the_search_is(kept, tiny_scene, monkeypatch):
+    finished = kept[0]
+    monkeypatch.setattr(lists, "with_other_towns", lambda preset, profile, seed: tiny_scene)
+    monkeypatch.setattr(studies, "peak_lists", partial(lists.peak_lists, count=30))
+    monkeypatch.setattr(studies, "runs_dir", lambda: kept[1].parent / "refined")
+    monkeypatch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: tiny_scene)
+    study = studies.STUDIES["peaks_standard"]._replace(
+        run=str(finished.path), lengths=(6,), arms=("coarse", "G0", "G1")
+    )
+    table = studies.run_study(study, kept[1].parent / "peaks")
+    searched = finished.metrics.query("method == 'dense' and protocol == 'cross_area'").iloc[0]
+    alone = table.query("arm == 'coarse' and protocol == 'cross_area'").iloc[0]
+    assert alone["recall@1"] == pytest.approx(searched["recall@1"]) and alone["gallery"] == searched["gallery"]
+    assert table.groupby("arm")["parameters"].first()[["G0", "G1"]].nunique() == 1
+    gaps = pd.read_csv(kept[1].parent / "peaks" / "differences.csv")
+    assert {"coarse", "G0"} == set(gaps["control"])
