@@ -236,6 +236,32 @@ def refinement_table(comparison: Comparison) -> str:
     )
 
 
+def peaks_table(comparison: Comparison) -> str:
+    """A comparison of refiners on the lists of dense search, arbitrary queries of an unseen area, mean over seeds.
+
+    Differences in recall@1 are to the search, and of those that learn to the same network with self-loops only, with
+    their paired 95 % intervals over spatial blocks.
+    """
+    table, gaps, commit = comparison
+    unseen = table[table["protocol"] == "cross_area"]
+    gaps = gaps.query("protocol == 'cross_area' and measure == 'recall@1'").set_index(["arm", "control"])
+    head = ["method", "@1 / @10", "@1 against the search", "@1 against self-loops only", "median error", "within 10 m"]
+    rows, commits = [], []
+    for arm, of_arm in unseen.groupby("arm", sort=False):
+        row = of_arm.mean(numeric_only=True)
+        against = [_gap(gaps.loc[arm, c]) if (arm, c) in gaps.index else "" for c in ("coarse", "G0")]
+        recall = f"{100 * row['recall@1']:.1f} / {100 * row['recall@10']:.1f}"
+        metres = [f"{row['median_m']:.2g} m", f"{100 * row['within_10m']:.1f}"]
+        rows.append([method_words(arm), recall, *against, *metres, f"{row['parameters']:,.0f}"])
+        commits.append(commits_of(of_arm, commit))
+    first = unseen.iloc[0]
+    seeds = _count(unseen["seed"].nunique())
+    note = f"**{first['data']}**, gallery {first['gallery']:,}, lists of K = {first['k']}, {seeds}"
+    return _markdown(
+        [*head, "parameters"], rows, commits, f"{note}; the oracle of the lists is {100 * first['oracle']:.1f}."
+    )
+
+
 def edges_table(comparisons: dict[str, Comparison]) -> str:
     """What edges are worth: a row per kind of edge, against the same network with self-loops only.
 
@@ -313,6 +339,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
         name: partial(_of_comparison, refinement_table, name)
         for name in ("refinement_easy", "refinement_standard", "refinement_sentinel")
     },
+    "peaks": partial(_of_comparison, peaks_table, "peaks_standard"),
     "joint": lambda root: joint_table({words: load_run(root / path) for words, path in JOINT.items()}),
     "edges": lambda root: edges_table(_by_scene("refinement", ("easy", "standard", "sentinel"), root)),
     "lengths": lambda root: lengths_table(_by_scene("lengths", ("easy", "standard"), root)),

@@ -283,12 +283,14 @@ def forest(gaps: pd.DataFrame, measure: str, data: str) -> Figure:
     Parameters
     ----------
     gaps
-        `arm`, `control`, `protocol`, `kind`, `measure`, `difference`, `low`, `high`.
+        `arm`, `control`, `protocol`, `kind`, `measure`, `difference`, `low`, `high`; intervals are over spatial blocks.
     """
     rows = gaps[gaps["measure"] == measure]
     groups = list(rows.groupby(["protocol", "kind"], sort=False))
     arms = list(dict.fromkeys(rows["arm"]))
-    figure, axes = new_figure(3.0 * len(groups) + 1.2, 0.45 * len(arms) + 1.9, 1, len(groups), sharex=True, sharey=True)
+    longest = max(len(method_words(arm)) for arm in arms)
+    size = 2.6 * len(groups) + 0.8 + 0.07 * longest, 0.45 * len(arms) + 1.9
+    figure, axes = new_figure(*size, 1, len(groups), sharex=True, sharey=True)
     for ax, ((protocol, kind), of_group) in zip(axes[0], groups, strict=True):
         for row in of_group.itertuples():
             at, style = arms.index(row.arm), method_line(row.arm)
@@ -299,9 +301,8 @@ def forest(gaps: pd.DataFrame, measure: str, data: str) -> Figure:
         ax.grid(axis="x", alpha=0.4)
     axes[0, 0].set_yticks(range(len(arms)), [method_words(arm) for arm in arms])
     axes[0, 0].set_ylim(len(arms) - 0.5, -0.5)
-    figure.suptitle(
-        f"Difference to {method_words(rows['control'].iloc[0])} with its 95 % interval over spatial blocks ({data})"
-    )
+    control, *others = dict.fromkeys(rows["control"])
+    figure.suptitle(f"Difference to {'its own control' if others else method_words(control)}, 95 % intervals ({data})")
     return figure
 
 

@@ -68,6 +68,9 @@ METHOD_STYLES: dict[str, Method] = {
     "dense": _method("dense search, learned", RED, "-", (5, 0, 0)),
     "coarse_to_fine": _method("dense search, coarse to fine", PURPLE, "-.", (6, 0, 0)),
     "dense, turned by 180 degrees": Method("dense search, learned; control: query turned by 180 degrees"),
+    "dense, known heading": Method("dense search, learned; 100 queries, north up"),
+    "turned": Method("dense search, learned; the same 100, heading unknown"),
+    "vector": _method("search by one vector per tile", BLUE, "-", "."),
     # losses and alignments
     "infonce": _method("InfoNCE alone", BLUE, "-", "p"),
     "triplet": _method("triplet loss alone", SKY, "--", "h"),
