@@ -1,12 +1,14 @@
 """What a query costs: vector search, exhaustive dense search and coarse to fine on maps of one size, in one run.
 
-Usage: python benchmarks/search.py [--mpx 1 4 22 100] [--stride 2] [--query 128] [--build]
+Usage: python benchmarks/search.py [--mpx 1 4 22 100] [--stride 2] [--query 128] [--build] [--tiles 1000000]
 
 Maps are random features in half precision, 16 channels, with a coarse level four times coarser; queries are cut from
 them, with noise, and counted as found where the first place is the right one. Vectors are random, one per tile of the
 query's size at half its spacing. Each row is a process of its own: its peak of memory is the whole of it, GPU memory
 where there is one. Times are medians for one query alone and for each of 64 at once, after one search to warm up, and
-ratios are to the exhaustive search, `dense`. `--build` measures how long an untrained encoder takes for the maps.
+are to the exhaustive search, `dense`. `--build` measures how long an untrained encoder takes for the maps. `--tiles`
+compares faiss' indices with the exact search over so many vectors, which lie about a space of 24 dimensions of the 128
+as those of encoders do; queries are some of them with noise, and recall is counted against the exact search.
 """
 
 import argparse
@@ -23,6 +25,8 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+
+import faiss  # isort: skip - after torch
 
 import sarmatch as sm
 from sarmatch.scenes import Area, Raster, Scene
@@ -106,6 +110,31 @@ def vector_row(side: int, size: int) -> dict[str, float]:
     }
 
 
+def index_row(index: str, tiles: int) -> dict[str, float | str]:
+    """An index over many tiles: whether it finds what the exact search finds."""
+    rng = np.random.default_rng(0)
+    axes = rng.normal(size=(24, DIM)).astype(np.float32)
+    vectors = rng.normal(size=(tiles, 24)).astype(np.float32) @ axes
+    vectors += rng.normal(size=vectors.shape).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    asked = vectors[:: max(1, tiles // 256)][:256] + 0.3 / math.sqrt(DIM) * rng.normal(size=(256, DIM))
+    asked = (asked / np.linalg.norm(asked, axis=1, keepdims=True)).astype(np.float32)
+    true = np.concatenate([(part @ vectors.T).argmax(1) for part in np.array_split(asked, 16)])
+    start = time.perf_counter()
+    search = sm.VectorSearch(sm.Gallery.of_vectors(vectors), index=index)
+    build = time.perf_counter() - start
+    found = search.search(asked, K).tile
+    return {
+        "index": index,
+        "built in, s": build,
+        "one query, ms": 1000 * seconds(lambda: search.search(asked[:1], K), 5),
+        "of 256, ms": 1000 * seconds(lambda: search.search(asked, K), 3) / 256,
+        "exact first found, %": 100 * float((found[:, 0] == true).mean()),
+        f"in the first {K}, %": 100 * float((found == true[:, None]).any(1).mean()),
+        "index, MB": len(faiss.serialize_index(search._index)) / 1e6,
+    }
+
+
 def measured(method: str, mpx: float, stride: int, query: int) -> dict[str, float | str]:
     """A row of the table."""
     side, size = round(1000 * math.sqrt(mpx) / stride), query // stride
@@ -141,8 +170,16 @@ def main() -> None:
     parser.add_argument("--mpx", type=float, nargs="+", default=[1, 4, 22], help="sizes of the map, millions of pixels")
     parser.add_argument("--stride", type=int, default=2, help="pixels along the side of a cell")
     parser.add_argument("--query", type=int, default=128, help="side of a query in pixels")
+    parser.add_argument("--tiles", type=int, help="so many vectors in faiss' indices, instead of maps")
     parser.add_argument("--build", action="store_true", help="how long the maps take, too")
     options = parser.parse_args()
+    if options.tiles:
+        cells = 2 ** round(math.log2(4 * math.sqrt(options.tiles)))
+        indices = ("Flat", f"IVF{cells},Flat", f"IVF{cells},PQ32")
+        print(
+            pd.DataFrame([apart(index_row, index, options.tiles) for index in indices]).round(3).to_string(index=False)
+        )
+        return
     given = options.stride, options.query
     rows = [apart(measured, method, mpx, *given) for mpx in options.mpx for method in METHODS]
     table = pd.DataFrame(rows)

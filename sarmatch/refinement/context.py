@@ -103,7 +103,9 @@ class RefinementContext:
     def whitening(self) -> Whitening:
         """The gallery's axes: its principal ones by falling spread, each to be divided by the root of its spread."""
         mean = self.reference.mean(0, dtype=np.float64)
-        _, spread, axes = np.linalg.svd(self.reference - mean, full_matrices=True)
+        # the triangle has the same axes and spreads, and no side as long as the gallery
+        triangle = np.linalg.qr(self.reference - mean, mode="r")
+        _, spread, axes = np.linalg.svd(triangle, full_matrices=True)
         spread = np.pad(spread, (0, len(axes) - len(spread)))
         signs = np.where(axes @ mean < 0, -1.0, 1.0)
         # along axes with hardly any spread there is nothing but noise to raise

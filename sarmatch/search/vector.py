@@ -1,4 +1,4 @@
-"""Exact search for the tiles whose vectors are nearest to a query's."""
+"""Search for the tiles whose vectors are nearest to a query's: exact, or by one of faiss' indices."""
 
 import os
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from torch import nn
 
 import faiss  # isort: skip
 
-from sarmatch.checks import whole_number
+from sarmatch.checks import Count, whole_number
 from sarmatch.encoders import embed
 from sarmatch.search.candidates import Candidates
 from sarmatch.search.gallery import Gallery, unit_rows
@@ -27,7 +27,7 @@ Queries = NDArray | torch.Tensor | Iterable[torch.Tensor]
 
 @register_search("vector")
 class VectorSearch:
-    """One vector per tile, compared exhaustively by cosine.
+    """One vector per tile, compared by cosine: with all of them, unless an index is named.
 
     Parameters
     ----------
@@ -35,11 +35,21 @@ class VectorSearch:
         Tiles with their vectors.
     encoder
         Makes vectors of queries that are given as images.
+    index
+        As faiss' ``index_factory`` reads it: ``Flat`` compares with every vector; ``IVF4096,PQ32`` for a million of
+        them sorts vectors into 4,096 cells, keeps 32 bytes of each, and looks into a few cells only.
+    probes
+        Cells that are looked into, where the index has any.
+
+    Raises
+    ------
+    ValueError
+        For an index that faiss does not know, or that wants more vectors to learn its cells from than there are.
 
     Notes
     -----
-    ``faiss.IndexFlatIP``: exact, so a missed tile is the encoder's fault, never the index's. The search runs on the
-    GPUs where faiss reports any.
+    ``Flat`` is exact, so a missed tile is the encoder's fault, never the index's, and runs on the GPUs where faiss
+    reports any. Others miss some: ``benchmarks/search.py --tiles`` measures how many.
 
     Examples
     --------
@@ -48,12 +58,13 @@ class VectorSearch:
     array([[[100.,   0.]]])
     """
 
-    def __init__(self, gallery: Gallery, encoder: nn.Module | None = None) -> None:
+    def __init__(
+        self, gallery: Gallery, encoder: nn.Module | None = None, index: str = "Flat", probes: Count = 16
+    ) -> None:
         self.gallery, self.encoder = gallery, encoder
-        self._flat = faiss.IndexFlatIP(gallery.vectors.shape[1])
-        self._flat.add(gallery.vectors)
-        on_gpu = getattr(faiss, "get_num_gpus", lambda: 0)() > 0
-        self._fast = faiss.index_cpu_to_all_gpus(self._flat) if on_gpu else self._flat
+        self._index = _filled(index, gallery.vectors, whole_number("probes", probes))
+        on_gpu = index == "Flat" and getattr(faiss, "get_num_gpus", lambda: 0)() > 0
+        self._fast = faiss.index_cpu_to_all_gpus(self._index) if on_gpu else self._index
 
     def encode(self, images: Iterable[torch.Tensor]) -> NDArray[np.float32]:
         """Vectors `(Q, D)` of batches of SAR images `(B, C, H, W)`.
@@ -80,7 +91,8 @@ class VectorSearch:
         Returns
         -------
         Candidates
-            Best first. The order of equal scores means nothing: count ties with `sarmatch.evaluation.ranks`.
+            Best first; an index that finds less than ``k`` fills up with candidates that are not valid. The order of
+            equal scores means nothing: count ties with `sarmatch.evaluation.ranks`.
 
         Raises
         ------
@@ -90,12 +102,33 @@ class VectorSearch:
         if not isinstance(queries, (np.ndarray, torch.Tensor)):
             queries = self.encode(queries)
         queries = unit_rows("queries", queries)
-        if queries.shape[1] != self._flat.d:
-            raise ValueError(f"queries have dimension {queries.shape[1]}, the gallery has {self._flat.d}")
+        if queries.shape[1] != self._index.d:
+            raise ValueError(f"queries have dimension {queries.shape[1]}, the gallery has {self._index.d}")
         if not 1 <= whole_number("k", k) <= len(self.gallery):
             raise ValueError(f"k must be between 1 and the gallery size {len(self.gallery)}, got {k}")
-        index = self._fast if k <= _GPU_LIMIT else self._flat
+        index = self._fast if k <= _GPU_LIMIT else self._index
         scores, tile = index.search(queries, k)
-        gallery = self.gallery
+        gallery, valid = self.gallery, tile >= 0
+        tile = np.where(valid, tile, 0)
         places = gallery.xy[tile] if gallery.has_coordinates else None
-        return Candidates(scores, places, gallery.area[tile], gallery.areas, tile=tile)
+        scores = np.where(valid, scores, -np.inf).astype(np.float32)
+        return Candidates(scores, places, gallery.area[tile], gallery.areas, valid, tile)
+
+
+def _filled(name: str, vectors: NDArray[np.float32], probes: int) -> faiss.Index:
+    """An index that holds these vectors."""
+    try:
+        index = faiss.index_factory(vectors.shape[1], name, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1]
+        raise ValueError(
+            f"index is {name!r}, expected one for {vectors.shape[1]} numbers, as 'IVF4096,PQ32': {reason}"
+        ) from error
+    try:
+        index.train(vectors)
+    except RuntimeError as error:
+        raise ValueError(f"index {name!r} cannot be learned from {len(vectors):,} vectors: {error}") from error
+    index.add(vectors)
+    if hasattr(index, "nprobe") or "IVF" in name:
+        faiss.ParameterSpace().set_index_parameter(index, "nprobe", probes)
+    return index

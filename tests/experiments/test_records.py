@@ -55,7 +55,9 @@ def test_readme_is_short_and_has_one_table_of_results():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_tables_call_methods_by_words(page):
-    codes = re.compile(r"\b[GM]\d[a-z]?\b|`(?!easy|standard|hard|sentinel)\w+`|\b[a-z]+_[a-z_]+\b|\bcoarse\b(?! to fine)")
+    codes = re.compile(
+        r"\b[GM]\d[a-z]?\b|`(?!easy|standard|hard|sentinel)\w+`|\b[a-z]+_[a-z_]+\b|\bcoarse\b(?! to fine)"
+    )
     tables = re.findall(r"by `sarmatch readme` -->(.*?)<!-- end", (ROOT / page).read_text(), flags=re.DOTALL)
     assert tables
     assert not [code for table in tables for code in codes.findall(table)]

@@ -219,3 +219,24 @@ def test_searches_are_made_by_name_and_a_user_adds_one_in_a_cell_that_runs_twice
         create_search("vektor", gallery)
     with pytest.raises(ValueError, match="already called 'vector'"):
         register_search("vector")(second)
+
+
+def test_an_index_that_looks_into_all_cells_finds_what_the_exact_search_finds():
+    gallery, queries = Gallery.of_vectors(unit(900)), unit(30, seed=1)
+    exact, all_cells = VectorSearch(gallery), VectorSearch(gallery, index="IVF8,Flat", probes=8)
+    np.testing.assert_array_equal(all_cells.search(queries, 7).tile, exact.search(queries, 7).tile)
+    few = VectorSearch(gallery, index="IVF8,PQ4", probes=1).search(queries, 7)
+    found = (few.tile == exact.search(queries, 1).tile).any(1).mean()
+    assert 0.05 < found < 1, "a cell of eight, and four bytes a vector: more than chance, less than all"
+
+
+def test_what_an_index_does_not_find_is_not_valid():
+    found = VectorSearch(Gallery.of_vectors(unit(200)), index="IVF4,Flat", probes=1).search(unit(5, seed=1), 200)
+    assert not found.valid.all() and found.valid[:, 0].all()
+    assert np.isneginf(found.scores[~found.valid]).all() and (found.tile >= 0).all()
+
+
+@pytest.mark.parametrize(("index", "said"), [("Hat", "index is 'Hat'"), ("IVF64,Flat", "learned from 20 vectors")])
+def test_an_index_that_cannot_be_made_is_named(index, said):
+    with pytest.raises(ValueError, match=said):
+        VectorSearch(Gallery.of_vectors(unit(20)), index=index)
