@@ -19,9 +19,9 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from sarmatch.datasets.images import read_image
+from sarmatch.scenes.mercator import EARTH_M, pixel_size
+from sarmatch.simulation.crossview import MARK
 
-EARTH_M = 6_378_137.0  # radius that Web Mercator counts with
-ZOOM = 20  # of VIGOR's satellite tiles
 CITIES = {"train": ("NewYork", "Seattle"), "test": ("Chicago", "SanFrancisco")}
 """VIGOR's cross-area split; same-area takes all four."""
 VIGOR_SPLITS = {"train": "same_area_balanced_train.txt", "test": "same_area_balanced_test.txt"}
@@ -40,6 +40,8 @@ class CrossView(NamedTuple):
         `path`, `area` and, with coordinates, `x`, `y` in metres.
     has_coordinates : bool
     credit : str
+    simulated : bool
+        Whether `simulate_crossview` made it.
     """
 
     name: str
@@ -47,11 +49,7 @@ class CrossView(NamedTuple):
     references: pd.DataFrame
     has_coordinates: bool
     credit: str
-
-
-def pixel_size(latitude: float) -> float:
-    """Metres on the ground per pixel of a Web Mercator tile of zoom 20: 0.149 m on the equator times the cosine."""
-    return 2 * math.pi * EARTH_M / (256 * 2**ZOOM) * math.cos(math.radians(latitude))
+    simulated: bool = False
 
 
 def load_crossview(folder: Path | str, protocol: str = "cross_area", split: str = "train") -> CrossView:
@@ -80,7 +78,9 @@ def load_crossview(folder: Path | str, protocol: str = "cross_area", split: str 
         )
     for recognises, read in CROSSVIEW.values():
         if recognises(folder):
-            return read(folder, protocol, split)
+            view = read(folder, protocol, split)
+            made = (folder / MARK).is_file()
+            return view._replace(credit="simulated by sarmatch", simulated=True) if made else view
     raise ValueError(f"{folder}: no cross-view layout; expected one of {sorted(CROSSVIEW)}")
 
 

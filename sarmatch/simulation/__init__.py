@@ -2,6 +2,7 @@
 
 from sarmatch.simulation.city import City, Grid
 from sarmatch.simulation.closeup import lone_building, material_fractions, material_values
+from sarmatch.simulation.crossview import CROSSVIEWS, ViewPreset, simulate_crossview
 from sarmatch.simulation.optical import render_map
 from sarmatch.simulation.panorama import Survey, render_panorama, street_places, survey
 from sarmatch.simulation.sar import Acquisition, render_strip
@@ -16,6 +17,7 @@ from sarmatch.simulation.simulate import (
 )
 
 __all__ = [
+    "CROSSVIEWS",
     "PRESETS",
     "Acquisition",
     "City",
@@ -24,12 +26,14 @@ __all__ = [
     "Preset",
     "Survey",
     "Town",
+    "ViewPreset",
     "lone_building",
     "material_fractions",
     "material_values",
     "render_map",
     "render_panorama",
     "render_strip",
+    "simulate_crossview",
     "simulate_preset",
     "street_places",
     "survey",

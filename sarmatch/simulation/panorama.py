@@ -140,8 +140,7 @@ def street_places(survey: Survey, count: int, seed: int, margin_m: float = 0.0) 
     if (high <= low).any():
         raise ValueError(f"margin_m is {margin_m}, and the survey only {cols} x {rows} px of {grid.pixel_size} m")
     drawn = rng.uniform(low, high, (40 * count, 2)) * (1, -1) + (grid.x0, grid.y0)
-    world = _world(survey)
-    free = np.array([streets(world, x, y).to_road < -0.5 for x, y in drawn])
+    free = _on_roads(_world(survey), drawn)
     col, row = (np.abs(drawn - (grid.x0, grid.y0)) / grid.pixel_size).astype(int).T
     free &= ~_obstructed(survey.ground)[row, col]
     return drawn[free][:count]
@@ -210,6 +209,14 @@ def _world(survey: Survey) -> World:
     grid = survey.grid
     box = (grid.x0, grid.x0 + grid.shape[1] * grid.pixel_size, grid.y0 - grid.shape[0] * grid.pixel_size, grid.y0)
     return world_of(survey.city, survey.epoch, box)
+
+
+@compiled
+def _on_roads(world: World, xy: np.ndarray) -> np.ndarray:
+    out = np.empty(len(xy), np.bool_)
+    for i in range(len(xy)):
+        out[i] = streets(world, xy[i, 0], xy[i, 1]).to_road < -0.5
+    return out
 
 
 def _obstructed(ground: Ground) -> NDArray[np.bool_]:
