@@ -242,19 +242,31 @@ class ViewImages(torch.utils.data.Dataset):
     table
         With a column `path`.
     size
-        Height and width that images are brought to.
+        Height and width of what is given.
+    change
+        Another way to that size than shrinking: from images `(1, 3, H, W)` and the size, for instance
+        `polar_transform`.
 
     Notes
     -----
     `dataset[i]` is `float32 (3, height, width)`, 0 to 1.
     """
 
-    def __init__(self, table: pd.DataFrame, size: tuple[int, int]) -> None:
-        self.paths, self.size = list(table["path"]), size
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        size: tuple[int, int],
+        change: Callable[[torch.Tensor, tuple[int, int]], torch.Tensor] | None = None,
+    ) -> None:
+        self.paths, self.size, self.change = [Path(p) for p in table["path"]], size, change or _shrunk
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         pixels = torch.from_numpy(read_image(self.paths[index], 3)).float() / 255
-        return F.interpolate(pixels[None], size=self.size, mode="bilinear", antialias=True)[0]
+        return self.change(pixels[None], self.size)[0]
+
+
+def _shrunk(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return F.interpolate(images, size=size, mode="bilinear", antialias=True)

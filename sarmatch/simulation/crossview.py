@@ -29,6 +29,7 @@ PLACES = "panoramas.csv"  # where every panorama truly is and looks to; no publi
 TILE_PX = 640  # pixels of zoom 20 across a tile of VIGOR: what its labels count in
 PER_TILE = 2  # panoramas that VIGOR's balanced labels keep of one positive tile
 SURVEY_PX_M = 0.25
+RIVER_M = 40.0  # narrower than that of a whole town, of which a set shows a few streets
 
 
 class ViewTown(NamedTuple):
@@ -238,7 +239,7 @@ def _views(plan: ViewPreset, number: int, seed: int, workers: int | None) -> _Vi
     on_grid = plan.layout == "vigor"
     extent = (plan.tiles + 1) * tile_m / 2 if on_grid else plan.tiles * tile_m
     rng = np.random.default_rng([seed, number])
-    city = City(int(rng.integers(2**31)), extent, town.style, change=plan.change)
+    city = City(int(rng.integers(2**31)), extent, town.style, river_m=RIVER_M, change=plan.change)
     side = math.ceil((extent + 2 * plan.view_m) / SURVEY_PX_M)
     grid = Grid(-plan.view_m, side * SURVEY_PX_M - plan.view_m, (side, side), SURVEY_PX_M)
     seen = survey(city, grid, epoch=1, workers=workers)

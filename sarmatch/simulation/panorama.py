@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from sarmatch.simulation.city import (
     FIRST_ROOF,
@@ -40,6 +41,7 @@ from sarmatch.simulation.optical import render_map
 SHAPE = (320, 640)  # rows and columns of a panorama, as VIGOR's are given to networks
 ELEVATION_DEG = (-45.0, 45.0)  # of its lower and upper edge
 CAMERA_M = 1.6  # above the street
+CLEARANCE_M = 1.0  # to what is next to it
 SIGHT_M = 400.0  # nothing is drawn beyond
 AIR_M = 900.0  # at this distance 63 % of a colour is air
 STOREY_M = 2.9
@@ -117,7 +119,7 @@ def survey(
 
 
 def street_places(survey: Survey, count: int, seed: int, margin_m: float = 0.0) -> NDArray[np.float64]:
-    """Places of a camera, drawn anywhere on the streets of a survey where no car stands.
+    """Places of a camera, drawn anywhere on the streets of a survey, a metre away from cars and walls.
 
     Parameters
     ----------
@@ -142,7 +144,8 @@ def street_places(survey: Survey, count: int, seed: int, margin_m: float = 0.0) 
     drawn = rng.uniform(low, high, (40 * count, 2)) * (1, -1) + (grid.x0, grid.y0)
     free = _on_roads(_world(survey), drawn)
     col, row = (np.abs(drawn - (grid.x0, grid.y0)) / grid.pixel_size).astype(int).T
-    free &= ~_obstructed(survey.ground)[row, col]
+    around = 2 * round(CLEARANCE_M / grid.pixel_size) + 1
+    free &= ~ndimage.maximum_filter(_obstructed(survey.ground), around)[row, col]
     return drawn[free][:count]
 
 
