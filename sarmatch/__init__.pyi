@@ -55,6 +55,7 @@ from .search import (
     list_searches,
     register_search,
 )
+from .simulation import simulate_crossview
 from .training import Config, Run, compare, evaluate, list_recipes, load_run, recipe, run
 
 __version__: str
@@ -130,6 +131,7 @@ __all__ = [
     "scenes",
     "search",
     "search_task",
+    "simulate_crossview",
     "simulation",
     "sweep",
     "training",

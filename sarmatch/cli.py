@@ -237,6 +237,22 @@ def readme() -> None:
 
 
 @app.command()
+def simulate(
+    crossview: Annotated[str, typer.Option(metavar="PRESET", help="a simulated cross-view set: vigor, cvusa, ...")],
+    folder: Annotated[Path, typer.Argument(help="where to, new or empty")],
+    seed: Annotated[int, typer.Option(help="of the towns and of where panoramas are taken", min=0)] = 0,
+    profile: Annotated[str, typer.Option(help="quick or full")] = "quick",
+) -> None:
+    """Render street panoramas and aerial tiles of simulated towns, in the layout of a published set."""
+    check_writable(folder)
+    made = sm.simulate_crossview(folder, crossview, seed=seed, profile=profile)
+    protocol = "same_area"
+    for split in ("train", "test"):
+        view = sm.load_crossview(made, protocol, split)
+        typer.echo(f"{protocol} {split}: {len(view.queries)} panoramas, {len(view.references)} tiles, {view.credit}")
+
+
+@app.command()
 def check(folder: Annotated[str, typer.Argument(help="folder of a data set, as for `run --scene`")]) -> None:
     """Tell what a folder holds and what is wrong with it; exits with 0 fine, 1 usable with problems, 2 not usable."""
     from sarmatch.patches.check import check_data

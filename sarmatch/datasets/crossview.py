@@ -19,9 +19,9 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from sarmatch.datasets.images import read_image
+from sarmatch.scenes.mercator import EARTH_M, pixel_size
+from sarmatch.simulation.crossview import MARK
 
-EARTH_M = 6_378_137.0  # radius that Web Mercator counts with
-ZOOM = 20  # of VIGOR's satellite tiles
 CITIES = {"train": ("NewYork", "Seattle"), "test": ("Chicago", "SanFrancisco")}
 """VIGOR's cross-area split; same-area takes all four."""
 VIGOR_SPLITS = {"train": "same_area_balanced_train.txt", "test": "same_area_balanced_test.txt"}
@@ -40,6 +40,8 @@ class CrossView(NamedTuple):
         `path`, `area` and, with coordinates, `x`, `y` in metres.
     has_coordinates : bool
     credit : str
+    simulated : bool
+        Whether `simulate_crossview` made it.
     """
 
     name: str
@@ -47,11 +49,7 @@ class CrossView(NamedTuple):
     references: pd.DataFrame
     has_coordinates: bool
     credit: str
-
-
-def pixel_size(latitude: float) -> float:
-    """Metres on the ground per pixel of a Web Mercator tile of zoom 20: 0.149 m on the equator times the cosine."""
-    return 2 * math.pi * EARTH_M / (256 * 2**ZOOM) * math.cos(math.radians(latitude))
+    simulated: bool = False
 
 
 def load_crossview(folder: Path | str, protocol: str = "cross_area", split: str = "train") -> CrossView:
@@ -80,7 +78,9 @@ def load_crossview(folder: Path | str, protocol: str = "cross_area", split: str 
         )
     for recognises, read in CROSSVIEW.values():
         if recognises(folder):
-            return read(folder, protocol, split)
+            view = read(folder, protocol, split)
+            made = (folder / MARK).is_file()
+            return view._replace(credit="simulated by sarmatch", simulated=True) if made else view
     raise ValueError(f"{folder}: no cross-view layout; expected one of {sorted(CROSSVIEW)}")
 
 
@@ -242,19 +242,31 @@ class ViewImages(torch.utils.data.Dataset):
     table
         With a column `path`.
     size
-        Height and width that images are brought to.
+        Height and width of what is given.
+    change
+        Another way to that size than shrinking: from images `(1, 3, H, W)` and the size, for instance
+        `polar_transform`.
 
     Notes
     -----
     `dataset[i]` is `float32 (3, height, width)`, 0 to 1.
     """
 
-    def __init__(self, table: pd.DataFrame, size: tuple[int, int]) -> None:
-        self.paths, self.size = list(table["path"]), size
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        size: tuple[int, int],
+        change: Callable[[torch.Tensor, tuple[int, int]], torch.Tensor] | None = None,
+    ) -> None:
+        self.paths, self.size, self.change = [Path(p) for p in table["path"]], size, change or _shrunk
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         pixels = torch.from_numpy(read_image(self.paths[index], 3)).float() / 255
-        return F.interpolate(pixels[None], size=self.size, mode="bilinear", antialias=True)[0]
+        return self.change(pixels[None], self.size)[0]
+
+
+def _shrunk(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return F.interpolate(images, size=size, mode="bilinear", antialias=True)

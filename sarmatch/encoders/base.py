@@ -8,9 +8,11 @@ from typing import Literal
 import torch
 from torch import nn
 
+from sarmatch.checks import Count
 from sarmatch.registry import Registry
 
 Modality = Literal["query", "reference"]
+Size = Count | tuple[Count, Count]  # pixels of an image: its side, or height and width
 
 
 @dataclass(frozen=True)
@@ -22,14 +24,14 @@ class Inputs:
     channels
         SAR bands, or colours of the map.
     image_size
-        Side of an image in pixels; None where images keep the pixels they have.
+        Side of an image in pixels, or its height and width; None where images keep the pixels they have.
     normalisation
         What the encoder itself does to the numbers before it looks at them: `none`, or `measured` where it takes off
         a mean and divides by a spread per channel that `fit_normalisation` has measured.
     """
 
     channels: int
-    image_size: int | None
+    image_size: Size | None
     normalisation: Literal["none", "measured"] = "none"
 
 
@@ -127,8 +129,13 @@ def in_use(encoder: Encoder) -> Iterator[None]:
         encoder.train(was_training)
 
 
-def image_sizes(encoder: Encoder) -> dict[str, int | None]:
-    """Side in pixels of the images that an encoder wants, by the modality of a patch table: `sar` and `optical`."""
+def height_and_width(size: Size) -> tuple[int, int]:
+    """Height and width of an image of that size."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def image_sizes(encoder: Encoder) -> dict[str, Size | None]:
+    """Size in pixels of the images that an encoder wants, by the modality of a patch table: `sar` and `optical`."""
     return {table: encoder.inputs[side].image_size for table, side in (("sar", "query"), ("optical", "reference"))}
 
 

@@ -46,6 +46,8 @@ class DualEncoder(Encoder):
         Number of SAR bands.
     head_norm
         Batch norm after the projection, as CMPC has it.
+    query_size, reference_size
+        Height and width of a modality's images where they are no squares of that side, as panoramas are none.
     pretrained, options
         Passed to `create_backbone`.
     """
@@ -59,6 +61,8 @@ class DualEncoder(Encoder):
         sar_bands: int = 1,
         head_norm: bool = False,
         pretrained: bool = False,
+        query_size: tuple[Count, Count] | None = None,
+        reference_size: tuple[Count, Count] | None = None,
         **options,
     ) -> None:
         super().__init__()
@@ -66,7 +70,8 @@ class DualEncoder(Encoder):
             raise ValueError(f"a shared branch takes 1 or {OPTICAL_CHANNELS} SAR bands, got sar_bands = {sar_bands}")
         self.feature_dim, self.shared = feature_dim, shared
         channels = {"query": sar_bands, "reference": OPTICAL_CHANNELS}
-        self.inputs = {modality: Inputs(count, image_size, "measured") for modality, count in channels.items()}
+        sizes = {"query": query_size or image_size, "reference": reference_size or image_size}
+        self.inputs = {modality: Inputs(count, sizes[modality], "measured") for modality, count in channels.items()}
         self.normalise_query, self.normalise_reference = Normalise(sar_bands), Normalise(OPTICAL_CHANNELS)
 
         def branch(channels: int) -> nn.Sequential:

@@ -49,6 +49,7 @@ from sarmatch.figures.style import (
     to_display,
     use_style,
 )
+from sarmatch.figures.views import panorama_on_tiles
 
 __all__ = [
     "calibration",
@@ -87,6 +88,7 @@ __all__ = [
     "overlap_by_stride",
     "overview",
     "pair",
+    "panorama_on_tiles",
     "pipeline",
     "place_of",
     "ratios",

@@ -28,6 +28,7 @@ from sarmatch.patches.tables import (
     search_task,
 )
 from sarmatch.patches.transforms import Pairs, augment, list_transforms, register_transform
+from sarmatch.patches.views import polar_transform
 
 __all__ = [
     "KINDS",
@@ -58,6 +59,7 @@ __all__ = [
     "overlap",
     "overlapping_references",
     "pair_overlap",
+    "polar_transform",
     "positions",
     "protocols_of",
     "queries",

@@ -14,6 +14,8 @@ from sarmatch.patches.tables import draw_windows
 from sarmatch.scenes.radiometry import FLOORS, STANDARD_WINDOW
 from sarmatch.scenes.scene import Raster, Scene
 
+Size = int | tuple[int, int]  # pixels of an image: its side, or height and width
+
 
 class Scale(NamedTuple):
     """How pixels of one scale become what an encoder sees."""
@@ -57,18 +59,19 @@ def read_patch(scene: Scene, patch: Any) -> np.ndarray:
 
 
 def to_input(
-    pixels: torch.Tensor, scale: str, image_size: int | None, window: tuple[float, float] | None = None
+    pixels: torch.Tensor, scale: str, image_size: Size | None, window: tuple[float, float] | None = None
 ) -> torch.Tensor:
-    """Full-size pixels `(B, C, S, S)` to encoder input `(B, C, image_size, image_size)`; None keeps their size.
+    """Full-size pixels `(B, C, S, S)` to encoder input of a side, or of a height and width; None keeps their size.
 
     Pixels are averaged before the logarithm: averaging intensity is multi-looking, averaging decibels is not. SAR is
     given in decibels, where speckle is additive; those of an image with a `window` are brought to `STANDARD_WINDOW`.
     """
     to_mean, factor, floor = TO_INPUT[scale]
     pixels = to_mean(pixels)
-    if image_size is not None and pixels.shape[-1] != image_size:
-        shrinks = pixels.shape[-1] > image_size
-        pixels = F.interpolate(pixels, size=image_size, mode="area" if shrinks else "nearest")
+    sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if sides is not None and pixels.shape[-2:] != sides:
+        shrinks = pixels.shape[-1] > sides[1]
+        pixels = F.interpolate(pixels, size=tuple(sides), mode="area" if shrinks else "nearest")
     if not factor:
         return pixels
     if window is None:
@@ -89,15 +92,15 @@ class PatchImages(torch.utils.data.Dataset):
     table
         References or queries.
     image_size
-        Side in pixels the encoder takes; where it takes two, by `modality` of the table (`sar`, `optical`). None keeps
+        Size in pixels the encoder takes; where it takes two, by `modality` of the table (`sar`, `optical`). None keeps
         the pixels as they are.
 
     Notes
     -----
-    `dataset[i]` is `float32 (C, image_size, image_size)`: reflectance 0 to 1 for optical, decibels for SAR.
+    `dataset[i]` is `float32 (C, H, W)` of that size: reflectance 0 to 1 for optical, decibels for SAR.
     """
 
-    def __init__(self, scene: Scene, table: pd.DataFrame, image_size: int | None | Mapping[str, int | None]) -> None:
+    def __init__(self, scene: Scene, table: pd.DataFrame, image_size: Size | None | Mapping[str, Size | None]) -> None:
         self.scene, self.image_size = scene, image_size
         self.rows = list(table.itertuples(index=False))
 
@@ -210,7 +213,7 @@ class TrainingPairs(torch.utils.data.Dataset):
         scene: Scene,
         rectangles: pd.DataFrame,
         size: int,
-        image_size: int | None | Mapping[str, int | None],
+        image_size: Size | None | Mapping[str, Size | None],
         count: int,
         offset: float,
         seed: int,

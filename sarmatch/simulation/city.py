@@ -494,6 +494,34 @@ def _lot(world: World, site: _Site, bank: _Bank, block: _Block, plan: _Plan) -> 
     return _Lot(key, a, b, width, depth, free)
 
 
+class Streets(NamedTuple):
+    """The bent grid of streets at a place: façades run along its two directions."""
+
+    u: float  # metres along the first direction
+    v: float
+    ux: float  # unit vector east and north in which `u` grows
+    uy: float
+    vx: float
+    vy: float
+    to_road: float  # metres to the roadway, negative on it; paths through parks and fields are none
+
+
+@compiled
+def streets(world: World, x: float, y: float) -> Streets:
+    """Where a place lies to the streets of its district."""
+    site, bend = _site(world, x, y), 6 * world.bend
+    d, plan = site.district, _plan_of(world, site.district.kind)
+    block = _block(site, x + bend * math.sin(y / 47) - d.x, y + bend * math.sin(x / 53) - d.y)
+    east, north = bend / 47 * math.cos(y / 47), bend / 53 * math.cos(x / 53)  # how the bend turns both directions
+    ux, uy, vx, vy = d.cos + d.sin * north, d.cos * east + d.sin, d.cos * north - d.sin, d.cos - d.sin * east
+    u1, v1 = math.hypot(ux, uy), math.hypot(vx, vy)
+    to_road = site.edge - ARTERIAL_M
+    if d.kind <= INDUSTRY:
+        inner = min(min(block.fu, d.block_u - block.fu), min(block.fv, d.block_v - block.fv))
+        to_road = min(to_road, inner - plan.street)
+    return Streets(block.u, block.v, ux / u1, uy / u1, vx / v1, vy / v1, to_road)
+
+
 # -------------------------------------------------------------------------------------------- what a pixel shows
 # Each of these gives height, material and tone; `level` is the height of the open ground.
 @compiled

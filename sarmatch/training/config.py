@@ -69,6 +69,9 @@ class Config(BaseModel):
         "first", description="SAR bands by name, or the first that the scene has"
     )
     profile: Literal["quick", "full"] = Field("quick", description="size of a simulated scene")
+    reference_view: Literal["aerial", "polar"] = Field(
+        "aerial", description="of a cross-view set: its tiles as they are, or unrolled about their centre as in SAFA"
+    )
     patch_size: int | None = Field(None, ge=8, le=4096, description="side in pixels; the scene's own by default")
     stride: int | None = Field(None, ge=1, description="step of the reference grid in pixels; patch_size by default")
     protocols: tuple[Protocol, ...] = Field(
@@ -300,6 +303,28 @@ RECIPES: dict[str, Recipe] = {
         "a folder with your own data, of pairs or with positions: trained on one region, tested on another",
         quick={"epochs": 20, "batch_size": 32, "encoder_options": {"shared": True}, "learning_rate": 2e-3},
         full={**_FULL, "pairs_per_epoch": 4096},
+    ),
+    "panorama": Recipe(
+        "the folder of a cross-view set, VIGOR or a simulated one: street panoramas against aerial tiles",
+        quick={
+            "bands": ("red", "green", "blue"),
+            "encoder_options": {"query_size": (64, 128)},
+            "epochs": 20,
+            "batch_size": 32,
+            "learning_rate": 2e-3,
+            "augment": ("turn_views",),
+            "kinds": ("arbitrary",),
+            "val_queries": 1000,
+        },
+        full={
+            "encoder": "resnet18",
+            "encoder_options": {"query_size": (320, 640)},
+            "image_size": 320,
+            "epochs": 40,
+            "pairs_per_epoch": 100_000,
+            "test_queries": 100_000,
+            "precision": "bf16",
+        },
     ),
     "sentinel": Recipe(
         "real Sentinel-1 against Sentinel-2 at 8.3 m a pixel: trained on one region, tested on another",

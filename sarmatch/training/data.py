@@ -1,5 +1,7 @@
 """What a config trains on: areas, and the pairs of an epoch."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 import torch
@@ -9,6 +11,9 @@ from sarmatch.patches import EpochPairs, TrainingPairs, fold_of, guard_band, tra
 from sarmatch.progress import progress
 from sarmatch.scenes.scene import Scene
 from sarmatch.training.config import Config
+
+if TYPE_CHECKING:
+    from sarmatch.training.views import ViewPairs
 
 
 def training_ground(config: Config, scene: Scene, size: int) -> pd.DataFrame:
@@ -27,7 +32,7 @@ def thinned(rectangles: pd.DataFrame, fraction: float, size: int) -> pd.DataFram
     return rectangles.assign(row1=rectangles["row0"] + kept)
 
 
-def epoch_pairs(config: Config, pairs: TrainingPairs, encoder: Encoder) -> EpochPairs:
+def epoch_pairs(config: Config, pairs: "TrainingPairs | ViewPairs", encoder: Encoder) -> EpochPairs:
     """The pairs of this epoch as a sampler sees them; their embeddings are made by the encoder as it stands."""
 
     @torch.no_grad()
@@ -45,7 +50,7 @@ def epoch_pairs(config: Config, pairs: TrainingPairs, encoder: Encoder) -> Epoch
     return EpochPairs(pairs.place, pairs.size, pairs.scene.pixel_size or 1.0, features)
 
 
-def fit_normalisation(encoder: Encoder, pairs: TrainingPairs, count: int = 512) -> None:
+def fit_normalisation(encoder: Encoder, pairs: "TrainingPairs | ViewPairs", count: int = 512) -> None:
     """Let an encoder measure mean and spread of both modalities on training patches."""
     samples = [pairs[i] for i in range(min(count, len(pairs)))]
     for modality in ("query", "reference"):

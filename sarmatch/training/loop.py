@@ -27,8 +27,9 @@ from sarmatch.training.checkpoints import (
 )
 from sarmatch.training.config import Config
 from sarmatch.training.data import epoch_pairs, fit_normalisation
-from sarmatch.training.objectives import OBJECTIVES
+from sarmatch.training.objectives import objective_of
 from sarmatch.training.step import Step
+from sarmatch.training.views import Views
 
 History = list[dict[str, float]]
 Report = Callable[[pd.DataFrame], None]
@@ -41,7 +42,7 @@ def print_epoch(history: pd.DataFrame) -> None:
     print(f"epoch {last['epoch']:.0f}  {numbers}", flush=True)
 
 
-def train(config: Config, scene: Scene, folder: Path, report: Report = print_epoch) -> Encoder:
+def train(config: Config, scene: Scene | Views, folder: Path, report: Report = print_epoch) -> Encoder:
     """Train an encoder, choosing the epoch on validation areas.
 
     An interrupted training goes on after its last whole epoch and gives the numbers it would have given. Every epoch
@@ -52,7 +53,7 @@ def train(config: Config, scene: Scene, folder: Path, report: Report = print_epo
     config
         The experiment.
     scene
-        Where the patches come from.
+        Where the patches come from, or a cross-view set.
     folder
         Run folder: `training.safetensors` (to go on), `model.safetensors` (best epoch), `history.csv`.
     report
@@ -78,7 +79,7 @@ def train(config: Config, scene: Scene, folder: Path, report: Report = print_epo
     set_seed(config.seed)
     size = config.patch_size or scene.patch_size
     encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options)
-    objective = OBJECTIVES[config.search]
+    objective = objective_of(config, scene)
     pairs, validation = objective.pairs(config, scene, size, encoder), objective.validation(config, scene, encoder)
     fit_normalisation(encoder, pairs)
     step = Step(config, accelerator, encoder, size)

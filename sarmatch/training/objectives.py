@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from sarmatch.encoders import Encoder
 from sarmatch.patches import TrainingPairs
 from sarmatch.scenes import Scene
-from sarmatch.training import dense, vectors
+from sarmatch.training import dense, vectors, views
 from sarmatch.training.config import Config
+from sarmatch.training.views import Views
 
 
 class Validation(Protocol):
@@ -38,12 +39,18 @@ class Objective(NamedTuple):
         `(config, scene, encoder)` to what is searched every epoch.
     """
 
-    pairs: Callable[[Config, Scene, int, Encoder], TrainingPairs]
+    pairs: Callable[[Config, Any, int, Encoder], TrainingPairs | views.ViewPairs]
     learner: Callable[[Encoder, Config, int], Any]
-    validation: Callable[[Config, Scene, Encoder], Validation]
+    validation: Callable[[Config, Any, Encoder], Validation]
 
 
 OBJECTIVES: dict[str, Objective] = {
     "vector": Objective(vectors.training_pairs, vectors.VectorLearner, vectors.VectorValidation),
     "dense": Objective(dense.training_pairs, dense.DenseLearner, dense.DenseValidation),
 }
+VIEWS = Objective(views.view_pairs, vectors.VectorLearner, views.ViewValidation)
+
+
+def objective_of(config: Config, scene: Scene | Views) -> Objective:
+    """What a config trains with on a scene, or on a cross-view set, which is searched by vectors."""
+    return VIEWS if isinstance(scene, Views) else OBJECTIVES[config.search]

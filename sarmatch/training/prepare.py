@@ -11,6 +11,7 @@ import torch
 from sarmatch.alignment import create_alignment
 from sarmatch.atomic_io import read_json, write
 from sarmatch.encoders import Encoder, create_encoder
+from sarmatch.encoders.base import height_and_width
 from sarmatch.losses import LOSSES
 from sarmatch.patches import create_sampler
 from sarmatch.patches.transforms import CROPS, TRANSFORMS
@@ -173,14 +174,14 @@ def _try_on_images(encoder: Encoder) -> None:
     was_training = encoder.training
     encoder.eval()
     for modality, inputs in encoder.inputs.items():
-        size = inputs.image_size or max(ANY_SIZE, 2 * widest)
-        images = torch.zeros(2, inputs.channels, size, size)
+        height, width = height_and_width(inputs.image_size or max(ANY_SIZE, 2 * widest))
+        images = torch.zeros(2, inputs.channels, height, width)
         try:
             features = encoder.forward_features(images, modality)
             if hasattr(encoder, "feature_dim"):
                 encoder.forward_head(features, modality)
         except Exception as error:
-            shape = f"{inputs.channels} x {size} x {size}"
+            shape = f"{inputs.channels} x {height} x {width}"
             raise ValueError(f"{type(encoder).__name__} fails on {modality} images of {shape}: {error}") from error
     encoder.train(was_training)
 

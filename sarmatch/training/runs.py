@@ -54,7 +54,7 @@ from sarmatch.training.config import Config, load_config
 from sarmatch.training.data import training_ground
 from sarmatch.training.dense import tile_bounds
 from sarmatch.training.loop import Report, print_epoch, train
-from sarmatch.training.objectives import OBJECTIVES
+from sarmatch.training.objectives import objective_of
 from sarmatch.training.prepare import (
     baseline_of,
     check_ground,
@@ -65,6 +65,7 @@ from sarmatch.training.prepare import (
     use_training,
 )
 from sarmatch.training.vectors import MEASURED
+from sarmatch.training.views import Views, check_views, views_of
 
 MEASURES = ("recall@1", "recall@5", "recall@10", "recall@1%", "hit_rate", "median_m")
 TOP = 10  # candidates kept per query in a run's results
@@ -340,7 +341,9 @@ def run_folder(config: Config) -> Path:
 
 def validation_discrepancy(config: Config, scene: Scene, encoder: Encoder) -> dict[str, float]:
     """What `Run.discrepancy` holds: the distance of the modalities on validation areas, beside its null."""
-    query, reference = OBJECTIVES[config.search].validation(config, scene, encoder).features(encoder, config.batch_size)
+    query, reference = (
+        objective_of(config, scene).validation(config, scene, encoder).features(encoder, config.batch_size)
+    )
     if len(query) < FEWEST or not query.std(0).any() or not reference.std(0).any():
         return {}
     found = discrepancy(query[:MEASURED], reference[:MEASURED], repeats=SUBSAMPLES, seed=config.seed)
@@ -358,6 +361,9 @@ def checked_scene(config: Config) -> Scene:
     """
     check_parts(config)
     scene = scene_of(config)
+    if isinstance(scene, Views):
+        check_views(config, scene)
+        return scene
     missing = set(config.protocols) - set(protocols_of(scene))
     if missing:
         raise ValueError(
@@ -437,8 +443,10 @@ def baseline_rows(config: Config) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def scene_of(config: Config) -> Scene:
-    """The scene of a config with the SAR bands it asks for."""
+def scene_of(config: Config) -> Scene | Views:
+    """The scene of a config with the SAR bands it asks for, or the cross-view set whose folder it names."""
+    if (views := views_of(config)) is not None:
+        return views
     first = config.bands == "first"
     scene = load_scene(config.scene, config.profile, None if first else config.bands)
     return scene if not first else scene.select(scene.areas[0].strips[0].bands[:1])
@@ -459,6 +467,8 @@ def task(
     seed: int | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Queries of a split as the config draws them, or another `count` or `seed`, and the tiles they are among."""
+    if isinstance(scene, Views):
+        return scene.task(split, count or config.test_queries, config.seed + 2 if seed is None else seed)
     return search_task(
         scene,
         kind,
@@ -588,7 +598,12 @@ def images_of(
     A table of queries gives SAR. With its column `modality` set to `optical` it gives the map at the same places.
     """
     size = config.image_size if encoder is None else image_sizes(encoder)
-    return torch.utils.data.DataLoader(PatchImages(scene, table, size), config.batch_size, num_workers=config.workers)
+    if isinstance(scene, Views):
+        sizes = size if isinstance(size, dict) else dict.fromkeys(("sar", "optical"), size)
+        images: torch.utils.data.Dataset = scene.images(table, sizes, config.reference_view == "polar")
+    else:
+        images = PatchImages(scene, table, size)
+    return torch.utils.data.DataLoader(images, config.batch_size, num_workers=config.workers)
 
 
 def load_run(path: Path | str) -> Run:

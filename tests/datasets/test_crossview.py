@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import sarmatch as sm
-from sarmatch.datasets.crossview import EARTH_M, ViewImages, load_crossview, pixel_size
+from sarmatch.datasets.crossview import ViewImages, load_crossview
+from sarmatch.scenes.mercator import EARTH_M, pixel_size
 from tests import fake_archives as fake
 
 
