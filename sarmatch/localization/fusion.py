@@ -2,10 +2,10 @@
 
 Each window of a strip has a surface of scores over the map, and its displacement from the others is known but for the
 drift of the navigation. All surfaces are laid over one another as if the strip began at each place of the map. Of a
-window, a place is as likely as a softmax of its scores says, mixed with a uniform part that keeps one wrong window from
-outvoting the others (Fox, Burgard and Thrun's measurement model for Markov localization, JAIR 11, 1999). Along the strip
-it is a hidden Markov model on the grid (Rabiner, Proc. IEEE 77, 1989): a step from one window to the next moves the strip
-by a Gaussian drift. Without drift it is the sum of log-likelihoods.
+window, a place is as likely as a softmax of its scores says, mixed with a uniform part that keeps one wrong window
+from outvoting the others (Fox, Burgard and Thrun's measurement model for Markov localization, JAIR 11, 1999). Along
+the strip it is a hidden Markov model on the grid (Rabiner, Proc. IEEE 77, 1989): a step from one window to the next
+moves the strip by a Gaussian drift. Without drift it is the sum of log-likelihoods.
 """
 
 import math
@@ -248,8 +248,8 @@ def track(levels: Sequence[Surface], drift: float = 0.0) -> NDArray[np.int64]:
     Parameters
     ----------
     levels, drift
-        As for `fuse`; a step goes `REACH` times the drift at most on each axis. Take a part of the map around a fix: all
-        choices are kept, a number per window and cell.
+        As for `fuse`; a step goes `REACH` times the drift at most on each axis. Take a part of the map around a fix:
+        all choices are kept, a number per window and cell.
     """
     reach = math.floor(REACH * drift)
     moves = [(r, c) for r in range(-reach, reach + 1) for c in range(-reach, reach + 1)]
