@@ -1,8 +1,8 @@
 """How well strips are located: against the number of windows fused, how sure, and how often "not on this map" is right.
 
-Strips are cut where they lie wholly on data. The likelihood is calibrated on validation ground (strips there, and strips
-of one town looked for on the map of another), and everything is measured on the test area, which neither training nor
-calibration has seen. Of a simulated strip the ground it really shows is known; of a real one, what it claims.
+Strips are cut where they lie wholly on data. The likelihood is calibrated on validation ground (strips there, and the
+same strips looked for on the map of another town), and everything is measured on the test area, which neither training
+nor calibration has seen. Of a simulated strip the ground it really shows is known; of a real one, what it claims.
 """
 
 import math
@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from sarmatch.atomic_io import write
 from sarmatch.encoders import Encoder, create_encoder
-from sarmatch.evaluation import block_ids, bootstrap_mean, reliability
+from sarmatch.evaluation import block_ids, bootstrap_mean
+from sarmatch.evaluation.calibration import reliability
 from sarmatch.experiments.provenance import made_with
 from sarmatch.localization.fix import NEAR_CELLS, NEAR_M, NORTH_UP
-from sarmatch.localization.fusion import Likelihood, Posterior, aligned, fuse, log_likelihood, posterior_of
+from sarmatch.localization.fusion import Likelihood, Posterior, aligned, diffused, fuse, log_likelihood, posterior_of
 from sarmatch.localization.location import keep_calibration
 from sarmatch.localization.windows import Windows, cut_windows, offsets, posed_features
 from sarmatch.patches import regions
@@ -35,12 +36,13 @@ from sarmatch.training.runs import Run
 WITHIN = (10, 25, 50, 100)  # metres
 LONGEST = 8  # windows
 CALIBRATION = 5  # windows of a strip in calibration
-TEMPERATURES, OUTLIERS, DRIFTS = (0.01, 0.015, 0.02, 0.03, 0.045), (0.1, 0.3), (0.5, 1.0, 2.0)  # drifts in cells
+TEMPERATURES, OUTLIERS = (0.005, 0.01, 0.02, 0.03), (0.1, 0.3)
+DRIFTS, SPREADS = (0.5, 1.0, 2.0), (0.0, 1.0, 1.5, 2.0, 3.0, 4.0)  # cells
 SURE = 0.9
 
 
 class Cut(NamedTuple):
-    """A strip cut for the study: where from, its windows, and the true places of their centres `(W, 2)`, local metres."""
+    """A strip cut for the study: where from, its windows, and where their centres truly are `(W, 2)`, local metres."""
 
     area: str
     windows: Windows
@@ -97,11 +99,11 @@ def _truth(scene: Scene, area: str, strip: str, xy: NDArray) -> NDArray[np.float
 
 
 class Stack(NamedTuple):
-    """The surfaces of a strip's windows on a map, before any likelihood `(W, H, W)`, the steps between them in cells, and
-    the cells where the windows truly are `(W, 2)`; none where they are not on this map."""
+    """Scores of a strip's windows at every place of a map, where they lie in the strip in cells `(W, 2)`, and the cells
+    where they truly are `(W, 2)`; none where they are not on this map."""
 
     scores: NDArray[np.float32]
-    steps: NDArray[np.int64]
+    steps: NDArray[np.float64]
     true: NDArray[np.float64] | None
 
 
@@ -124,7 +126,7 @@ def fused(stack: Stack, model: Likelihood, cell: float, count: int, at: int) -> 
     steps = np.round(stack.steps[:count] - stack.steps[at]).astype(np.int64)
     levels = (log_likelihood(s, model).astype(np.float32) for s in stack.scores[:count])
     laid = list(aligned(levels, steps, math.log(model.outliers)))
-    return posterior_of(fuse(laid, model.drift / cell, at), model)
+    return posterior_of(diffused(fuse(laid, model.drift / cell, at), model.spread / cell), model)
 
 
 def calibrate(stacks: Sequence[Stack], cell: float, near_m: float, absent: float = 0.2) -> tuple[Likelihood, float]:
@@ -153,11 +155,26 @@ def calibrate(stacks: Sequence[Stack], cell: float, near_m: float, absent: float
             total += math.log(max(given, 1e-6)) / len(stacks)
         return total
 
-    # the drift and then the rest: no combination is missed that would matter, as drift is a matter of the navigation
-    first = [Likelihood(t, e, cell, 0.5) for t, e in product(TEMPERATURES, OUTLIERS)]
+    def covers(model: Likelihood) -> bool:
+        """Whether the search area holds as many true places as it says."""
+        known = [s for s in stacks if s.true is not None]
+        held = [_in_area(fused(s, model, cell, len(s.scores), len(s.scores) // 2), s) for s in known]
+        return float(np.mean(held)) >= SURE
+
+    first = [Likelihood(t, e, cell, 0.5, 0.0) for t, e in product(TEMPERATURES, OUTLIERS)]
     best = max(progress(first, desc="calibration", unit="model"), key=value)
     best = max((replace(best, drift=d * cell) for d in DRIFTS), key=value)
+    spreads = [replace(best, spread=s * cell) for s in SPREADS]
+    best = next((m for m in spreads if covers(m)), spreads[-1])
     return replace(best, absent=absent), value(best)
+
+
+def _in_area(found: Posterior, stack: Stack, at: int | None = None) -> bool:
+    """Whether the search area of a posterior holds the true place of a window, the middle one by default."""
+    inside = found.area(SURE)
+    true = stack.true[len(stack.true) // 2 if at is None else at]
+    row, col = np.clip(np.round(true).astype(int), 0, np.array(inside.shape) - 1)
+    return bool(inside[row, col])
 
 
 def measured(stack: Stack, model: Likelihood, cell: float, near_m: float) -> Iterator[dict[str, float]]:
@@ -170,10 +187,8 @@ def measured(stack: Stack, model: Likelihood, cell: float, near_m: float) -> Ite
         if stack.true is not None:
             true = stack.true[at]
             row["error_m"] = float(np.hypot(*(place - true))) * cell
-            inside = found.area(SURE)
-            r, c = np.clip(np.round(true).astype(int), 0, np.array(inside.shape) - 1)
-            row["in_area"] = float(inside[r, c])
-            row["area_km2"] = float(inside.sum()) * (cell / 1000) ** 2
+            row["in_area"] = float(_in_area(found, stack, at))
+            row["area_km2"] = float(found.area(SURE).sum()) * (cell / 1000) ** 2
             row |= {"x": float(true[1]) * cell, "y": float(true[0]) * cell}
         yield row
 
@@ -271,9 +286,9 @@ def summary(strips: pd.DataFrame, block_m: float) -> pd.DataFrame:
     Returns
     -------
     DataFrame with `within_Nm` and its 95 % interval over spatial blocks, `median_m`, `sure` (fraction of strips whose
-    probability is 0.9 or more, and that are called on the map), `sure_right` (of those, within `near_m`), `in_area` (the
-    true place lies in the 90 % search area), `area_km2` (its median), `ece` of the probability, and `called_absent`: of
-    strips on the map and of strangers, what is said not to be on it.
+    probability is 0.9 or more), `sure_right` (of those, within `near_m`), `in_area` (the true place lies in the 90 %
+    search area), `area_km2` (its median), `ece` of the probability, and `called_absent`: of strips on the map and of
+    strangers, what is said not to be on it.
     """
     rows = []
     for (method, windows), group in strips.groupby(["method", "windows"], sort=False):

@@ -15,6 +15,7 @@ from sarmatch.localization.fusion import (
     Posterior,
     Surface,
     aligned,
+    diffused,
     fuse,
     log_likelihood,
     posterior_of,
@@ -206,7 +207,7 @@ def find_strip(
         top, left = (int(h) for h in half)
         part = prior[top : top + fused.belief.shape[0], left : left + fused.belief.shape[1]]
         prior = part - np.log(np.exp(part).sum())
-    posterior = posterior_of(fused.belief, model, prior)
+    posterior = posterior_of(diffused(fused.belief, model.spread / fmap.metres), model, prior)
     near = max(NEAR_M / fmap.metres, NEAR_CELLS)
     peaks = posterior.peaks(1 + RUNNERS_UP, round(APART * near))
     origin = tuple(fmap.metres_of(*half))

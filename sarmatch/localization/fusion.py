@@ -39,16 +39,20 @@ class Likelihood:
         Metres by which the navigation errs from one window to the next, on each axis, as a standard deviation.
     absent : float
         Fraction of strips that do not lie on the map at all, before anything is looked at.
+    spread : float
+        Metres by which a strip as a whole is off, on each axis: layover, the registration of the map.
     """
 
-    temperature: float = 0.02
-    outliers: float = 0.2
-    drift: float = 3.0
-    absent: float = 0.1
+    temperature: float = 0.01
+    outliers: float = 0.1
+    drift: float = 2.0
+    absent: float = 0.2
+    spread: float = 2.0
 
     def __post_init__(self) -> None:
         checked_value("temperature", self.temperature, Positive)
-        checked_value("drift", self.drift, NonNegative)
+        for name in ("drift", "spread"):
+            checked_value(name, getattr(self, name), NonNegative)
         for name in ("outliers", "absent"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in (0, 1), got {getattr(self, name)}")
@@ -167,11 +171,14 @@ class Posterior:
         if not 0 < mass <= 1:
             raise ValueError(f"mass must lie in (0, 1], got {mass}")
         flat = self.log_prob.ravel()
-        order = np.argsort(-flat, kind="stable")
-        total = np.cumsum(np.exp(flat[order] - flat[order[0]]))
-        count = int(np.searchsorted(total, mass * total[-1] * (1 - 1e-12))) + 1
+        total = np.exp(flat - flat.max())
+        wanted = mass * total.sum() * (1 - 1e-12)
+        few = np.flatnonzero(total > total.sum() * 1e-4 / total.size)  # most cells hold next to nothing
+        if total[few].sum() < wanted:
+            few = np.arange(total.size)
+        order = few[np.argsort(-total[few], kind="stable")]
         chosen = np.zeros(flat.shape, bool)
-        chosen[order[:count]] = True
+        chosen[order[: int(np.searchsorted(np.cumsum(total[order]), wanted)) + 1]] = True
         return chosen.reshape(self.log_prob.shape)
 
 

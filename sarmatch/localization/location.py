@@ -236,7 +236,7 @@ def locate(
     windows, small = cut_windows(raster, side), _small(raster, side, max(encoder.levels))
     gallery = build_maps(encoder, scene, keep=galleries_dir())
     (fmap,) = gallery.maps.values()
-    model = wanted.likelihood or replace(Likelihood(), drift=max(Likelihood().drift, fmap.metres / 2))
+    model = wanted.likelihood or _usual(fmap.metres)
     tried = list(poses(headings, _scales(scale)))
     prior = None if near is None else _prior(scene, fmap, near, radius)
     fix = find_strip(gallery, encoder, windows, model, tried, prior, small)
@@ -244,6 +244,12 @@ def locate(
     for text in said:
         warnings.warn(f"{strip.name}: {text}", stacklevel=2)
     return Location(fix, scene, raster, side, wanted.name, wanted.likelihood is not None, said)
+
+
+def _usual(cell: float) -> Likelihood:
+    """The likelihood of a method that nobody has calibrated: a cell of drift and of spread, at least."""
+    usual = Likelihood()
+    return replace(usual, drift=max(usual.drift, cell), spread=max(usual.spread, cell))
 
 
 def _map_for(path: Path, wanted: Finder, layout: dict) -> Scene:

@@ -110,7 +110,7 @@ def test_a_turned_strip_without_a_place_of_its_own(files, tmp_path):
     assert right.on_map
     centre = np.stack(right.fix.affine @ (50.0, 150.0))
     np.testing.assert_allclose(centre, (280, -320), atol=3)
-    assert not sm.locate(tmp_path / "turned.tif", files / "map.tif", heading=40, **asked).on_map
+    assert sm.locate(tmp_path / "turned.tif", files / "map.tif", heading=40, **asked).probability < 0.5
 
 
 @pytest.mark.slow
