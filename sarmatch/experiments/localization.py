@@ -24,7 +24,7 @@ from sarmatch.evaluation.calibration import reliability
 from sarmatch.experiments.provenance import made_with
 from sarmatch.localization.fix import NEAR_CELLS, NEAR_M, NORTH_UP
 from sarmatch.localization.fusion import Likelihood, Posterior, aligned, diffused, fuse, log_likelihood, posterior_of
-from sarmatch.localization.location import keep_calibration
+from sarmatch.localization.location import calibration_of, keep_calibration
 from sarmatch.localization.windows import Windows, cut_windows, offsets, posed_features
 from sarmatch.patches import regions
 from sarmatch.progress import progress
@@ -36,8 +36,9 @@ from sarmatch.training.runs import Run
 WITHIN = (10, 25, 50, 100)  # metres
 LONGEST = 8  # windows
 CALIBRATION = 5  # windows of a strip in calibration
-TEMPERATURES, OUTLIERS = (0.005, 0.01, 0.02, 0.03), (0.1, 0.3)
-DRIFTS, SPREADS = (0.5, 1.0, 2.0), (0.0, 1.0, 1.5, 2.0, 3.0, 4.0)  # cells
+TEMPERATURES, OUTLIERS = (0.005, 0.01, 0.02), (0.1,)
+DRIFTS, SPREADS = (0.5, 1.0), (0.0, 1.0, 2.0, 3.0)  # cells
+COUNTS = (1, 2, 3, 5, 8)  # windows fused
 SURE = 0.9
 
 
@@ -63,7 +64,8 @@ def cut_strips(scene: Scene, ground: pd.DataFrame, size: int, windows: int, coun
     windows, count, seed
         In a strip, and how many strips; fewer where the ground holds none.
     """
-    rng, found = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    found: list[Cut] = []
     rows = list(ground.itertuples())
     for _ in range(200 * count):
         if len(found) == count:
@@ -178,8 +180,8 @@ def _in_area(found: Posterior, stack: Stack, at: int | None = None) -> bool:
 
 
 def measured(stack: Stack, model: Likelihood, cell: float, near_m: float) -> Iterator[dict[str, float]]:
-    """What is found with the first 1, 2, ... windows of a strip: a row each."""
-    for count in range(1, len(stack.scores) + 1):
+    """What is found with the first windows of a strip, as many as `COUNTS` says: a row each."""
+    for count in (n for n in COUNTS if n <= len(stack.scores)):
         at = count // 2
         found = fused(stack, model, cell, count, at)
         place = found.peaks(1, 1).at[0]
@@ -203,7 +205,8 @@ def locating_table(
     run
         Of dense search.
     folder
-        Where `strips.csv` (a row per strip and number of windows), `table.csv` and `calibration.json` are kept.
+        Where `strips_METHOD.csv` (a row per strip and number of windows), `table.csv` and `calibration.json` are kept;
+        what is there already is not made anew.
     count
         Strips of the test area, and half as many of other areas that are looked for there.
     longest
@@ -231,18 +234,23 @@ def locating_table(
     strangers = cut_strips(scene, others, size, longest, count // 2, seed=2)
     known = cut_strips(scene, val, size, min(CALIBRATION, longest), calibration, seed=3)
     baseline = create_encoder(config.baseline, config.image_size, config.sar_bands, **config.baseline_options)
-    rows, models = [], {}
+    tables, models = [], {}
     for name, encoder in ((config.encoder, run.encoder), (config.baseline, baseline)):
         cell = encoder.levels[0] * scene.pixel_size
         near_m = max(NEAR_M, NEAR_CELLS * cell)
-        models[name], value = calibrate(list(_validation(scene, encoder, known, others)), cell, near_m)
-        print(f"{name}: {models[name]}, mean log-probability of the truth {value:.3f}", flush=True)
-        for number, stack in enumerate(_tested(scene, encoder, asked, strangers)):
-            rows += [{"method": name, "strip": number, **row} for row in measured(stack, models[name], cell, near_m)]
-    keep_calibration(models, folder / "calibration.json")
-    made = pd.DataFrame(rows).assign(near_m=near_m, scene=Path(config.scene).name, data=scene.label)
-    write(folder / "strips.csv", partial(made.round(4).to_csv, index=False))
-    table = summary(made, 4 * size * scene.pixel_size).assign(**made_with())
+        kept = folder / f"strips_{name}.csv"
+        own = calibration_of(name, folder / "calibration.json")
+        if own is None or not kept.is_file():  # the same command goes on where it was cut off
+            own, value = calibrate(list(_validation(scene, encoder, known, others)), cell, near_m)
+            print(f"{name}: {own}, mean log-probability of the truth {value:.3f}", flush=True)
+            stacks = enumerate(_tested(scene, encoder, asked, strangers))
+            rows = [{"strip": i, **row} for i, stack in stacks for row in measured(stack, own, cell, near_m)]
+            made = pd.DataFrame(rows).assign(method=name, near_m=near_m, scene=Path(config.scene).name)
+            write(kept, partial(made.assign(data=scene.label, **made_with()).round(4).to_csv, index=False))
+            keep_calibration(models | {name: own}, folder / "calibration.json")
+        models[name] = own
+        tables.append(pd.read_csv(kept))
+    table = summary(pd.concat(tables), 4 * size * scene.pixel_size)
     write(folder / "table.csv", partial(table.to_csv, index=False))
     return table
 
@@ -295,6 +303,7 @@ def summary(strips: pd.DataFrame, block_m: float) -> pd.DataFrame:
         on, off = group[group["error_m"].notna()], group[group["error_m"].isna()]
         blocks = block_ids(on[["x", "y"]].to_numpy(), block_m)
         row = {"scene": group["scene"].iloc[0], "data": group["data"].iloc[0], "method": method, "windows": windows}
+        row["commit"] = group["commit"].iloc[0]
         row |= {"strips": len(on), "strangers": len(off), "near_m": group["near_m"].iloc[0]}
         for metres in WITHIN:
             right = (on["error_m"] <= metres).to_numpy(float)

@@ -111,9 +111,9 @@ def filtered(levels: Iterable[Surface], drift: float = 0.0) -> Iterator[NDArray[
     drift
         Cells, see `diffused`.
     """
-    belief = None
+    belief: NDArray[np.float64] | None = None
     for level in levels:
-        belief = level if belief is None else diffused(belief, drift) + level
+        belief = np.asarray(level, np.float64) if belief is None else diffused(belief, drift) + level
         yield belief
 
 
