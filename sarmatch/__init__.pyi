@@ -7,6 +7,7 @@ from . import (
     experiments,
     explorer,
     figures,
+    localization,
     losses,
     patches,
     refinement,
@@ -30,6 +31,7 @@ from .evaluation import (
 )
 from .experiments import grid, load_sweep, provenance_line, sweep
 from .explorer import explore_features
+from .localization import Likelihood, Location, locate
 from .losses import create_loss, list_losses, register_loss
 from .patches import DataCheck, check_data, match, queries, read_patch, references, search_task
 from .refinement import (
@@ -67,6 +69,8 @@ __all__ = [
     "DenseGallery",
     "DenseSearch",
     "Gallery",
+    "Likelihood",
+    "Location",
     "RefinementContext",
     "Run",
     "Scene",
@@ -108,7 +112,9 @@ __all__ = [
     "load_run",
     "load_scene",
     "load_sweep",
+    "localization",
     "localization_errors",
+    "locate",
     "losses",
     "match",
     "patches",

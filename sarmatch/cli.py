@@ -190,6 +190,64 @@ def dense(
 
 
 @app.command()
+def strips(
+    run: Annotated[Path, typer.Argument(help="folder of a run of dense search")],
+    folder: Annotated[Path, typer.Argument(help="where the table is kept")],
+    count: Annotated[int, typer.Option(help="strips of the test area", min=2)] = 150,
+    windows: Annotated[int, typer.Option(help="windows of the longest strips", min=1)] = 8,
+    calibration: Annotated[int, typer.Option(help="strips of validation ground", min=2)] = 40,
+) -> None:
+    """Locate strips of the test area by a run and by CFOG, calibrated on validation ground, and keep the table."""
+    from sarmatch.experiments.localization import locating_table
+
+    check_writable(folder)
+    table = locating_table(sm.load_run(run), folder, count, windows, calibration)
+    columns = ["method", "windows", "within_10m", "within_25m", "within_50m", "within_100m", "sure", "sure_right"]
+    columns += ["in_area", "called_absent", "strangers_called_absent"]
+    typer.echo(table[columns].round(3).to_string(index=False))
+
+
+@app.command()
+def locate(
+    strip: Annotated[Path, typer.Argument(help="SAR image whose place nobody knows")],
+    map: Annotated[Path, typer.Argument(help="georeferenced optical image")],  # the word that users say
+    out: Annotated[Path, typer.Option("-o", "--out", help="GeoJSON; a CSV, PNG and GeoTIFF are laid beside it")],
+    run: Annotated[Path | None, typer.Option(help="folder of a run of dense search; the shipped one")] = None,
+    method: Annotated[str | None, typer.Option(help="a method without training instead: cfog")] = None,
+    heading: Annotated[
+        str | None, typer.Option(help="degrees clockwise from north at which its top points, or unknown")
+    ] = None,
+    scale: Annotated[str, typer.Option(help="how much larger its pixels may be: a number, or LOW:HIGH")] = "1",
+    pixel_size: Annotated[float | None, typer.Option(help="metres per pixel of the strip; as its file says")] = None,
+    near: Annotated[str | None, typer.Option(metavar="LON,LAT", help="near which it should lie")] = None,
+    radius: Annotated[float | None, typer.Option(help="metres about --near that hold it, at 95 %")] = None,
+) -> None:
+    """Find where a strip lies on a map; exits with 0 where it does, 1 where it does not lie on this map."""
+    from sarmatch.experiments.report import save_location
+
+    if out.suffix.lower() not in (".geojson", ".json"):
+        raise ValueError(f"{out}: expected a name that ends in .geojson")
+    check_writable(out.parent)
+    found = sm.locate(
+        strip,
+        map,
+        run,
+        method=method,
+        heading=heading if heading in (None, "unknown") else _numbers("--heading", heading, 1)[0],
+        scale=_numbers("--scale", scale, 2, ":"),
+        pixel_size=pixel_size,
+        near=None if near is None else _numbers("--near", near, 2),
+        radius=radius,
+    )
+    files = save_location(found, out)
+    typer.echo(f"{strip.name}: {found}")
+    for text in found.warnings:
+        typer.echo(f"note: {text}")
+    typer.echo("\n".join(str(path) for path in files))
+    raise typer.Exit(0 if found.on_map else 1)
+
+
+@app.command()
 def notebooks() -> None:
     """Execute all notebooks and keep their outputs."""
     from sarmatch.experiments.notebooks import execute_all
@@ -271,6 +329,19 @@ def _parse(text: str) -> tuple[str, object]:
         return field.strip(), json.loads(value)
     except (ValueError, RecursionError):  # a number of too many digits, or brackets in brackets without end, are text
         return field.strip(), value
+
+
+def _numbers(option: str, text: str, most: int, between: str = ",") -> tuple[float, ...]:
+    """Numbers of an option; of a range that is one number, twice that."""
+    try:
+        given = tuple(float(part) for part in text.split(between))
+    except ValueError:
+        given = ()
+    if between == ":" and len(given) == 1:
+        given *= most
+    if len(given) != most:
+        raise typer.BadParameter(f"{option} is {text[:80]!r}, expected {most} number(s) with {between!r} between them")
+    return given
 
 
 def _number(value: float) -> str:

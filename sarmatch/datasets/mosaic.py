@@ -570,7 +570,7 @@ def _rasters(
 ) -> tuple[Raster | None, tuple[Raster, ...], list[str]]:
     """Map and strips of an area, and what is wrong with its files."""
     optical, sar = (rows[rows.modality == m] for m in ("optical", "sar"))
-    tiles, problems = _optical_tiles(optical, grid, layout)
+    chart, problems = read_map(optical, grid, layout)
     reach = _reach([grid.box(s) for s in optical.source])
     strips = []
     for key, parts in sar.groupby("key", sort=True):
@@ -578,8 +578,13 @@ def _rasters(
         problems += bad
         if raster is not None:
             strips.append(raster)
-    chart = Raster("map", tiles, ("red", "green", "blue"), "reflectance") if tiles else None
     return chart, tuple(strips), problems
+
+
+def read_map(rows: pd.DataFrame, grid: AreaGrid, layout: Layout) -> tuple[Raster | None, list[str]]:
+    """The map of some optical files on a grid, or what is wrong with them."""
+    tiles, problems = _optical_tiles(rows, grid, layout)
+    return Raster("map", tiles, ("red", "green", "blue"), "reflectance") if tiles else None, problems
 
 
 def _roles(strips: Sequence[str], given: Mapping[str, str]) -> tuple[str, ...]:

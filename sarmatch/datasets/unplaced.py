@@ -1,5 +1,6 @@
-"""A SAR strip whose place nobody knows: read by window, on a grid of its own, at the pixel size of the map."""
+"""A SAR strip whose place nobody knows, and a map to look for it on: read by window, at one pixel size."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import pandas as pd
 from rasterio import Affine
 from rasterio.crs import CRS
 
-from sarmatch.datasets.mosaic import COARSEST, FINEST, AreaGrid, Layout, read_strip, source_of
-from sarmatch.datasets.rasters import BadImageError
+from sarmatch.datasets.mosaic import COARSEST, FINEST, AreaGrid, Layout, grid_of, read_map, read_strip, source_of
+from sarmatch.datasets.rasters import BadImageError, open_raster, sidecar_of
 from sarmatch.scenes import Raster, Scene
+from sarmatch.scenes.scene import Area
 
 NOWHERE = CRS.from_epsg(32631)  # any system in metres: where the strip lies in it means nothing
 
@@ -64,3 +66,60 @@ def unplaced_strip(path: Path, pixel_size: float, map_pixel_size: float, layout:
     if raster is None:
         raise BadImageError("; ".join(problems) or f"{path}: holds no data")
     return raster
+
+
+def map_scene(path: Path | str, pixel_size: float | None = None, **layout) -> Scene:
+    """A scene of one map and no strip.
+
+    Parameters
+    ----------
+    path
+        Georeferenced optical image, in any coordinate reference system; one in degrees is read in its UTM zone.
+    pixel_size
+        Metres on the ground at which it is read; its own by default.
+    layout
+        `optical_bands` and `nodata` of `sarmatch.datasets.mosaic.Layout`.
+
+    Raises
+    ------
+    BadImageError
+        Where the file cannot be used or does not say where it lies; it is named.
+    """
+    path = Path(path)
+    source = source_of(path)
+    grid = grid_of([source], pixel_size)
+    rows = pd.DataFrame({"path": [path], "source": [source]})
+    chart, problems = read_map(rows, grid, Layout(**layout))
+    if chart is None:
+        raise BadImageError("; ".join(problems))
+    scale = grid.per_metre
+    return Scene(
+        name=path.stem,
+        areas=(Area("map", chart, (), ()),),
+        pixel_size=grid.step / scale,
+        patch_size=layout.get("patch_size", 200),
+        crs=grid.crs.to_string(),
+        crs_transform=((scale, 0.0, grid.west), (0.0, scale, grid.north)),
+    )
+
+
+def nominal_pose(path: Path | str) -> tuple[float, float] | None:
+    """Metres on the ground per pixel of an image, and the degrees clockwise from north at which its top points.
+
+    As it says itself, in whichever coordinate reference system, or None where it says nothing.
+
+    Raises
+    ------
+    BadImageError
+        Where it says something that cannot be.
+    """
+    path = Path(path)
+    beside = sidecar_of(path)
+    with open_raster(path) as file:
+        if (file.crs or beside.crs) is None or (beside.transform or file.transform).is_identity:
+            return None
+    source = source_of(path)
+    grid = grid_of([source], None)
+    up = source.transform @ (0.0, 0.0), source.transform @ (0.0, 1.0)
+    east, north = (a - b for a, b in zip(*up, strict=True))
+    return grid.step / grid.per_metre, math.degrees(math.atan2(east, north)) % 360

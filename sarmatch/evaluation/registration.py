@@ -38,12 +38,32 @@ def registered_errors(found_xy: NDArray, claimed_xy: NDArray, strip: NDArray, st
         moved, at = found_xy[rows] - claimed_xy[rows], claimed_xy[rows]
         terms = np.column_stack([np.ones(len(rows)), (at - at.mean(0)) / max(float(np.ptp(at)), 1.0)])
         left = np.linalg.norm(moved, axis=1)
-        near = left <= start_m
-        for _ in range(ROUNDS):
-            if near.sum() < 2 * terms.shape[1]:  # too few to say anything of the strip
-                break
-            fit = np.linalg.lstsq(terms[near], moved[near], rcond=None)[0]
-            left = np.linalg.norm(moved - terms @ fit, axis=1)
-            near = left <= FAR * max(np.median(left[near]), 1e-6)
+        _, left = trimmed_fit(terms, moved, left <= start_m, left)
         errors[rows] = left
     return errors
+
+
+def trimmed_fit(terms: NDArray, moved: NDArray, near: NDArray, left: NDArray) -> tuple[NDArray | None, NDArray]:
+    """Least squares of `moved` `(N, 2)` by `terms` `(N, T)`, again and again without those that lie far from the fit.
+
+    Parameters
+    ----------
+    terms, moved
+        What is fitted, by what.
+    near
+        Which rows the first fit looks at, bool `(N,)`.
+    left
+        Metres that are left of each row before any fit `(N,)`.
+
+    Returns
+    -------
+    The coefficients `(T, 2)`, None where there are fewer than two rows for each, and what is left `(N,)`.
+    """
+    fit = None
+    for _ in range(ROUNDS):
+        if near.sum() < 2 * terms.shape[1]:  # too few to say anything of the strip
+            break
+        fit = np.linalg.lstsq(terms[near], moved[near], rcond=None)[0]
+        left = np.linalg.norm(moved - terms @ fit, axis=1)
+        near = left <= FAR * max(np.median(left[near]), 1e-6)
+    return fit, left

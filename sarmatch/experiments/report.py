@@ -25,7 +25,9 @@ from sarmatch.figures import (
     training_curve,
     use_style,
 )
+from sarmatch.figures.localization import located_strip
 from sarmatch.figures.style import task_words
+from sarmatch.localization import Location, picture, save
 from sarmatch.patches import positions
 from sarmatch.scenes import Scene
 from sarmatch.training import Run
@@ -67,6 +69,16 @@ def write_report(run: Run) -> Path:
     )
     write(run.report, lambda p: p.write_text(html, encoding="utf-8"))
     return run.report
+
+
+def save_location(found: Location, path: Path) -> list[Path]:
+    """Write a located strip as `sarmatch.localization.save` does, and beside it a picture, `NAME.png`; returns the
+    files."""
+    use_style()
+    files = save(found, path)
+    figure = located_strip(**picture(found))
+    write(path.with_suffix(".png"), lambda p: figure.savefig(p, format="png", bbox_inches="tight"))
+    return [*files, path.with_suffix(".png")]
 
 
 def better_baseline(run: Run) -> list[str]:

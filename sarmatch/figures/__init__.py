@@ -26,6 +26,7 @@ from sarmatch.figures.distributions import (
     scatter_map,
     transport,
 )
+from sarmatch.figures.localization import ambiguity, by_windows, drift_of, located_strip, sharpening
 from sarmatch.figures.maps import map_of_outcomes, map_with_places, overview, split_map
 from sarmatch.figures.panels import annotated_pair, image_grid, pair, place_of, retrieval_rows, tiling
 from sarmatch.figures.refinement import (
@@ -52,6 +53,11 @@ from sarmatch.figures.style import (
 from sarmatch.figures.views import panorama_on_tiles
 
 __all__ = [
+    "ambiguity",
+    "by_windows",
+    "drift_of",
+    "located_strip",
+    "sharpening",
     "calibration",
     "strides",
     "similarity_by_overlap",

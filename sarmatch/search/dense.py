@@ -117,6 +117,15 @@ class DenseSearch:
                 kept = kept.and_those(find_peaks(block, self.radius, 2 * k, kept.scores[:, -1], area), 2 * k)
         return Peaks(*(values.cpu() for values in suppress(kept, self.radius, k)))
 
+    def surfaces(self, queries: Tensor, masks: Tensor | None = None) -> Iterator[Tensor]:
+        """Scores of all queries `(Q, C, h, w)` at every shift of each area's map: `(Q, H - h + 1, W - w + 1)` each.
+
+        Minus infinity where a query would lie on too little data.
+        """
+        masks = in_range(masks, self.fitting(queries, 1))
+        for correlator in self._correlators(tuple(queries.shape[2:])):
+            yield pasted(correlator, queries, masks)
+
     def _correlators(self, size: tuple[int, int]) -> list[Correlator]:
         """One per area, kept for the next queries of the same size."""
         if self._ready is None or self._ready[0] != size:
@@ -183,8 +192,17 @@ def in_range(masks: Tensor | None, queries: Tensor) -> Tensor | None:
 def surface(fmap: FeatureMap, query: Tensor, mask: Tensor | None = None) -> Tensor:
     """Scores of one query `(C, h, w)` at every shift of a map `(H - h + 1, W - w + 1)`: the picture of a search."""
     correlator = Correlator(fmap, tuple(query.shape[1:]))
-    whole = torch.full(correlator.shifts, -torch.inf)
-    for block in correlator.blocks(query[None], None if mask is None else mask[None]):
-        part = whole[block.row :, block.col :][: block.scores.shape[1], : block.scores.shape[2]]
-        part.copy_(block.scores[0, : part.shape[0], : part.shape[1]])
+    return pasted(correlator, query[None], None if mask is None else mask[None])[0]
+
+
+def pasted(correlator: Correlator, queries: Tensor, masks: Tensor | None = None) -> Tensor:
+    """The blocks of some queries' scores put together, `(Q, H - h + 1, W - w + 1)`."""
+    if min(correlator.shifts) < 1:
+        raise ValueError(f"queries of {correlator.size} cells do not fit into a map of fewer cells")
+    margin = correlator.margin
+    whole = torch.full((len(queries), *correlator.shifts), -torch.inf)
+    for block in correlator.blocks(queries, masks):
+        inside = block.scores[:, margin:, margin:][:, : correlator.steps[0], : correlator.steps[1]]
+        part = whole[:, block.row :, block.col :][:, : inside.shape[1], : inside.shape[2]]
+        part.copy_(inside[:, : part.shape[1], : part.shape[2]])
     return whole

@@ -177,6 +177,24 @@ def simulate_preset(name: str, profile: str, bands: Sequence[str] = ("HH",)) -> 
     return simulate(name, PRESETS[name], EXTENT_PX[profile], bands, test_areas=("unseen",))
 
 
+def true_places(name: str, profile: str, scene: Scene, area: str, strip: str, xy: NDArray) -> NDArray[np.float64]:
+    """The ground that a strip of a preset really shows, where it claims to show `xy` `(N, 2)`; local metres.
+
+    The strip's navigation and heading are off, and only a simulation knows by how much.
+    """
+    preset = PRESETS[name]
+    (town,) = (t for t in preset.towns if t.name == area)
+    for over in town.passes:
+        for called, acquisition in acquisitions_of(preset, over, EXTENT_PX[profile]):
+            if called == strip:
+                claimed, true = (affine_of(sar.strip_grid(acquisition, PIXEL_SIZE, true=t)) for t in (False, True))
+                height = EXTENT_PX[profile] * PIXEL_SIZE  # the scene's frame counts from the top of the town
+                origin = np.array(scene.area(area).origin) - (0.0, height)
+                seen = (true @ ~claimed) @ tuple((np.asarray(xy, np.float64) - origin).T)
+                return np.stack(seen, 1) + origin
+    raise ValueError(f"scene {name!r}: no strip of {area!r} is called {strip!r}")
+
+
 def passes_table(name: str) -> pd.DataFrame:
     """The passes of a preset, and where each looks from above the ground.
 

@@ -1,0 +1,272 @@
+"""The fix of a strip: windows searched everywhere, fused, and registered by tie points."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio import Affine
+
+from sarmatch.encoders import Encoder
+from sarmatch.localization.fusion import (
+    Likelihood,
+    Posterior,
+    Surface,
+    aligned,
+    diffused,
+    fuse,
+    log_likelihood,
+    posterior_of,
+    track,
+)
+from sarmatch.localization.ties import GOOD, Ties, fitted, tie_points
+from sarmatch.localization.windows import Windows, offsets, posed_features
+from sarmatch.progress import progress
+from sarmatch.search import DenseGallery, DenseSearch, FeatureMap
+from sarmatch.search.turned import FINER, Pose
+
+NEAR_M = 25.0  # metres about the best place whose probability is that of the fix, three cells where they are large
+NEAR_CELLS = 3
+RUNNERS_UP = 5
+APART = 2  # times that between runners-up on one of the axes
+TRIED = 3  # poses of a screening that are looked at again
+TIE = 4  # cells within which tie points are looked for, and the drift beyond them
+NORTH_UP = (Pose(0.0, 1.0),)
+
+
+class Fused(NamedTuple):
+    """What the windows of a strip say in one pose: their log-likelihoods laid over one another, steps of each in cells
+    `(W, 2)`, the belief about the middle one, and how much likelier it is than chance (log)."""
+
+    pose: Pose
+    levels: list[Surface]
+    steps: NDArray[np.int64]
+    belief: NDArray[np.float64]
+    evidence: float
+    size: tuple[int, int]  # cells of a window's frame
+
+
+@dataclass(frozen=True, eq=False)
+class Fix:
+    """Where a strip lies, and how sure that is.
+
+    Attributes
+    ----------
+    posterior : Posterior
+        Over places of the middle window on `fmap`.
+    fmap : FeatureMap
+        The map it was searched on.
+    pose : Pose
+        Heading and scale that it was found at.
+    origin : (float, float)
+        Local metres of the middle window's centre where the posterior's cell `(0, 0)` is its place.
+    place : float64 (2,)
+        Local metres of the middle window's centre, the best place.
+    probability : float
+        That it lies within `near_m` of it.
+    near_m : float
+        Metres, 25 or three cells.
+    runners_up : float64 (K, 3)
+        Local metres of other places and their probability.
+    centre : float64 (W, 2)
+        Centres of the windows in the strip, pixels.
+    track : float64 (W, 2)
+        Their likeliest places, local metres: Viterbi's.
+    agrees : bool (W,)
+        Which windows speak for it.
+    affine : Affine
+        Pixels `(column, row)` of the strip to local metres.
+    ties : Ties
+        The tie points it was fitted to.
+    ties_rms : float
+        Metres that are left of them; not a number where too few agree, and the affine is that of the track.
+    """
+
+    posterior: Posterior
+    fmap: FeatureMap
+    pose: Pose
+    origin: tuple[float, float]
+    place: NDArray[np.float64]
+    probability: float
+    near_m: float
+    runners_up: NDArray[np.float64]
+    centre: NDArray[np.float64]
+    track: NDArray[np.float64]
+    agrees: NDArray[np.bool_]
+    affine: Affine
+    ties: Ties
+    ties_rms: float
+
+    @property
+    def on_map(self) -> bool:
+        """Whether it lies on this map, rather than not."""
+        return self.posterior.absent < 0.5
+
+    @property
+    def cell(self) -> float:
+        """Metres along the side of a cell of the posterior."""
+        return self.fmap.metres
+
+    def metres_of(self, cells: NDArray) -> NDArray[np.float64]:
+        """Cells of the posterior `(..., 2)`, rows and columns, to local metres."""
+        row, col = np.moveaxis(np.asarray(cells, np.float64), -1, 0)
+        return np.stack([self.origin[0] + col * self.cell, self.origin[1] - row * self.cell], -1)
+
+
+def windows_fused(
+    search: DenseSearch, encoder: Encoder, windows: Windows, pose: Pose, model: Likelihood, level: int = 0
+) -> Fused:
+    """Windows of a pose compared with every place of the map, and fused.
+
+    Parameters
+    ----------
+    search
+        Over the one map, of the level of the encoder that `level` counts.
+    encoder, windows, pose
+        What is compared.
+    model
+        Of the likelihood.
+    """
+    (fmap,) = search.gallery.maps.values()
+    features, masks = posed_features(encoder, windows.images, pose, level)
+    (scores,) = search.surfaces(features, masks)
+    levels = [log_likelihood(s, model).astype(np.float32) for s in scores.numpy()]
+    middle = len(levels) // 2
+    moved = offsets(windows.centre, pose) / encoder.levels[level]
+    steps = np.round(moved - moved[middle]).astype(np.int64)
+    levels = [level.astype(np.float32) for level in aligned(levels, steps, math.log(model.outliers))]
+    belief = fuse(levels, model.drift / fmap.metres)
+    top = belief.max()
+    evidence = float(top + np.log(np.exp(belief - top).mean()))
+    return Fused(pose, levels, steps, belief, evidence, tuple(features.shape[2:]))
+
+
+def best_pose(
+    gallery: DenseGallery, encoder: Encoder, windows: Windows, poses: Sequence[Pose], model: Likelihood
+) -> Fused:
+    """The pose for which the windows speak most; of many, all are screened on the coarse map where there is one.
+
+    The best `TRIED` of a screening are looked at again on the fine map, each at some headings about its own.
+    """
+    fine = DenseSearch(gallery, encoder)
+    if len(poses) > TRIED and gallery.coarse is not None:
+        coarse = DenseSearch(gallery.coarse, encoder)
+        said = progress(poses, desc="headings", unit="pose")
+        screened = [(windows_fused(coarse, encoder, windows, p, model, level=1).evidence, p) for p in said]
+        best = [pose for _, pose in sorted(screened, reverse=True)[:TRIED]]
+        poses = [Pose((p.heading + more) % 360, p.scale) for p in best for more in FINER]
+    found: Fused | None = None
+    for pose in progress(list(poses), desc="windows on the map", unit="pose"):
+        fused = windows_fused(fine, encoder, windows, pose, model)
+        if found is None or fused.evidence > found.evidence:
+            found = fused
+    return found
+
+
+def find_strip(
+    gallery: DenseGallery,
+    encoder: Encoder,
+    windows: Windows,
+    model: Likelihood,
+    poses: Sequence[Pose] = NORTH_UP,
+    prior: Surface | None = None,
+    small: Windows | None = None,
+) -> Fix:
+    """Where the windows of a strip lie on a map.
+
+    Parameters
+    ----------
+    gallery
+        Feature maps of the one map.
+    encoder
+        They were made with.
+    windows
+        Of the strip, north up if it is read in a pose of heading 0.
+    model
+        Of the likelihood, see `Likelihood`.
+    poses
+        Headings and scales that are tried.
+    prior
+        Log-probability of the middle window's centre on the cells of the map `(H, W)`, see `near_prior`.
+    small
+        Smaller windows that become tie points; without them the affine is that of the track.
+
+    Raises
+    ------
+    ValueError
+        Where the map is smaller than a window, or there are several maps.
+    """
+    if len(gallery.maps) != 1:
+        raise ValueError(f"a strip is looked for on one map, got {len(gallery.maps)}: {gallery.areas}")
+    (fmap,) = gallery.maps.values()
+    fused = best_pose(gallery, encoder, windows, poses, model)
+    half = np.array(fused.size) / 2
+    if prior is not None:
+        top, left = (int(h) for h in half)
+        part = prior[top : top + fused.belief.shape[0], left : left + fused.belief.shape[1]]
+        prior = part - np.log(np.exp(part).sum())
+    posterior = posterior_of(diffused(fused.belief, model.spread / fmap.metres), model, prior)
+    near = max(NEAR_M / fmap.metres, NEAR_CELLS)
+    peaks = posterior.peaks(1 + RUNNERS_UP, round(APART * near))
+    origin = tuple(fmap.metres_of(*half))
+    cells, agrees = _track(fused, peaks.at[0], model, fmap.metres)
+    places = fmap.metres_of(*(cells + half).T)
+    start = _start(windows.centre, places, fused.pose, fmap.metres / encoder.levels[0])
+    affine, ties, rms = start, Ties(*(np.zeros((0, 2)),) * 2, np.zeros(0), np.zeros(0, bool)), math.nan
+    if small is not None:
+        reach = math.ceil(TIE + model.drift / fmap.metres)
+        xy, score = tie_points(fmap, encoder, small, fused.pose, start, reach)
+        affine, ties, rms = fitted(small.centre, xy, score, start, GOOD * fmap.metres)
+    listed = fmap.metres_of(*(peaks.at + half).T)
+    return Fix(
+        posterior,
+        fmap,
+        fused.pose,
+        origin,
+        listed[0],
+        posterior.within(peaks.at[0], near),
+        near * fmap.metres,
+        np.column_stack([listed[1:], peaks.mass[1:]]),
+        windows.centre,
+        places,
+        agrees,
+        affine,
+        ties,
+        rms,
+    )
+
+
+def _track(
+    fused: Fused, best: NDArray, model: Likelihood, metres: float
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Cells of the windows along the likeliest track through a place, and which of them speak for it."""
+    count, drift = len(fused.levels), model.drift / metres
+    reach = math.ceil(3 * drift * math.sqrt(count)) + 2
+    row, col = np.round(best).astype(int)
+    top, left = max(0, row - reach), max(0, col - reach)
+    near = slice(top, row + reach + 1), slice(left, col + reach + 1)
+    parts = [level[near] for level in fused.levels]
+    cells = track(parts, drift)
+    agrees = np.array([part[tuple(cell)] > 0 for part, cell in zip(parts, cells, strict=True)])
+    return cells + (top, left) + fused.steps, agrees
+
+
+def _start(centre: NDArray, places: NDArray, pose: Pose, pixel: float) -> Affine:
+    """Pixels `(column, row)` of a strip to metres from its pose and the track of its windows.
+
+    The pose says how it is turned and scaled; where there are three windows or more, the track turns and scales it
+    further: a similarity, by least squares.
+    """
+    moved = offsets(centre, pose) * pixel
+    given = moved[:, 1] - 1j * moved[:, 0]  # east and north as one complex number
+    found = places[:, 0] + 1j * places[:, 1]
+    turn = 1.0 + 0j
+    if len(centre) >= 3:
+        off = given - given.mean()
+        turn = (off.conj() * (found - found.mean())).sum() / (np.abs(off) ** 2).sum()
+    corners = offsets(np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), pose) * pixel
+    origin, right, down = turn * (corners[:, 1] - 1j * corners[:, 0]) + found.mean() - turn * given.mean()
+    right, down = right - origin, down - origin
+    return Affine(right.real, down.real, origin.real, right.imag, down.imag, origin.imag)

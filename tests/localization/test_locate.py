@@ -1,0 +1,246 @@
+"""A strip on a map, from two files to a GeoJSON: places, poses, what is refused, and what is said."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from rasterio import Affine
+from rasterio.warp import transform as warp_points
+from scipy.ndimage import gaussian_filter
+from typer.testing import CliRunner
+
+import sarmatch as sm
+from sarmatch.cli import app
+from sarmatch.datasets.rasters import BadImageError
+from sarmatch.localization import geojson, save, table
+from sarmatch.localization.location import finder
+from sarmatch.localization.outputs import warped
+from sarmatch.search.turned import Pose, turned
+
+WEST, NORTH, UTM = 500_000.0, 5_700_000.0, "EPSG:32631"
+AT = (180, 60)  # row and column of the strip's corner on the map
+HIGH, WIDE = 288, 96
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def field(seed, shape=(640, 560)):
+    smooth = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 3)
+    return ((smooth - smooth.min()) / np.ptp(smooth)).astype(np.float32)
+
+
+def write(path, bands, pixel=1.0, crs=UTM, west=WEST, north=NORTH):
+    about = {"driver": "GTiff", "count": len(bands), "height": bands.shape[1], "width": bands.shape[2]}
+    place = {} if crs is None else {"crs": crs, "transform": Affine(pixel, 0, west, 0, -pixel, north)}
+    with rasterio.open(path, "w", dtype=bands.dtype, **about, **place) as file:
+        file.write(bands)
+    return path
+
+
+def power_of(ground, seed=9):
+    """SAR of the ground: upside down in contrast, with a little speckle."""
+    return (10 ** (-2 * ground) * np.random.default_rng(seed).gamma(20, 1 / 20, ground.shape)).astype(np.float32)[None]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A map, the strip that lies on it, and one of another town; maps are kept in a folder of their own."""
+    folder = tmp_path_factory.mktemp("locate")
+    ground, other = field(0), field(1)
+    write(folder / "map.tif", np.repeat((255 * ground)[None], 3, 0).astype(np.uint8))
+    part = np.s_[AT[0] : AT[0] + HIGH, AT[1] : AT[1] + WIDE]
+    elsewhere = {"west": 510_000.0, "north": 5_720_000.0}  # what it claims is wrong by far
+    write(folder / "strip.tif", power_of(ground[part]), **elsewhere)
+    write(folder / "bare.tif", power_of(ground[part]), crs=None)
+    write(folder / "stranger.tif", power_of(other[part]), **elsewhere)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SARMATCH_CACHE", str(folder / "cache"))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def found(files):
+    return sm.locate(files / "strip.tif", files / "map.tif", method="cfog", window=96)
+
+
+def true_corners():
+    row, col = AT
+    return np.array([(c, -r) for r, c in ((row, col), (row, col + WIDE), (row + HIGH, col + WIDE), (row + HIGH, col))])
+
+
+def test_the_strip_is_found_where_it_lies_to_less_than_a_cell(found):
+    assert found.on_map and found.probability > 0.9
+    np.testing.assert_allclose(found.fix.place, (AT[1] + WIDE / 2, -AT[0] - HIGH / 2), atol=2.0)
+    np.testing.assert_allclose(found.footprint, true_corners(), atol=1.5)
+    assert found.fix.ties.agrees.sum() >= 6 and found.fix.ties_rms < 2
+    (lon,), (lat,) = warp_points(UTM, "EPSG:4326", [WEST + AT[1] + WIDE / 2], [NORTH - AT[0] - HIGH / 2])
+    assert math.hypot((found.lonlat[0] - lon) * 70_000, (found.lonlat[1] - lat) * 111_000) < 2.5
+    assert "longitude" in str(found) and "probability" in str(found)
+
+
+def test_feature_maps_are_built_once(files, found, monkeypatch):
+    monkeypatch.setattr("sarmatch.search.maps.encode_raster", lambda *a, **k: pytest.fail("built anew"))
+    again = sm.locate(files / "strip.tif", files / "map.tif", method="cfog", window=96)
+    np.testing.assert_allclose(again.fix.place, found.fix.place)
+
+
+def test_a_strip_of_another_town_is_not_on_this_map(files, tmp_path):
+    answer = sm.locate(files / "stranger.tif", files / "map.tif", method="cfog", window=96)
+    assert not answer.on_map and answer.absent > 0.5 and "not on this map" in str(answer)
+    (feature,) = geojson(answer)["features"]
+    assert feature["geometry"] is None and feature["properties"]["on_map"] is False
+    assert [p.suffix for p in save(answer, tmp_path / "fix.geojson")] == [".geojson", ".csv"]
+    assert list(table(answer)["role"]) == ["not on this map"]
+
+
+def test_a_turned_strip_without_a_place_of_its_own(files, tmp_path):
+    """Its top points to the south-east: told the heading, the place is found, and told a wrong one it is not."""
+    image = torch.from_numpy(field(0))[None, None]
+    upright, inside = turned(image, Pose(-130.0, 1.0))
+    power = power_of(upright[0, 0].numpy())
+    middle = np.array(power.shape[1:]) // 2
+    part = power[:, middle[0] - 150 : middle[0] + 150, middle[1] - 50 : middle[1] + 50]
+    assert inside[middle[0] - 150 : middle[0] + 150, middle[1] - 50 : middle[1] + 50].all()
+    write(tmp_path / "turned.tif", part, crs=None)
+    asked = {"method": "cfog", "window": 96, "pixel_size": 1.0}
+    right = sm.locate(tmp_path / "turned.tif", files / "map.tif", heading=130, **asked)
+    assert right.on_map
+    centre = np.stack(right.fix.affine @ (50.0, 150.0))
+    np.testing.assert_allclose(centre, (280, -320), atol=3)
+    assert sm.locate(tmp_path / "turned.tif", files / "map.tif", heading=40, **asked).probability < 0.5
+
+
+@pytest.mark.slow
+def test_heading_and_scale_are_found_where_they_are_not_known(files):
+    asked = {"method": "cfog", "window": 96, "pixel_size": 0.95}
+    answer = sm.locate(files / "bare.tif", files / "map.tif", heading="unknown", scale=(1.0, 1.1), **asked)
+    assert answer.on_map and answer.fix.pose == Pose(0.0, 1.05)
+    np.testing.assert_allclose(answer.footprint, true_corners(), atol=3)
+
+
+def test_a_prior_position_speaks_and_one_beside_the_map_is_refused(files, found):
+    asked = {"method": "cfog", "window": 96}
+    near = sm.locate(files / "strip.tif", files / "map.tif", near=tuple(found.lonlat), radius=50.0, **asked)
+    assert near.absent < found.absent
+    with pytest.raises(ValueError, match="beside the map"):
+        sm.locate(files / "strip.tif", files / "map.tif", near=(12.0, 50.0), radius=50.0, **asked)
+    with pytest.raises(ValueError, match="radius is None"):
+        sm.locate(files / "strip.tif", files / "map.tif", near=tuple(found.lonlat), **asked)
+
+
+class TestOutputs:
+    def test_geojson_is_of_rfc_7946(self, found):
+        content = json.loads(json.dumps(geojson(found), allow_nan=False))
+        assert content["type"] == "FeatureCollection" and "crs" not in content
+        by_role = {f["properties"]["role"]: f for f in content["features"]}
+        assert set(by_role) >= {"fix", "footprint", "track", "window", "search area", "tie point"}
+        rings = [by_role["footprint"]["geometry"]["coordinates"]]
+        rings += by_role["search area"]["geometry"]["coordinates"]
+        for polygon in rings:
+            for i, ring in enumerate(polygon):
+                x, y = np.array(ring).T
+                assert ring[0] == ring[-1] and len(ring) >= 4
+                assert (np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]) > 0) == (i == 0), "right-hand rule"
+                assert (np.abs(x - 3) < 0.02).all() and (np.abs(y - 51.45) < 0.02).all(), "longitude comes first"
+        about = by_role["fix"]["properties"]
+        assert about["on_map"] and 0.9 < about["probability"] <= 1 and about["method"] == "cfog"
+        assert len(by_role["track"]["geometry"]["coordinates"]) == 3
+
+    def test_files_are_written_whole_and_opened_by_others(self, found, tmp_path):
+        files = save(found, tmp_path / "fix.geojson")
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in files)
+        with rasterio.open(tmp_path / "fix.tif") as file:
+            assert file.crs.to_epsg() == 32631 and file.transform.a == pytest.approx(1.0)
+            pixels, place = file.read(1), file.transform
+            assert len(json.loads(file.tags()["TIE_POINTS"])) == len(found.fix.ties.score)
+        row, col = round(NORTH - place.f), round(place.c - WEST)
+        truth = power_of(field(0)[AT[0] : AT[0] + HIGH, AT[1] : AT[1] + WIDE])[0]
+        inner = pixels[AT[0] - row + 4 :, AT[1] - col + 4 :][: HIGH - 8, : WIDE - 8]
+        smooth = [gaussian_filter(np.log(a), 2) for a in (inner, truth[4:-4, 4:-4])]
+        assert np.corrcoef(smooth[0].ravel(), smooth[1].ravel())[0, 1] > 0.95
+        listed = table(found)
+        assert (listed["role"] == "window").sum() == 3 and listed["longitude"].between(2.9, 3.1).all()
+
+    def test_the_command_line_does_the_same(self, files, tmp_path):
+        out = tmp_path / "out" / "fix.geojson"
+        asked = ["locate", str(files / "bare.tif"), str(files / "map.tif"), "--method", "cfog", "-o", str(out)]
+        told = CliRunner().invoke(app, [*asked, "--pixel-size", "1"])
+        assert told.exit_code == 0, told.output
+        assert {p.name for p in out.parent.iterdir()} == {f"fix.{s}" for s in ("geojson", "csv", "tif", "png")}
+        refused = CliRunner().invoke(app, asked)
+        assert refused.exit_code == 2 and "pixel_size" in refused.output
+        asked[1] = str(files / "stranger.tif")
+        assert CliRunner().invoke(app, asked).exit_code == 1
+
+    def test_the_warped_strip_covers_its_footprint(self, found):
+        pixels, place = warped(found)
+        assert np.isfinite(pixels[0]).sum() == pytest.approx(HIGH * WIDE, rel=0.05)
+        assert (place.c - WEST) % 1 == 0
+
+
+class TestRefused:
+    def test_a_strip_larger_than_the_map(self, files, tmp_path):
+        write(tmp_path / "large.tif", power_of(field(3, (900, 700))))
+        with pytest.raises(ValueError, match=r"large.tif: shows 700 x 900 m, more than the map map.tif"):
+            sm.locate(tmp_path / "large.tif", files / "map.tif", method="cfog")
+
+    def test_a_map_of_one_tile(self, files, tmp_path):
+        write(tmp_path / "tile.tif", np.repeat((255 * field(0, (320, 110)))[None], 3, 0).astype(np.uint8))
+        with pytest.raises(ValueError, match="hardly more than one window"):
+            sm.locate(files / "strip.tif", tmp_path / "tile.tif", method="cfog")
+
+    def test_wrong_units(self, files, tmp_path):
+        place = {"crs": "EPSG:4326", "pixel": 1.0, "west": 3.0, "north": 51.0}  # metres, said to be degrees
+        write(tmp_path / "degrees.tif", power_of(field(0, (60, 80))), **place)
+        with pytest.raises(ValueError, match="degrees.tif"):
+            sm.locate(tmp_path / "degrees.tif", files / "map.tif", method="cfog")
+        write(tmp_path / "nowhere.tif", np.repeat((255 * field(0))[None], 3, 0).astype(np.uint8), crs=None)
+        with pytest.raises(BadImageError, match=r"nowhere.tif: has no coordinate reference system"):
+            sm.locate(files / "strip.tif", tmp_path / "nowhere.tif", method="cfog")
+
+    def test_corrupt_and_missing_files(self, files, tmp_path):
+        half = tmp_path / "half.tif"
+        half.write_bytes((files / "strip.tif").read_bytes()[:5000])
+        for strip, chart in ((half, files / "map.tif"), (files / "strip.tif", half), (tmp_path / "no.tif", half)):
+            with pytest.raises(ValueError, match=r"half.tif|no.tif"):
+                sm.locate(strip, chart, method="cfog", pixel_size=1.0)
+
+    def test_weights_of_another_recipe(self, files):
+        with pytest.raises(ValueError, match="trained for 'vector' search"):
+            sm.locate(files / "strip.tif", files / "map.tif", sm.localization.location.ROOT / "data/demo")
+        with pytest.raises(
+            ValueError, match=r"map.tif: its pixels are 2.0\d* m and the encoder has learned from 0.5 m"
+        ):
+            write(files / "coarse.map.tif", np.repeat((255 * field(0))[None], 3, 0).astype(np.uint8), pixel=2.0)
+            sm.locate(files / "strip.tif", files / "coarse.map.tif")
+
+    @pytest.mark.parametrize(
+        ("option", "said"),
+        [
+            ({"method": "hog"}, "method is 'hog'"),
+            ({"method": "cfog", "run": "data/dense"}, "expected one of the two"),
+            ({"method": "cfog", "heading": "north"}, "heading is 'north'"),
+            ({"method": "cfog", "scale": (2.0, 1.0)}, "scale is"),
+            ({"method": "cfog", "pixel_size": -1.0}, "pixel_size is -1"),
+        ],
+    )
+    def test_options_that_do_not_fit(self, files, option, said):
+        with pytest.raises(ValueError, match=said):
+            sm.locate(files / "strip.tif", files / "map.tif", **option)
+
+
+def test_water_is_warned_of(files, tmp_path):
+    calm = power_of(field(0)[AT[0] : AT[0] + HIGH, AT[1] : AT[1] + WIDE])
+    calm[:, :96] = 0.01 * np.random.default_rng(1).gamma(20, 1 / 20, (96, 96))
+    write(tmp_path / "shore.tif", calm)
+    with pytest.warns(UserWarning, match="1 of 3 windows show next to nothing: water"):
+        answer = sm.locate(tmp_path / "shore.tif", files / "map.tif", method="cfog", window=96)
+    assert answer.on_map and not answer.fix.agrees[0]
+
+
+def test_the_shipped_run_is_found_without_a_word():
+    wanted = finder()
+    assert (wanted.name, wanted.pixel_size, wanted.window) == ("dense", 0.5, 200)
