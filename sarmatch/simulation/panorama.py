@@ -309,7 +309,7 @@ def _column(
     while bottom >= 0 and 0 <= row < ground.height.shape[0] and 0 <= col < ground.height.shape[1] and near < SIGHT_M:
         if max(view.top - view.eye, 0.0) < tangents[bottom] * near:
             break  # nothing that is farther away can rise so high
-        far = min(to_row, to_col)
+        far = max(min(to_row, to_col), near)  # a camera on a border has nothing on its near side
         cell = _cell(view, ground, row, col, near, far, sin, cos, before)
         bottom, edge = _paint_cell(view, world, ground, photo, cell, edge, sin, cos, tangents, bottom, done, out)
         near, before = far, cell.level
