@@ -178,11 +178,11 @@ def dense(
 ) -> None:
     """Compare the dense search of a run with the same search over CFOG, and keep the table."""
     from sarmatch.experiments.dense import table_of
-    from sarmatch.training.runs import scene_of
+    from sarmatch.training.runs import map_of
 
     check_writable(folder)
     of = sm.load_run(run)
-    scenes = {name: scene_of(of.config.model_copy(update={"scene": name})) for name in scene or [of.config.scene]}
+    scenes = {name: map_of(of.config.model_copy(update={"scene": name})) for name in scene or [of.config.scene]}
     table = table_of(of, folder, scenes, size or [None], headings)
     columns = ["scene", "size", "method", "queries_of", "queries", "recall@1", "recall@10", "median_m", "within_10m"]
     columns += ["registered_within_10m", "within_66m", "within_100m", "ms_per_query"]

@@ -27,7 +27,7 @@ from sarmatch.patches import PatchImages, positions
 from sarmatch.patches.images import raster_of
 from sarmatch.scenes import Scene
 from sarmatch.search.turned import Pose, turned
-from sarmatch.training.runs import TOP, Run, blocks, dense_search, intervals, task
+from sarmatch.training.runs import TOP, Run, blocks, dense_search, intervals, map_of, task
 
 QUARTERS = ("least", "less", "more", "most")  # contrast of a query
 LEAST = 8  # pixels of a query, as for `Config.patch_size`
@@ -88,7 +88,7 @@ def table_of(
     if len(run.encoder.levels) > 1:
         methods.append(("coarse_to_fine", run.encoder, "coarse_to_fine"))
     rows, gaps = [], []
-    for name, scene in (scenes or {run.config.scene: run.scene()}).items():
+    for name, scene in (scenes or {run.config.scene: map_of(run.config)}).items():
         asked, tiles = task(run.config, scene, "cross_area", "arbitrary")
         images = torch.stack(list(PatchImages(scene, asked, None)))
         for size in sizes:

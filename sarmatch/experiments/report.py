@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sarmatch.atomic_io import read_json, write
+from sarmatch.datasets import CrossView
 from sarmatch.evaluation import localization_errors
 from sarmatch.figures import (
     error_cdf,
@@ -20,6 +21,7 @@ from sarmatch.figures import (
     map_of_outcomes,
     map_with_places,
     method_words,
+    panorama_on_tiles,
     recall_curves,
     retrieval_rows,
     training_curve,
@@ -32,6 +34,7 @@ from sarmatch.patches import positions
 from sarmatch.scenes import Scene
 from sarmatch.training import Run
 from sarmatch.training.checkpoints import ENVIRONMENT
+from sarmatch.training.views import Views
 
 SHOWN = 3  # queries found and queries missed in the gallery
 FIRST = 5  # tiles shown for each
@@ -108,7 +111,7 @@ def better_baseline(run: Run) -> list[str]:
     return sentences
 
 
-def _page(run: Run, scene: Scene) -> Iterator[str]:
+def _page(run: Run, scene: Scene | Views) -> Iterator[str]:
     config, metrics = run.config, run.metrics
     # the hardest question asked: an unseen area where it was, at arbitrary offsets where it was
     protocol, kind = min(
@@ -145,6 +148,27 @@ def _page(run: Run, scene: Scene) -> Iterator[str]:
     yield f"<p>The epoch was chosen by {escape(config.select)} on the validation area.</p>"
     yield _image(training_curve(run.history, config.select, scene.label))
 
+    if isinstance(scene, Views):
+        yield from _panorama_shown(results, tiles, scene)
+    else:
+        yield from _on_the_map(scene, results, tiles, protocol, kind)
+
+    yield "<h2>Made with</h2>"
+    environment = read_json(run.path / ENVIRONMENT, dict)
+    yield f"<pre>{escape(json.dumps(environment, indent=2))}</pre>"
+    yield f"<pre>{escape(json.dumps(config.model_dump(mode='json'), indent=2))}</pre>"
+
+
+def _panorama_shown(results: pd.DataFrame, tiles: pd.DataFrame, scene: Views) -> Iterator[str]:
+    """The first panorama of the table with the tiles that cover its place."""
+    results, tiles = (table.assign(path=[Path(p) for p in table["path"]]) for table in (results, tiles))
+    view = CrossView(scene.name, results, tiles, scene.has_coordinates, scene.credit, scene.label == "simulated")
+    yield "<h2>One of the panoramas</h2>"
+    yield _image(panorama_on_tiles(view, 0))
+
+
+def _on_the_map(scene: Scene, results: pd.DataFrame, tiles: pd.DataFrame, protocol: str, kind: str) -> Iterator[str]:
+    """Queries found and missed, and where they lie."""
     test = task_words(protocol, kind)
     yield f"<h2>Queries found and missed ({test})</h2>"
     right = (results["rank"] == 0).to_numpy()
@@ -169,13 +193,8 @@ def _page(run: Run, scene: Scene) -> Iterator[str]:
         example = results.iloc[[int(np.argmax(right))]]
         yield _image(map_with_places(scene, example, tiles, example["found"].iloc[0][:FIRST], "One of these queries"))
 
-    yield "<h2>Made with</h2>"
-    environment = read_json(run.path / ENVIRONMENT, dict)
-    yield f"<pre>{escape(json.dumps(environment, indent=2))}</pre>"
-    yield f"<pre>{escape(json.dumps(config.model_dump(mode='json'), indent=2))}</pre>"
 
-
-def _headline(run: Run, scene: Scene, protocol: str, kind: str) -> str:
+def _headline(run: Run, scene: Scene | Views, protocol: str, kind: str) -> str:
     table = run.summary.xs((protocol, kind), level=["protocol", "kind"]).reset_index("gallery")
     ours, floor, row = run.config.encoder, run.config.baseline, table.loc["recall@1"]
     text = (
@@ -206,7 +225,7 @@ def _table(table: pd.DataFrame, caption: str, ours: str) -> str:
     return f"<table><caption>{escape(caption)}</caption><tr>{head}</tr>{''.join(lines)}</table>"
 
 
-def _errors(run: Run, scene: Scene, protocol: str, kind: str, tiles: pd.DataFrame) -> Figure:
+def _errors(run: Run, scene: Scene | Views, protocol: str, kind: str, tiles: pd.DataFrame) -> Figure:
     results, xy = run.results(protocol, kind), positions(tiles)
     perfect = localization_errors(xy[results["positive"]], positions(results))
     task = run.metrics.query("protocol == @protocol and kind == @kind").set_index("method")

@@ -50,6 +50,7 @@ class Sweep(NamedTuple):
     shipped: Sequence[str] = ()  # methods whose first run goes to data/checkpoints with its weights
     acquisitions: Sequence[str] = ()  # changes of the acquisition on which they are; all of them where none is named
     by_network: bool = False
+    needs_data: bool = False  # a folder, given as scene
 
 
 def _recipes(*names: str) -> Callable[[str], dict[str, Config]]:
@@ -98,6 +99,19 @@ def _weights(alignment: str, prefix: str, **options: Any) -> Sweep:
     return Sweep(f"{words}: {prefix.replace('_', ' ')}", arms, by_network=True)
 
 
+def _panoramas(protocol: str) -> Callable[[str], dict[str, Config]]:
+    """Tiles as they are, unrolled about their centre, and pairs that are not turned in training."""
+    size = {"encoder_options": {"query_size": (64, 128), "reference_size": (64, 128)}}
+    changes: dict[str, dict[str, Any]] = {
+        "aerial": {},
+        "polar": {"reference_view": "polar", **size},
+        "without_turns": {"augment": ()},
+    }
+    return lambda scene: {
+        arm: recipe("panorama", scene=scene, protocols=(protocol,), **change) for arm, change in changes.items()
+    }
+
+
 SWEEPS: dict[str, Sweep] = {
     "alignment": Sweep(
         "what an alignment is worth beside a metric loss, on `standard`",
@@ -105,7 +119,11 @@ SWEEPS: dict[str, Sweep] = {
         robust=("infonce", "wasserstein", "class_adversary"),
         shipped=("infonce", "triplet", "wasserstein"),
     ),
-    "alignment_sentinel": Sweep("the same on real Sentinel-1/2 tiles, region A to B", _sentinel),
+    "alignment_sentinel": Sweep("the same on real Sentinel-1/2 tiles, region A to B", _sentinel, needs_data=True),
+    "panorama_same_area": Sweep(
+        "street panoramas against aerial tiles of towns that training knows", _panoramas("same_area"), needs_data=True
+    ),
+    "panorama_cross_area": Sweep("the same in towns that it does not know", _panoramas("cross_area"), needs_data=True),
     "questions": Sweep(
         "one field changed at a time",
         _changes(
@@ -331,8 +349,8 @@ def run_sweep(name: str, scene: str = "", folder: Path | None = None, finished: 
     """
     if name not in SWEEPS:
         raise ValueError(f"no comparison is called {name!r}; there are {sorted(SWEEPS)}")
-    if name == "alignment_sentinel" and not scene:
-        raise ValueError(f"comparison {name!r} needs real data: give their folder as scene")
+    if SWEEPS[name].needs_data and not scene:
+        raise ValueError(f"comparison {name!r} needs data: give their folder as scene")
     plan, folder = SWEEPS[name], folder or ROOT / "data" / "results" / name
     check_writable(folder)
     arms = plan.arms(scene)

@@ -204,7 +204,7 @@ class Run:
         """The test queries of this run, and the tiles they are searched among."""
         return task(self.config, scene, protocol, kind)
 
-    def scene(self) -> Scene:
+    def scene(self) -> Scene | Views:
         """The scene it ran on."""
         return scene_of(self.config)
 
@@ -248,11 +248,12 @@ class Run:
         Raises
         ------
         ValueError
-            For a run of dense search: its lists hold places, and refiners want tiles with a vector each.
+            For a run of dense search: its lists hold places, and refiners want tiles with a vector each. For a run on a
+            cross-view set, whose tiles are no map.
         """
         if self.config.search != "vector":
             raise ValueError(f"{self.path}: search is {self.config.search!r}, and only 'vector' makes lists of tiles")
-        scene = scene or self.scene()
+        scene = scene or map_of(self.config)
         asked, tiles = task(self.config, scene, protocol, kind, split, count, seed)
         context = self.context(scene, asked, tiles)
         return label_lists(search(context, k), context, positions(asked)), asked, tiles
@@ -351,7 +352,7 @@ def validation_discrepancy(config: Config, scene: Scene, encoder: Encoder) -> di
     return {found.metric: found.value, "ratio": found.ratio, "ratio_low": low, "ratio_high": high}
 
 
-def checked_scene(config: Config) -> Scene:
+def checked_scene(config: Config) -> Scene | Views:
     """The scene of a config, after a look at all that a run of it will need.
 
     Raises
@@ -450,6 +451,20 @@ def scene_of(config: Config) -> Scene | Views:
     first = config.bands == "first"
     scene = load_scene(config.scene, config.profile, None if first else config.bands)
     return scene if not first else scene.select(scene.areas[0].strips[0].bands[:1])
+
+
+def map_of(config: Config) -> Scene:
+    """The scene of a config where it has a map.
+
+    Raises
+    ------
+    ValueError
+        Where it names a cross-view set.
+    """
+    scene = scene_of(config)
+    if isinstance(scene, Views):
+        raise ValueError(f"{scene.folder}: a cross-view set has tiles and no map, which this needs")
+    return scene
 
 
 def search(context: RefinementContext, k: int) -> Candidates:

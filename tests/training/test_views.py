@@ -8,6 +8,7 @@ import torch
 
 import sarmatch as sm
 from sarmatch.encoders import create_encoder, image_sizes
+from sarmatch.experiments.report import write_report
 from sarmatch.patches import pair_overlap
 from sarmatch.training.runs import checked_scene
 from sarmatch.training.views import TILE_PX, ViewPairs, Views
@@ -41,6 +42,10 @@ def test_a_run_trains_and_tests_two_branches_of_different_input(folder, tmp_path
     assert row["ceiling_median_m"] < 20  # within a quarter of a tile, which a hit in another town would not be
     assert row["data"] == "simulated"
     assert run.encoder.inputs["query"].image_size == (16, 32)
+    page = write_report(run).read_text()
+    assert "One of the panoramas" in page and "simulated" in page
+    with pytest.raises(ValueError, match="no map"):
+        run.lists("cross_area", "arbitrary")
     assert len(run.history) == 2
 
 
