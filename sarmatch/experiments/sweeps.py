@@ -100,12 +100,11 @@ def _weights(alignment: str, prefix: str, **options: Any) -> Sweep:
 
 
 def _panoramas(protocol: str) -> Callable[[str], dict[str, Config]]:
-    """Tiles as they are, unrolled about their centre, and pairs that are not turned in training."""
+    """Tiles as they are, against tiles unrolled about their centre."""
     size = {"encoder_options": {"query_size": (64, 128), "reference_size": (64, 128)}}
     changes: dict[str, dict[str, Any]] = {
         "aerial": {},
         "polar": {"reference_view": "polar", **size},
-        "without_turns": {"augment": ()},
     }
     return lambda scene: {
         arm: recipe("panorama", scene=scene, protocols=(protocol,), **change) for arm, change in changes.items()
