@@ -145,7 +145,7 @@ def street_places(survey: Survey, count: int, seed: int, margin_m: float = 0.0) 
     free = _on_roads(_world(survey), drawn)
     col, row = (np.abs(drawn - (grid.x0, grid.y0)) / grid.pixel_size).astype(int).T
     around = 2 * round(CLEARANCE_M / grid.pixel_size) + 1
-    free &= ~ndimage.maximum_filter(_obstructed(survey.ground), around)[row, col]
+    free &= ~ndimage.maximum_filter(_obstructed(survey.ground.material), around)[row, col]
     return drawn[free][:count]
 
 
@@ -190,7 +190,7 @@ def render_panorama(
     if not (0 <= row < grid.shape[0] and 0 <= col < grid.shape[1]):
         raise ValueError(f"({x:.1f}, {y:.1f}) m lies outside of the survey")
     here = int(row), int(col)
-    if _obstructed(ground)[here]:
+    if _obstructed(ground.material[here]):
         raise ValueError(f"no camera can stand at ({x:.1f}, {y:.1f}) m: in a building, on a car or in water")
     floor = ground.terrain[here] if ground.material[here] == TREE else ground.height[here]
     azimuth, elevation = np.deg2rad([survey.sun_azimuth_deg, survey.sun_elevation_deg])
@@ -222,9 +222,9 @@ def _on_roads(world: World, xy: np.ndarray) -> np.ndarray:
     return out
 
 
-def _obstructed(ground: Ground) -> NDArray[np.bool_]:
+def _obstructed(material: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Where no camera can stand: in a building, on a car, in water."""
-    return (ground.material >= FIRST_ROOF) | (ground.material == VEHICLE) | (ground.material == WATER)
+    return (material >= FIRST_ROOF) | (material == VEHICLE) | (material == WATER)
 
 
 # ------------------------------------------------------------------------------------------------------------- rays
