@@ -36,7 +36,7 @@ CELL_M = 2.0  # metres of a cell without training, at least two pixels and four 
 COARSER = 2.0  # times the pixels of the encoder that those of a map may have
 SCALE_STEP = 0.05
 TURNED = HEADINGS
-BRIGHT_DB, BRIGHT = 12.0, 0.02  # decibels above the median, and the fraction of pixels, that tall buildings show
+BRIGHT_DB, BRIGHT = 15.0, 0.02  # decibels above the median, and the fraction of pixels, that tall buildings show
 ALIKE = 0.8  # correlation of the map with another place of its own above which it counts as self-similar
 SECOND = 0.05  # probability of a runner-up that is worth a warning
 LONLAT = CRS.from_epsg(4326)
@@ -50,6 +50,10 @@ class Finder(NamedTuple):
     pixel_size: float | None  # metres that the encoder has learned from; None where it takes the map's own
     window: int  # pixels
     likelihood: Likelihood | None  # None where nobody has calibrated it
+
+
+class LocationWarning(UserWarning):
+    """Something that one should know before believing where a strip is said to lie."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +246,7 @@ def locate(
     fix = find_strip(gallery, encoder, windows, model, tried, prior, small)
     said = tuple(_warnings(fix, windows, DenseSearch(gallery, encoder), side // encoder.levels[0]))
     for text in said:
-        warnings.warn(f"{strip.name}: {text}", stacklevel=2)
+        warnings.warn(f"{strip.name}: {text}", LocationWarning, stacklevel=2)
     return Location(fix, scene, raster, side, wanted.name, wanted.likelihood is not None, said)
 
 
