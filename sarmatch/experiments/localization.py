@@ -243,7 +243,8 @@ def locating_table(
     strangers = cut_strips(scene, others, size, longest, count // 2, seed=2)
     known = cut_strips(scene, val, size, min(CALIBRATION, longest), calibration, seed=3)
     baseline = create_encoder(config.baseline, config.image_size, config.sar_bands, **config.baseline_options)
-    tables, models = [], {}
+    tables: list[pd.DataFrame] = []
+    models: dict[str, Likelihood] = {}
     for name, encoder in ((config.encoder, run.encoder), (config.baseline, baseline)):
         cell = encoder.levels[0] * scene.pixel_size
         near_m = max(NEAR_M, NEAR_CELLS * cell)

@@ -124,8 +124,7 @@ class Location:
     @property
     def affine(self) -> Affine:
         """Pixels `(column, row)` of the strip as it was read to coordinates of the map's reference system."""
-        (a, b, c), (d, e, f) = self.scene.crs_transform
-        return Affine(a, b, c, d, e, f) @ self.fix.affine
+        return frame_of(self.scene) @ self.fix.affine
 
     def __str__(self) -> str:
         if not self.on_map:
@@ -135,6 +134,12 @@ class Location:
             f"longitude {lon:.6f}, latitude {lat:.6f}, within {self.fix.near_m:.0f} m with probability "
             f"{self.probability:.2f}{'' if self.calibrated else ' (not calibrated)'}"
         )
+
+
+def frame_of(scene: Scene) -> Affine:
+    """Local metres of a scene to coordinates of its reference system."""
+    assert scene.crs_transform is not None  # as of every map of one file
+    return Affine(*scene.crs_transform[0], *scene.crs_transform[1])
 
 
 def finder(run: Run | Path | str | None = None, method: str | None = None) -> Finder:
@@ -341,8 +346,8 @@ def _prior(scene: Scene, fmap: FeatureMap, near: tuple[float, float], radius: fl
     if not (abs(near[0]) <= 180 and abs(near[1]) <= 90):
         raise ValueError(f"near is {near}, expected a longitude and a latitude in degrees")
     x, y = (v[0] for v in warp_points(LONLAT, scene.crs, [near[0]], [near[1]]))
-    (a, _, c), (_, e, f) = scene.crs_transform
-    row, col = (fmap.corner[1] - (y - f) / e) / fmap.metres, ((x - c) / a - fmap.corner[0]) / fmap.metres
+    east, north = ~frame_of(scene) @ (x, y)
+    row, col = (fmap.corner[1] - north) / fmap.metres, (east - fmap.corner[0]) / fmap.metres
     height, width = fmap.features.shape[1:]
     off = math.hypot(row - np.clip(row, 0, height), col - np.clip(col, 0, width)) * fmap.metres
     if off > radius:
