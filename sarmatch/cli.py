@@ -6,6 +6,7 @@ What a command needs is imported in it, so that `sarmatch --help` answers at onc
 import json
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -224,10 +225,12 @@ def locate(
 ) -> None:
     """Find where a strip lies on a map; exits with 0 where it does, 1 where it does not lie on this map."""
     from sarmatch.experiments.report import save_location
+    from sarmatch.localization.location import LocationWarning
 
     if out.suffix.lower() not in (".geojson", ".json"):
         raise ValueError(f"{out}: expected a name that ends in .geojson")
     check_writable(out.parent)
+    warnings.simplefilter("ignore", LocationWarning)  # they are told below
     found = sm.locate(
         strip,
         map,

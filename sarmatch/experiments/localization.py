@@ -6,6 +6,7 @@ nor calibration has seen. Of a simulated strip the ground it really shows is kno
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import rasterio
 from numpy.typing import NDArray
+from rasterio import Affine
+from rasterio.errors import NotGeoreferencedWarning
 
 from sarmatch.atomic_io import write
 from sarmatch.encoders import Encoder, create_encoder
@@ -24,7 +28,7 @@ from sarmatch.evaluation.calibration import reliability
 from sarmatch.experiments.provenance import made_with
 from sarmatch.localization.fix import NEAR_CELLS, NEAR_M, NORTH_UP
 from sarmatch.localization.fusion import Likelihood, Posterior, aligned, diffused, fuse, log_likelihood, posterior_of
-from sarmatch.localization.location import calibration_of, keep_calibration
+from sarmatch.localization.location import calibration_of, keep_calibration, self_similarity
 from sarmatch.localization.windows import Windows, cut_windows, offsets, posed_features
 from sarmatch.patches import regions
 from sarmatch.progress import progress
@@ -43,11 +47,15 @@ SURE = 0.9
 
 
 class Cut(NamedTuple):
-    """A strip cut for the study: where from, its windows, and where their centres truly are `(W, 2)`, local metres."""
+    """A strip cut for the study: where from, its windows, where their centres truly are `(W, 2)`, local metres; its
+    pixels, and where its top left is said to lie on the area's grid."""
 
     area: str
     windows: Windows
     true: NDArray[np.float64]
+    raster: Raster
+    row: int
+    col: int
 
 
 def cut_strips(scene: Scene, ground: pd.DataFrame, size: int, windows: int, count: int, seed: int = 0) -> list[Cut]:
@@ -81,9 +89,10 @@ def cut_strips(scene: Scene, ground: pd.DataFrame, size: int, windows: int, coun
         if not raster.covers(tops, lefts, size).all() or not _in_one(raster, row, col, high, wide):
             continue
         part = Raster.from_array(r.strip, raster.read(row, col, high, wide), raster.scale)
-        cut = cut_windows(replace(part, window=raster.window), size)
+        part = replace(part, window=raster.window)
+        cut = cut_windows(part, size)
         xy = scene.metres(r.area, row + cut.centre[:, 0], col + cut.centre[:, 1])
-        found.append(Cut(r.area, cut, _truth(scene, r.area, r.strip, xy)))
+        found.append(Cut(r.area, cut, _truth(scene, r.area, r.strip, xy), part, row, col))
     return found
 
 
@@ -234,7 +243,8 @@ def locating_table(
     strangers = cut_strips(scene, others, size, longest, count // 2, seed=2)
     known = cut_strips(scene, val, size, min(CALIBRATION, longest), calibration, seed=3)
     baseline = create_encoder(config.baseline, config.image_size, config.sar_bands, **config.baseline_options)
-    tables, models = [], {}
+    tables: list[pd.DataFrame] = []
+    models: dict[str, Likelihood] = {}
     for name, encoder in ((config.encoder, run.encoder), (config.baseline, baseline)):
         cell = encoder.levels[0] * scene.pixel_size
         near_m = max(NEAR_M, NEAR_CELLS * cell)
@@ -320,3 +330,52 @@ def summary(strips: pd.DataFrame, block_m: float) -> pd.DataFrame:
         row["strangers_sure"] = float((off["probability"] >= SURE).mean()) if len(off) else math.nan
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def example_files(scene: Scene, cut: Cut, folder: Path) -> tuple[Path, Path]:
+    """A strip and the map of its area as GeoTIFFs, as anybody's own would be; the strip does not say where it lies.
+
+    The map is laid into UTM zone 32 where the scene has no coordinate reference system.
+
+    Returns
+    -------
+    The files, `strip.tif` and `map.tif`.
+    """
+    chart = scene.area(cut.area).map
+    top, left, bottom, right = chart.bounds
+    colours = (255 * chart.read(top, left, bottom - top, right - left)).round().astype(np.uint8)
+    row0, col0, row1, col1 = cut.raster.bounds
+    power = cut.raster.read(row0, col0, row1 - row0, col1 - col0)
+    place = Affine(scene.pixel_size, 0, 500_000.0, 0, -scene.pixel_size, 5_000_000.0)
+    files = folder / "strip.tif", folder / "map.tif"
+    for path, bands, more in ((files[0], power, {}), (files[1], colours, {"crs": "EPSG:32632", "transform": place})):
+        about = {"driver": "GTiff", "count": len(bands), "height": bands.shape[1], "width": bands.shape[2]}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path, "w", dtype=bands.dtype, **about, **more) as file:
+                file.write(bands)
+    return files
+
+
+def ambiguity_of(gallery: DenseGallery, cells: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How much each place of a map looks like another place of the same map.
+
+    Parameters
+    ----------
+    gallery
+        Feature maps of one map.
+    cells
+        Side of a place.
+
+    Returns
+    -------
+    Local metres of places on a grid `(N, 2)`, and of each the highest correlation with another `(N,)`.
+    """
+    search = DenseSearch(gallery)
+    (fmap,) = gallery.maps.values()
+    side = round(cells)
+    high, wide = fmap.features.shape[1:]
+    grid = [np.arange(side / 2, n - side / 2 + 0.1, side) for n in (high, wide)]
+    row, col = (a.ravel() for a in np.meshgrid(*grid, indexing="ij"))
+    places = fmap.metres_of(row, col)
+    return places, np.array([self_similarity(search, xy, side) for xy in places])

@@ -19,7 +19,12 @@ from sarmatch.training.runs import Run, load_run
 
 #: Files whose tables are written from the records.
 PAGES = ("README.md", *(f"data/results/{name}.md" for name in ("scenes", "alignment", "questions", "refinement")))
-PAGES += ("data/results/lengths.md", "data/results/sentinel.md", "data/results/dense.md")
+PAGES += (
+    "data/results/lengths.md",
+    "data/results/sentinel.md",
+    "data/results/dense.md",
+    "data/results/localization.md",
+)
 #: What README's table shows: queries as an acquisition gives them, in an area never seen.
 HARDEST = "protocol == 'cross_area' and kind == 'arbitrary'"
 #: Rows of the table of edges, each against the same network with self-loops only.
@@ -101,6 +106,23 @@ def dense_table(folders: Sequence[Path]) -> str:
             recall = [_with_interval(pd.Series(row), k) for k in (1, 10)]
             rows.append([*what, *recall, gap, f"{row['median_m']:,.1f} m", within, own])
             commits.append([row["commit"]])
+    return _markdown(head, rows, commits)
+
+
+def strips_table(folder: Path) -> str:
+    """Strips located, against the number of windows fused."""
+    head = ["data", "method", "windows", "strips", "within 10 m", "within 25 m", "within 50 m", "median error"]
+    head += ["called 90 % sure", "right of those", "truth in the 90 % area", "called absent: on the map / strangers"]
+    rows, commits = [], []
+    for row in pd.read_csv(folder / "table.csv").to_dict("records"):
+        within = [[100 * row[f"within_{m}m{end}"] for end in ("", "_low", "_high")] for m in (10, 25, 50)]
+        texts = ["**{:.1f}** ({:.1f} to {:.1f})".format(*values) for values in within]
+        sure = f"{100 * row['sure']:.0f} %", f"{100 * row['sure_right']:.1f} %" if row["sure"] else "-"
+        absent = f"{100 * row['called_absent']:.1f} / {100 * row['strangers_called_absent']:.1f} %"
+        what = [f"{row['scene']}, **{row['data']}**", method_words(row["method"]), f"{row['windows']}"]
+        counts = f"{row['strips']} + {row['strangers']} strangers"
+        rows.append([*what, counts, *texts, f"{row['median_m']:.1f} m", *sure, f"{100 * row['in_area']:.1f} %", absent])
+        commits.append([row["commit"]])
     return _markdown(head, rows, commits)
 
 
@@ -326,6 +348,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "demo": lambda root: results_table([load_run(root / "data/demo")]),
     "dense": lambda root: results_table([load_run(root / p) for p in ("data/dense", "data/results/dense_sentinel")]),
     "dense_tasks": lambda root: dense_table([root / "data/results" / name for name in ("dense", "dense_sentinel")]),
+    "strips": lambda root: strips_table(root / "data/results/localization"),
     "presets": lambda root: presets_table(load_baselines(root)),
     "sentinel": lambda root: results_table(
         [load_run(root / "data/results" / name) for name in ("sentinel", "sentinel_shuffled")]

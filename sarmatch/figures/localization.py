@@ -64,7 +64,9 @@ def located_strip(
     true
         Where the middle of the strip really lies `(2,)`, where that is known.
     """
-    figure, axes = new_figure(9.6, 5.4, 2, 2, width_ratios=(3, 2))
+    tall = strip is not None and strip.shape[1] > strip.shape[2]
+    rows, columns, ratios = (1, 3, (3, 1, 1)) if tall else (2, 2, (3, 2))
+    figure, axes = new_figure(9.6, 5.4, rows, columns, width_ratios=ratios)
     for ax in axes[:, 0]:
         ax.remove()
     ax = figure.add_subplot(axes[0, 0].get_gridspec()[:, 0])
@@ -87,7 +89,7 @@ def located_strip(
     if ax.get_legend_handles_labels()[0]:
         ax.legend(loc="lower left")
     for panel, image, words in zip(
-        axes[:, 1], (None if strip is None else to_display(strip, scale), under), ("strip, on the map's grid", "map"),
+        axes[:, 1:].flat, (None if strip is None else to_display(strip, scale), under), ("strip", "map under it"),
         strict=True,
     ):  # fmt: skip
         if image is None:

@@ -36,7 +36,7 @@ CELL_M = 2.0  # metres of a cell without training, at least two pixels and four 
 COARSER = 2.0  # times the pixels of the encoder that those of a map may have
 SCALE_STEP = 0.05
 TURNED = HEADINGS
-BRIGHT_DB, BRIGHT = 12.0, 0.02  # decibels above the median, and the fraction of pixels, that tall buildings show
+BRIGHT_DB, BRIGHT = 15.0, 0.02  # decibels above the median, and the fraction of pixels, that tall buildings show
 ALIKE = 0.8  # correlation of the map with another place of its own above which it counts as self-similar
 SECOND = 0.05  # probability of a runner-up that is worth a warning
 LONLAT = CRS.from_epsg(4326)
@@ -50,6 +50,10 @@ class Finder(NamedTuple):
     pixel_size: float | None  # metres that the encoder has learned from; None where it takes the map's own
     window: int  # pixels
     likelihood: Likelihood | None  # None where nobody has calibrated it
+
+
+class LocationWarning(UserWarning):
+    """Something that one should know before believing where a strip is said to lie."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +124,7 @@ class Location:
     @property
     def affine(self) -> Affine:
         """Pixels `(column, row)` of the strip as it was read to coordinates of the map's reference system."""
-        (a, b, c), (d, e, f) = self.scene.crs_transform
-        return Affine(a, b, c, d, e, f) @ self.fix.affine
+        return frame_of(self.scene) @ self.fix.affine
 
     def __str__(self) -> str:
         if not self.on_map:
@@ -131,6 +134,12 @@ class Location:
             f"longitude {lon:.6f}, latitude {lat:.6f}, within {self.fix.near_m:.0f} m with probability "
             f"{self.probability:.2f}{'' if self.calibrated else ' (not calibrated)'}"
         )
+
+
+def frame_of(scene: Scene) -> Affine:
+    """Local metres of a scene to coordinates of its reference system."""
+    assert scene.crs_transform is not None  # as of every map of one file
+    return Affine(*scene.crs_transform[0], *scene.crs_transform[1])
 
 
 def finder(run: Run | Path | str | None = None, method: str | None = None) -> Finder:
@@ -242,7 +251,7 @@ def locate(
     fix = find_strip(gallery, encoder, windows, model, tried, prior, small)
     said = tuple(_warnings(fix, windows, DenseSearch(gallery, encoder), side // encoder.levels[0]))
     for text in said:
-        warnings.warn(f"{strip.name}: {text}", stacklevel=2)
+        warnings.warn(f"{strip.name}: {text}", LocationWarning, stacklevel=2)
     return Location(fix, scene, raster, side, wanted.name, wanted.likelihood is not None, said)
 
 
@@ -337,8 +346,8 @@ def _prior(scene: Scene, fmap: FeatureMap, near: tuple[float, float], radius: fl
     if not (abs(near[0]) <= 180 and abs(near[1]) <= 90):
         raise ValueError(f"near is {near}, expected a longitude and a latitude in degrees")
     x, y = (v[0] for v in warp_points(LONLAT, scene.crs, [near[0]], [near[1]]))
-    (a, _, c), (_, e, f) = scene.crs_transform
-    row, col = (fmap.corner[1] - (y - f) / e) / fmap.metres, ((x - c) / a - fmap.corner[0]) / fmap.metres
+    east, north = ~frame_of(scene) @ (x, y)
+    row, col = (fmap.corner[1] - north) / fmap.metres, (east - fmap.corner[0]) / fmap.metres
     height, width = fmap.features.shape[1:]
     off = math.hypot(row - np.clip(row, 0, height), col - np.clip(col, 0, width)) * fmap.metres
     if off > radius:

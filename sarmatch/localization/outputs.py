@@ -18,7 +18,7 @@ from rasterio.features import shapes
 from rasterio.warp import Resampling, reproject
 
 from sarmatch.atomic_io import write
-from sarmatch.localization.location import Location
+from sarmatch.localization.location import Location, frame_of
 from sarmatch.scenes import Scene
 
 AREA = 0.9  # of the probability, in the search area
@@ -77,14 +77,15 @@ def _window_features(found: Location) -> Iterator[Feature]:
 
 def search_area(found: Location, mass: float = AREA) -> dict[str, Any]:
     """The smallest area that holds `mass` of the probability, as a MultiPolygon of longitudes and latitudes."""
-    inside, size = found.fix.posterior.area(mass), 1
+    inside: NDArray = found.fix.posterior.area(mass)
+    size = 1
     while True:
         parts = [p["coordinates"] for p, _ in shapes(inside.astype(np.uint8), inside, connectivity=8)]
         if len(parts) <= PARTS:
             break
         high, wide = (n + n % 2 for n in inside.shape)
         inside = np.pad(inside, [(0, high - inside.shape[0]), (0, wide - inside.shape[1])])
-        inside, size = inside.reshape(high // 2, 2, wide // 2, 2).any((1, 3)), 2 * size
+        inside, size = inside.reshape(high // 2, 2, wide // 2, 2).max((1, 3)), 2 * size
     polygons = []
     for rings in parts:
         placed = []
@@ -177,8 +178,8 @@ def save(found: Location, path: Path) -> list[Path]:
 
 def warped(found: Location) -> tuple[NDArray[np.float32], Affine]:
     """The strip on the map's grid `(C, H, W)`, not a number beyond it, and the grid's place in the reference system."""
-    (step, _, west), (_, _, north) = found.scene.crs_transform
-    step *= found.scene.pixel_size
+    frame = frame_of(found.scene)
+    step, west, north = frame.a * found.scene.pixel_size, frame.c, frame.f
     xs, ys = found.scene.to_crs(found.footprint).T
     col0, row0 = np.floor((xs.min() - west) / step), np.floor((north - ys.max()) / step)
     col1, row1 = np.ceil((xs.max() - west) / step), np.ceil((north - ys.min()) / step)
@@ -249,10 +250,10 @@ def picture(found: Location) -> dict[str, Any]:
     if not found.on_map:
         return drawn
     pixels, place = warped(found)
-    (step, _, west), (_, _, north) = found.scene.crs_transform
-    row = round((north - place.f) / (step * found.scene.pixel_size))
-    col = round((place.c - west) / (step * found.scene.pixel_size))
-    under = found.scene.areas[0].map.read(row, col, *pixels.shape[1:], fill=np.nan)
+    frame = frame_of(found.scene)
+    row, col = round((frame.f - place.f) / place.a), round((place.c - frame.c) / place.a)
+    height, width = pixels.shape[1:]
+    under = found.scene.areas[0].map.read(row, col, height, width, fill=np.nan)
     return drawn | {
         "footprint": found.footprint,
         "track": fix.track,
