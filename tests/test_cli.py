@@ -79,7 +79,7 @@ def test_usage_and_input_errors_are_sentences(pairs_folder, tmp_path, monkeypatc
         (["run", "own", "--set", "=3"], "FIELD=VALUE"),
         (["run", "own", "--set", "epochs=" + "[" * 9000], "epochs is '[["),
         (["run", "own", "--set", "name=../x"], "name is '../x'"),
-        (["sweep", "alignment_sentinel"], "'alignment_sentinel' needs real data"),
+        (["sweep", "alignment_sentinel"], "'alignment_sentinel' needs data"),
         (["sweep", "one_look_direction", "--finished"], "'one_look_direction': none of its runs is finished"),
         (["record", "/nope", str(tmp_path / "kept")], "/nope: no finished run here"),
     ):
