@@ -251,6 +251,19 @@ def locate(
 
 
 @app.command()
+def explore(
+    run: Annotated[Path, typer.Argument(help="run folder, e.g. data/dense")],
+    scene: Annotated[str | None, typer.Option(help="another scene than the run's, or a folder with data")] = None,
+    port: Annotated[int, typer.Option(help="of the page", min=1, max=65535)] = 8866,
+    browser: Annotated[bool, typer.Option(help="open the page in a browser")] = True,
+) -> None:
+    """Look at a run in a browser: its queries, its answers, and where they lie. Needs voila."""
+    from sarmatch.explorer.page import serve
+
+    serve(run, scene, port, browser)
+
+
+@app.command()
 def notebooks() -> None:
     """Execute all notebooks and keep their outputs."""
     from sarmatch.experiments.notebooks import execute_all
