@@ -30,6 +30,7 @@ from .evaluation import (
     retrieval_report,
 )
 from .experiments import grid, load_sweep, provenance_line, sweep
+from .experiments.quick import what_if
 from .explorer import explore, explore_features
 from .localization import Likelihood, Location, locate
 from .losses import create_loss, list_losses, register_loss
@@ -142,5 +143,6 @@ __all__ = [
     "simulation",
     "sweep",
     "training",
+    "what_if",
     "with_unplaced_strip",
 ]

@@ -135,6 +135,6 @@ def _mark(at: tuple[float, float], text: str, colour: str, size: int) -> str:
 HELP = """<b>Explore a run.</b> Choose a query by its button; its answer comes at once. <b>Search with</b> and
 <b>then</b> choose the method and the refiner that follows it. The sliders disturb the query: more speckle, a window
 beside its place, a turn. Frames and signs say what a place is: ✓ solid green, the true place; ≈ dotted green, overlaps
-it; ✗ dashed red, wrong; ? nobody knows. Metres are those from the true place. <b>Ask with this</b> under a result
+it; ✗ dashed red, wrong; ? nobody knows. Metres are those from the true place. <b>Ask with it</b> under a result
 searches for the SAR image of that place. <b>Failures only</b> lists the queries that this method gets wrong. An image
 that you upload must be SAR, north up, with the pixel size of this map; it is read in memory and kept nowhere."""

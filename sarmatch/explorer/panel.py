@@ -69,7 +69,7 @@ class ExplorerPanel(widgets.VBox):
         self._make_controls()
         self.query, self.map, self.status, self.help = (widgets.HTML() for _ in range(4))
         self.listed = Cards(PAGE, "", self._choose, "150px")
-        self.results = Cards(LONGEST, "ask with this", self._ask_with, "340px")
+        self.results = Cards(LONGEST, "ask with it", self._ask_with, "340px")
         self._connect()
         row = partial(widgets.HBox, layout={"flex_flow": "row wrap"})
         super().__init__(

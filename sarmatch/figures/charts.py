@@ -22,6 +22,17 @@ STAGES = {
 }
 
 
+#: Units of what a quick experiment may change.
+FIELD_UNITS = {
+    "patch_size": "pixels of 0.5 m",
+    "pixel_size": "m",
+    "stride": "pixels of 0.5 m",
+    "incidence_shift": "degrees",
+    "k": "candidates",
+    "train_fraction": "fraction of the training area; 0: shipped weights",
+}
+
+
 def pipeline(*highlight: str) -> Figure:
     """The way from a scene to a location, with the present stages highlighted: keys of `STAGES`."""
     unknown = set(highlight) - STAGES.keys()
@@ -276,3 +287,36 @@ MATERIAL_COLOURS = {
     "roof_gravel": "#8F8A86",
     "roof_metal": "#C9D6E2",
 }
+
+
+def what_if_curve(table: pd.DataFrame, field: str) -> Figure:
+    """Recall of quick experiments against the one thing that was changed, with intervals, chance, and all else equal.
+
+    Parameters
+    ----------
+    table
+        Rows of `sarmatch.what_if`; of equal questions the latest counts.
+    field
+        The column that was changed: rows in which anything else was, are left out.
+    """
+    rows = table[(table["changed"] == "nothing") | table["changed"].str.fullmatch(rf"{field} [^,]+")]
+    rows = rows.drop_duplicates(field, keep="last").sort_values(field)
+    figure, axes = new_figure(6.4, 3.6)
+    ax, at = axes[0, 0], np.arange(len(rows))
+    value = rows["recall@1"].to_numpy()
+    if {"recall@1_low", "recall@1_high"} <= set(rows):
+        bars = np.abs(rows[["recall@1_low", "recall@1_high"]].to_numpy().T - value)
+        ax.errorbar(at, value, yerr=bars, capsize=4, color=BLUE, marker="o", label="recall@1, 95 % interval")
+    else:
+        ax.plot(at, value, color=BLUE, marker="o", label="recall@1")
+    ax.plot(at, rows["recall@1_chance"], label="chance", **method_line("chance"))
+    words = [method_words(str(v)) for v in rows[field]]
+    ax.set(xticks=at, xticklabels=words, ylim=(-0.03, 1.03), xlim=(-0.5, len(rows) - 0.5))
+    ax.set(
+        xlabel=f"{field.replace('_', ' ')} ({FIELD_UNITS.get(field, 'no unit')})",
+        ylabel="recall@1 (fraction of queries)",
+    )
+    ax.set_title(f"What if the {field.replace('_', ' ')} is another? (simulated)")
+    ax.grid(axis="y")
+    ax.legend(frameon=False)
+    return figure

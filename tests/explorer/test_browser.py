@@ -121,13 +121,13 @@ def test_a_person_asks_and_looks(page):
     says("answers in", PATIENCE)
     says("trained encoder")
     page.press("query 3")
-    says("3: unseen, ")
+    says("3: unseen, u1: trained encoder")
     assert page.run("document.querySelectorAll('img').length") >= 10, "queries and results"
     assert page.run("document.querySelectorAll('svg image').length") == 1, "the map"
     page.press("help")
     says("Failures only lists the queries")
     page.press("reset")
-    says("0: unseen, ")
+    says("0: unseen, u1: trained encoder")
     shot = page.call("Page.captureScreenshot", format="png")["data"]
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(shot))).convert("RGB"), float)
     assert pixels.std() > 20, "an empty page"
