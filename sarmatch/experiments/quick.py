@@ -23,6 +23,7 @@ from sarmatch.experiments.provenance import digest_of, made_with
 from sarmatch.explorer.finders import ALONE, DenseFinder, VectorFinder
 from sarmatch.explorer.sources import Disturbance, Source, asked
 from sarmatch.figures import what_if_curve
+from sarmatch.figures.charts import one_change
 from sarmatch.figures.style import embedded
 from sarmatch.patches import positions, search_task
 from sarmatch.paths import ROOT, runs_dir
@@ -299,7 +300,8 @@ class WhatIfPanel(widgets.VBox):
         self.curve.value = embedded(what_if_curve(table, self.field.value), "png")[0]
 
 
-def short(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns to read first."""
+def short(table: pd.DataFrame, field: str | None = None) -> pd.DataFrame:
+    """The columns to read first, of all rows or of those in which nothing but a field was changed."""
+    table = table if field is None else one_change(table, field)
     names = ["changed", "queries", "gallery", "recall@1", "recall@1_low", "recall@1_high", "recall@1_chance"]
     return table[[n for n in (*names, "recall@10", "median_m", "seconds") if n in table]].round(3)

@@ -289,6 +289,12 @@ MATERIAL_COLOURS = {
 }
 
 
+def one_change(table: pd.DataFrame, field: str) -> pd.DataFrame:
+    """Of quick experiments those in which nothing but a field was changed, by its values; of equal ones the latest."""
+    rows = table[(table["changed"] == "nothing") | table["changed"].str.fullmatch(rf"{field} [^,]+")]
+    return rows.drop_duplicates(field, keep="last").sort_values(field)
+
+
 def what_if_curve(table: pd.DataFrame, field: str) -> Figure:
     """Recall of quick experiments against the one thing that was changed, with intervals, chance, and all else equal.
 
@@ -299,8 +305,7 @@ def what_if_curve(table: pd.DataFrame, field: str) -> Figure:
     field
         The column that was changed: rows in which anything else was, are left out.
     """
-    rows = table[(table["changed"] == "nothing") | table["changed"].str.fullmatch(rf"{field} [^,]+")]
-    rows = rows.drop_duplicates(field, keep="last").sort_values(field)
+    rows = one_change(table, field)
     figure, axes = new_figure(6.4, 3.6)
     ax, at = axes[0, 0], np.arange(len(rows))
     value = rows["recall@1"].to_numpy()
