@@ -272,6 +272,31 @@ def notebooks() -> None:
 
 
 @app.command()
+def slides(
+    notebook: Annotated[list[Path] | None, typer.Argument(help="executed notebooks; all of this checkout")] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="folder of the pages")] = ROOT / "build" / "slides",
+) -> None:
+    """Make slides of notebooks, one HTML file each that needs no network; the key S shows the speaker's notes."""
+    from sarmatch.experiments.notebooks import list_notebooks
+    from sarmatch.experiments.present import make_slides
+
+    for path in notebook or list_notebooks():
+        typer.echo(make_slides(path, out / f"{path.stem}.html"))
+
+
+@app.command()
+def report(
+    notebook: Annotated[list[Path] | None, typer.Argument(help="executed notebooks; all of this checkout")] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="the page")] = ROOT / "build" / "report.html",
+) -> None:
+    """Make one HTML file of notebooks, with a page of contents."""
+    from sarmatch.experiments.notebooks import list_notebooks
+    from sarmatch.experiments.present import make_report
+
+    typer.echo(make_report(notebook or list_notebooks(), out))
+
+
+@app.command()
 def record(
     run: Annotated[Path, typer.Argument(help="run folder")],
     folder: Annotated[Path, typer.Argument(help="where to keep it, e.g. data/demo")],
