@@ -185,7 +185,9 @@ def _offline(page: str) -> str:
     page = re.sub(r'<script type="(?:module|text/x-mathjax-config)">.*?</script>', "", page, flags=re.DOTALL)
     for name in ("reveal", "theme/white"):
         style = (REVEAL / f"{name.rpartition('/')[2]}.css").read_text()
-        page = re.sub(rf'<link [^>]*{PREFIX}/dist/{name}\.css"[^>]*>', lambda _, s=style: f"<style>{s}</style>", page)
+        link = re.compile(rf'<link [^>]*{PREFIX}/dist/{name}\.css"[^>]*>')
+        for found in link.findall(page):
+            page = page.replace(found, f"<style>{style}</style>")
     head, _, tail = page.rpartition("<script>")
     scripts = "".join(f"<script>{(REVEAL / name).read_text()}</script>" for name in ("reveal.js", "notes.js"))
     rest = tail.partition("</script>")[2]

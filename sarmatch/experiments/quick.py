@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from sarmatch.atomic_io import write
-from sarmatch.checks import Count, Fraction, Positive, checked_options
+from sarmatch.checks import Count, Positive, checked_options
 from sarmatch.encoders import Encoder
 from sarmatch.evaluation import candidate_report, list_ranks, tiles_of_places
 from sarmatch.experiments.provenance import digest_of, made_with
@@ -41,6 +42,7 @@ SEED = 2
 SHIPPED = {"vector": "data/demo", "hog": "data/demo", "dense": "data/dense", "cfog": "data/dense"}
 TRAINING = {"epochs": 2, "pairs_per_epoch": 1024, "protocols": ("cross_area",), "val_queries": 60}
 Search = Literal["vector", "hog", "dense", "cfog"]
+Whole = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def _checked(
     k: Count = 10,
     search: Search = "vector",
     refiner: str = ALONE,
-    train_fraction: Fraction | Literal[1.0] = 0.0,
+    train_fraction: Whole = 0.0,
 ) -> None:
     """Only its annotations count."""
 
