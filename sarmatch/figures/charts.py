@@ -1,6 +1,7 @@
 """Charts of numbers: recall, metres, training, overlaps; and the picture of the pipeline."""
 
 import re
+import textwrap
 from collections.abc import Mapping
 
 import numpy as np
@@ -308,20 +309,21 @@ def what_if_curve(table: pd.DataFrame, field: str) -> Figure:
     rows = one_change(table, field)
     figure, axes = new_figure(6.4, 3.6)
     ax, at = axes[0, 0], np.arange(len(rows))
-    value = rows["recall@1"].to_numpy()
+    value, ordered = rows["recall@1"].to_numpy(), pd.api.types.is_numeric_dtype(rows[field])
+    line = {"color": BLUE, "marker": "o", "linestyle": "-" if ordered else "none"}  # no way leads from word to word
     if {"recall@1_low", "recall@1_high"} <= set(rows):
         bars = np.abs(rows[["recall@1_low", "recall@1_high"]].to_numpy().T - value)
-        ax.errorbar(at, value, yerr=bars, capsize=4, color=BLUE, marker="o", label="recall@1, 95 % interval")
+        ax.errorbar(at, value, yerr=bars, capsize=4, label="recall@1, 95 % interval", **line)
     else:
-        ax.plot(at, value, color=BLUE, marker="o", label="recall@1")
+        ax.plot(at, value, label="recall@1", **line)
     ax.plot(at, rows["recall@1_chance"], label="chance", **method_line("chance"))
-    words = [method_words(str(v)) for v in rows[field]]
+    words = [textwrap.fill(method_words(str(v)), 18) for v in rows[field]]
     ax.set(xticks=at, xticklabels=words, ylim=(-0.03, 1.03), xlim=(-0.5, len(rows) - 0.5))
     ax.set(
         xlabel=f"{field.replace('_', ' ')} ({FIELD_UNITS.get(field, 'no unit')})",
         ylabel="recall@1 (fraction of queries)",
     )
-    ax.set_title(f"What if the {field.replace('_', ' ')} is another? (simulated)")
+    ax.set_title(f"All else equal: {field.replace('_', ' ')} (simulated)")
     ax.grid(axis="y")
     ax.legend(frameon=False)
     return figure
