@@ -30,6 +30,7 @@ from sarmatch.patches import positions, search_task
 from sarmatch.paths import ROOT, runs_dir
 from sarmatch.scenes import Area, Raster, Scene, Tile
 from sarmatch.simulation import PRESETS
+from sarmatch.simulation.optical import SEASONS
 from sarmatch.simulation.sar import POLARISATIONS
 from sarmatch.simulation.simulate import PIXEL_SIZE, simulate
 from sarmatch.training import Run, load_run
@@ -94,7 +95,7 @@ CHOICES: dict[str, tuple] = {
     "looks": (1.0, 2.0, 4.0, 16.0),
     "polarisation": tuple(POLARISATIONS),
     "incidence_shift": (-10.0, -5.0, 0.0, 5.0, 10.0),
-    "season": ("summer", "autumn", "winter"),
+    "season": tuple(SEASONS),
     "k": (5, 10, 30),
     "search": get_args(Search),
     "refiner": (ALONE, "geographic_vote", "interpolated_map", "correlation"),
