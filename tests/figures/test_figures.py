@@ -187,6 +187,12 @@ FIGURES = {
     "levels": lambda scene, queries, tiles, metrics: figures.levels(
         ARMS.assign(**{"recall@10_chance": 0.1}), "recall@10", "t", scene.label
     ),
+    "what_if_curve": lambda scene, queries, tiles, metrics: figures.what_if_curve(
+        pd.DataFrame({"changed": ["nothing", "looks 1.0"], "looks": [4.0, 1.0], "recall@1": [0.3, 0.2]}).assign(
+            **{"recall@1_low": 0.1, "recall@1_high": 0.4, "recall@1_chance": 0.01}
+        ),
+        "looks",
+    ),
     "by_weight": lambda scene, queries, tiles, metrics: figures.by_weight(
         pd.DataFrame(
             {"network": ["a", "a", "b", "b"], "weight": [0, 1.0] * 2, "recall@10": [0.3, 0.4, 0.5, 0.6]}
