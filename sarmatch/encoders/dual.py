@@ -60,7 +60,7 @@ class DualEncoder(Encoder):
         shared: bool = False,
         sar_bands: int = 1,
         head_norm: bool = False,
-        pretrained: bool = False,
+        pretrained: bool | str = False,
         query_size: tuple[Count, Count] | None = None,
         reference_size: tuple[Count, Count] | None = None,
         **options,

@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from sarmatch.checks import Size
 from sarmatch.patches.tables import draw_windows
 from sarmatch.scenes.radiometry import FLOORS, STANDARD_WINDOW
 from sarmatch.scenes.scene import Raster, Scene
-
-Size = int | tuple[int, int]  # pixels of an image: its side, or height and width
 
 
 class Scale(NamedTuple):

@@ -141,7 +141,8 @@ class Run:
     def encoder(self) -> Encoder:
         """The encoder with the weights of the best epoch, ready to embed."""
         config = self.config
-        encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options)
+        options = {k: v for k, v in config.encoder_options.items() if k != "pretrained"}  # its own weights follow
+        encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **options)
         if encoder.trainable:
             load_weights(encoder, self.path / WEIGHTS)
         return encoder.eval()
@@ -263,7 +264,7 @@ class Run:
         torch.manual_seed(self.config.seed)
         config = self.config
         encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options)
-        measured = {k: v for k, v in self.encoder.state_dict().items() if k.startswith("normalise")}
+        measured = {k: v for k, v in self.encoder.state_dict().items() if "normalise" in k}
         encoder.load_state_dict({**encoder.state_dict(), **measured})
         return encoder.eval()
 

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from sarmatch.checks import Size
 from sarmatch.datasets import CrossView, load_crossview
 from sarmatch.datasets.crossview import CROSSVIEW, ViewImages
 from sarmatch.encoders import Encoder, embed, image_sizes
-from sarmatch.encoders.base import Size, height_and_width
+from sarmatch.encoders.base import height_and_width
 from sarmatch.evaluation import ranks, recall_at_k, wasserstein
 from sarmatch.patches.views import polar_transform
 from sarmatch.scenes.mercator import pixel_size

@@ -1,0 +1,92 @@
+"""L2LTR: a convolution stem and a transformer whose layers attend to the layer before them."""
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sarmatch.checks import Count, Size
+from sarmatch.encoders.backbones import create_network
+from sarmatch.encoders.base import Modality, height_and_width, register_encoder
+from sarmatch.encoders.systems.branches import TwoBranches
+from sarmatch.encoders.systems.tokens import as_map, leading_of_map, leading_tokens
+
+
+class L2LTRBranch(nn.Module):
+    """timm's hybrid transformer, its blocks' attention led across layers; the vector is the class token."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.cells: tuple[int, int] = net.patch_embed.grid_size
+        self.stride = net.patch_embed.img_size[0] // self.cells[0]
+        self.feature_dim = net.embed_dim
+
+    def features(self, images: Tensor) -> Tensor:
+        count = self.net.num_prefix_tokens
+        patches = self.net.patch_embed(images) + self.net.pos_embed[:, count:]
+        tokens = torch.cat([leading_tokens(self.net).expand(len(images), -1, -1), patches], 1)
+        before = tokens
+        for block in self.net.blocks:
+            tokens, before = across(block, tokens, before), tokens
+        tokens = self.net.norm(tokens)
+        return as_map(tokens[:, count:], tokens[:, :count], self.cells)
+
+    def vectors(self, features: Tensor) -> Tensor:
+        return leading_of_map(features, self.feature_dim)[:, 0]
+
+
+def across(block: nn.Module, tokens: Tensor, before: Tensor) -> Tensor:
+    """A block of timm's transformer whose queries come from its tokens, keys and values from those of a layer earlier.
+
+    In the first block both are the same, and it is the block that it was.
+    """
+    attn, dim = block.attn, tokens.shape[2]
+    weight, bias = attn.qkv.weight, attn.qkv.bias
+    here, there = block.norm1(tokens), block.norm1(before)
+    q = F.linear(here, weight[:dim], bias[:dim]).unflatten(2, (attn.num_heads, -1))
+    k, v = F.linear(there, weight[dim:], bias[dim:]).unflatten(2, (2, attn.num_heads, -1)).unbind(2)
+    mixed = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)))
+    tokens = tokens + block.drop_path1(block.ls1(attn.proj_drop(attn.proj(mixed.transpose(1, 2).flatten(2)))))
+    return tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
+
+
+@register_encoder("l2ltr")
+class L2LTR(TwoBranches):
+    """A ResNet stem and a transformer with self-cross attention, in two branches without a common weight.
+
+    Each layer asks with its own tokens and is answered by those of the layer before it. Keys and values come from
+    there alike: this is our reading of the paper, which publishes no count to check it by.
+
+    Parameters
+    ----------
+    image_size, sar_bands, query_size, reference_size
+        See `TwoBranches`.
+    backbone, options
+        A hybrid transformer of timm, and what it takes.
+    pretrained
+        See `create_backbone`.
+
+    References
+    ----------
+    .. [1] Yang et al., "Cross-view geo-localization with layer-to-layer transformer", NeurIPS 2021.
+    """
+
+    def __init__(
+        self,
+        image_size: Size = 256,
+        sar_bands: Count = 1,
+        backbone: str = "vit_base_r50_s16_224",
+        query_size: Size | None = None,
+        reference_size: Size | None = None,
+        pretrained: bool | str = False,
+        **options,
+    ) -> None:
+        if not timm.is_model(backbone) or "vit" not in backbone:
+            raise ValueError(f"backbone is {backbone!r}, expected one of {timm.list_models('vit_*_r*_s*')}")
+
+        def make(modality: Modality, channels: int, size: Size) -> L2LTRBranch:
+            sides = height_and_width(size)
+            return L2LTRBranch(create_network(backbone, channels, 0, pretrained, img_size=sides, **options))
+
+        super().__init__(make, image_size, sar_bands, query_size, reference_size)

@@ -1,0 +1,47 @@
+"""VIGOR's retrieval network: spatial-aware aggregation on VGG16 or on a ResNet."""
+
+from sarmatch.checks import Count, Size
+from sarmatch.encoders.backbones import create_backbone
+from sarmatch.encoders.base import Modality, height_and_width, register_encoder
+from sarmatch.encoders.systems.branches import Branch, TwoBranches
+
+
+@register_encoder("vigor")
+class VIGOR(TwoBranches):
+    """Two convolutional trunks without a common weight, each under an aggregator: SAFA of eight heads as published.
+
+    With the loss `offset_regression`, an offset head reads from both vectors where in the tile the query lies; there it
+    sees them after, in the publication before their normalisation.
+
+    Parameters
+    ----------
+    image_size, sar_bands, query_size, reference_size, shared
+        See `TwoBranches`.
+    backbone, pretrained, options
+        See `create_backbone`.
+    aggregator, aggregator_options
+        See `create_aggregator`.
+
+    References
+    ----------
+    .. [1] Zhu, Yang and Chen, "VIGOR: cross-view image geo-localization beyond one-to-one retrieval", CVPR 2021.
+    """
+
+    def __init__(
+        self,
+        image_size: Size = 320,
+        sar_bands: Count = 1,
+        backbone: str = "vgg16_features",
+        aggregator: str = "safa",
+        aggregator_options: dict | None = None,
+        query_size: Size | None = None,
+        reference_size: Size | None = None,
+        shared: bool = False,
+        pretrained: bool | str = False,
+        **options,
+    ) -> None:
+        def make(modality: Modality, channels: int, size: Size) -> Branch:
+            trunk = create_backbone(backbone, channels, max(height_and_width(size)), pretrained, **options)
+            return Branch(trunk, channels, size, aggregator, **(aggregator_options or {}))
+
+        super().__init__(make, image_size, sar_bands, query_size, reference_size, shared)
