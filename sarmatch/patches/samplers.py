@@ -14,6 +14,8 @@ import torch
 from sarmatch.progress import progress
 from sarmatch.registry import Registry
 
+NEIGHBOUR_EPOCHS = 4  # of `neighbour_similarity`
+
 
 class EpochPairs(NamedTuple):
     """The pairs of an epoch, as a sampler sees them."""
@@ -22,6 +24,7 @@ class EpochPairs(NamedTuple):
     size: int  # side of a patch in pixels
     pixel_size: float  # metres; 1 where there are none
     features: Callable[[], tuple[np.ndarray, np.ndarray]]  # embeddings of queries and references (N, D), made on demand
+    epoch: int = 0  # a sampler begins it with these pairs
 
 
 Nearness = Callable[[int], np.ndarray]  # from one pair to all `(N,)`; small is near
@@ -80,7 +83,9 @@ class BatchSampler(torch.utils.data.Sampler[list[int]]):
             Where not even one batch can be filled.
         """
         self.epoch = epoch
-        self._batches = self._arrange(pairs, self.batch_size, np.random.default_rng([self.seed, epoch, 1]))
+        self._batches = self._arrange(
+            pairs._replace(epoch=epoch), self.batch_size, np.random.default_rng([self.seed, epoch, 1])
+        )
         if not len(self._batches):
             raise ValueError(
                 f"sampler {self.name!r}: {len(pairs.place)} training pairs have no {self.batch_size} that may stand in "
@@ -140,6 +145,16 @@ def cluster(pairs: EpochPairs, batch_size: int, rng: np.random.Generator) -> np.
 def similarity(pairs: EpochPairs, batch_size: int, rng: np.random.Generator) -> np.ndarray:
     """Half of the 64 that look most alike to a seed, as Sample4Geo."""
     return filled(pairs, batch_size, rng, group=32, pool=64, nearness=_in_features(pairs))
+
+
+@register_sampler("neighbour_similarity")
+def neighbour_similarity(pairs: EpochPairs, batch_size: int, rng: np.random.Generator) -> np.ndarray:
+    """From neighbours in the first four epochs, afterwards from what looks alike: the order of Sample4Geo.
+
+    What an untrained encoder finds alike says little; neighbours are hard negatives from the beginning.
+    """
+    arrange = neighbour if pairs.epoch < NEIGHBOUR_EPOCHS else similarity
+    return arrange(pairs, batch_size, rng)
 
 
 @register_sampler("mined")

@@ -1,4 +1,4 @@
-"""One typed object that says all of an experiment, and the recipes: named starting points for it."""
+"""One typed object that says all of an experiment, made from a recipe or from its fields."""
 
 import difflib
 import hashlib
@@ -7,12 +7,13 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sarmatch.atomic_io import read_json
 from sarmatch.checks import shortened
+from sarmatch.training.recipes import RECIPES
 
 Protocol = Literal["same_area", "cross_area"]
 Kind = Literal["aligned", "arbitrary"]
@@ -230,160 +231,6 @@ def _all_errors(error: ValidationError) -> str:
         else:
             lines.append(said)
     return "\n".join(lines)
-
-
-class Recipe(NamedTuple):
-    """A named starting point: what differs from the defaults, and what the full profile changes on top."""
-
-    about: str
-    quick: dict[str, Any]
-    full: dict[str, Any]
-
-
-#: What the recipes of the comparison have in common: the same areas, the same budget.
-_COMPARED = {
-    "scene": "standard",
-    "protocols": ("same_area", "cross_area"),
-    "epochs": 10,
-    "batch_size": 32,
-    "encoder_options": {"shared": True},
-    "learning_rate": 2e-3,
-    "augment": ("radiometry",),
-    "baseline_options": {"cells": 8, "sigma": 1.0},
-}
-_FULL = {
-    "encoder": "resnet18",
-    "image_size": 96,
-    "epochs": 60,
-    "batch_size": 128,
-    "pairs_per_epoch": 16384,
-    "precision": "bf16",
-}
-
-
-_DENSE = {
-    "search": "dense",
-    "encoder": "dense",
-    "loss": "shift_cross_entropy",
-    "protocols": ("cross_area",),
-    "epochs": 8,
-    "batch_size": 6,
-    "pairs_per_epoch": 1200,
-    "window": 2.0,
-    "learning_rate": 2e-3,
-    "weight_decay": 0.01,
-    "augment": ("dihedral", "radiometry", "crop"),
-    "baseline": "cfog",
-    "select": "recall@1",
-    "kinds": ("arbitrary",),
-    "val_queries": 200,
-}
-
-
-def _aligned(about: str, alignment: str, **options: Any) -> Recipe:
-    """InfoNCE with an alignment; nothing else differs between these recipes."""
-    return Recipe(about, {**_COMPARED, "alignment": alignment, "alignment_options": options}, _FULL)
-
-
-RECIPES: dict[str, Recipe] = {
-    "demo": Recipe(
-        "two simulated towns to learn from; tested on a held-out pass over one of them and on a third town",
-        quick={
-            "protocols": ("same_area", "cross_area"),
-            "epochs": 14,
-            "batch_size": 32,
-            "encoder_options": {"shared": True},
-            "learning_rate": 2e-3,
-            "augment": ("radiometry",),
-            "baseline_options": {"cells": 8, "sigma": 1.0},
-        },
-        full=_FULL,
-    ),
-    "own": Recipe(
-        "a folder with your own data, of pairs or with positions: trained on one region, tested on another",
-        quick={"epochs": 20, "batch_size": 32, "encoder_options": {"shared": True}, "learning_rate": 2e-3},
-        full={**_FULL, "pairs_per_epoch": 4096},
-    ),
-    "panorama": Recipe(
-        "the folder of a cross-view set, VIGOR or a simulated one: street panoramas against aerial tiles",
-        quick={
-            "bands": ("red", "green", "blue"),
-            "encoder_options": {"query_size": (64, 128)},
-            "epochs": 20,
-            "batch_size": 32,
-            "learning_rate": 2e-3,
-            "augment": ("turn_views",),
-            "kinds": ("arbitrary",),
-            "val_queries": 1000,
-        },
-        full={
-            "encoder": "resnet18",
-            "encoder_options": {"query_size": (320, 640)},
-            "image_size": 320,
-            "epochs": 40,
-            "pairs_per_epoch": 100_000,
-            "test_queries": 100_000,
-            "precision": "bf16",
-        },
-    ),
-    "sentinel": Recipe(
-        "real Sentinel-1 against Sentinel-2 at 8.3 m a pixel: trained on one region, tested on another",
-        quick={
-            "protocols": ("cross_area",),
-            "epochs": 100,
-            "learning_rate": 2e-3,
-            "offset": 0.5,
-            "val_queries": 1000,
-            "baseline_options": {"cells": 16, "sigma": 2.0},
-        },
-        full={**_FULL, "image_size": 64},
-    ),
-    "dense": Recipe(
-        "dense search: maps of features, learned on two simulated towns and tested on a third",
-        quick={
-            **_DENSE,
-            "scene": "standard",
-            "protocols": ("same_area", "cross_area"),
-            "encoder_options": {"stride": 4},
-            "baseline_options": {"stride": 4},
-        },
-        full={"epochs": 40, "batch_size": 16, "pairs_per_epoch": 8192},
-    ),
-    "dense_sentinel": Recipe(
-        "dense search on real Sentinel-1 against Sentinel-2: trained on one region, tested on another",
-        quick={**_DENSE, "epochs": 12, "pairs_per_epoch": 2000, "val_queries": 300},
-        full={"epochs": 40, "batch_size": 16, "pairs_per_epoch": 8192},
-    ),
-    "infonce": Recipe("a metric loss alone: symmetric InfoNCE", _COMPARED, _FULL),
-    "triplet": Recipe("a metric loss alone: soft-margin triplet", {**_COMPARED, "loss": "soft_margin_triplet"}, _FULL),
-    "wasserstein": _aligned(
-        "InfoNCE with a Wasserstein critic under a gradient penalty", "wasserstein", critic_rate=1e-3
-    ),
-    "clipped": _aligned("InfoNCE with a critic of clipped weights, half-batch anchors", "wasserstein_clipped"),
-    "class_adversary": _aligned("InfoNCE with a classifier of the modality, its gradient reversed", "class_adversary"),
-    "sliced": _aligned("InfoNCE with the sliced Wasserstein distance", "sliced"),
-    "sinkhorn": _aligned("InfoNCE with the Sinkhorn divergence", "sinkhorn"),
-    "cmpc": Recipe(
-        "the published combination: shared weights, batch-hard triplets, a clipped critic, stochastic gradient descent",
-        {
-            **_COMPARED,
-            "loss": "batch_hard_triplet",
-            "alignment": "wasserstein_clipped",
-            "alignment_weight": 0.01,
-            "optimizer": "sgd",
-            "learning_rate": 2.5e-2,
-            "weight_decay": 5e-4,
-            "batch_size": 24,
-        },
-        {
-            **_FULL,
-            "encoder": "resnet50",
-            "batch_size": 24,
-            "encoder_options": {"shared": True, "feature_dim": 512, "global_pool": "max", "head_norm": True},
-            "image_size": 200,
-        },
-    ),
-}
 
 
 def list_recipes() -> list[str]:

@@ -442,6 +442,34 @@ def test_the_semi_positive_ratio_is_the_loop():
         loss(EmbeddedBatch(query, reference))
 
 
+def test_the_hybrid_loss_of_vigor_is_its_three_published_terms():
+    """Triplets weighted by 10, semi-positives over 10, offsets in half tiles over 100; the recipe's weights."""
+    query, reference = batch(5, noise=0.3)
+    offset = torch.rand(5, 2, generator=torch.Generator().manual_seed(2), dtype=query.dtype) - 0.5  # tile widths
+    overlap = grid_overlap(5, [(0, 1), (2, 3)])
+    head = create_loss("offset_regression", query.shape[1], width=6).to(query.dtype)
+    squared_distance = 2 - 2 * query @ reference.T
+    triplets, semi, offsets = 0.0, [], []
+    for i in range(5):
+        for j in range(5):
+            if not (i != j and overlap[i, j] > 0):
+                for other in (squared_distance[i, j], squared_distance[j, i]):
+                    triplets += math.log1p(math.exp(10 * (squared_distance[i, i] - other)))
+        delta = 2 * head.head(torch.cat([query[i], reference[i]]))  # of 320 px, half a tile
+        offsets.append(float((delta - 2 * offset[i]).square().sum()))
+    for i, j in ((0, 1), (2, 3)):
+        ratio = (2 - squared_distance[i, j]) / (2 - squared_distance[i, i]).clamp(min=0.2)
+        semi.append(float(ratio - 0.25 / 1.75) ** 2)
+    kept = 5 * 4 - 2
+    published = triplets / (2 * kept) + sum(semi) / 2 / 10 + sum(offsets) / 5 / 100
+    config = recipe("vigor_hybrid")
+    given = EmbeddedBatch(query, reference, overlap, offset)
+    value = create_loss(config.loss, **config.loss_options)(given)
+    parts = {"iou_semi_positive": create_loss("iou_semi_positive"), "offset_regression": head}
+    value = value + sum(weight * parts[name](given) for name, weight in config.auxiliary.items())
+    assert value.item() == pytest.approx(published, rel=1e-9)
+
+
 def test_the_semi_positive_ratio_is_zero_where_similarity_is_proportional():
     iou = 0.25 / 1.75
     query = torch.eye(3, dtype=torch.float64)

@@ -77,6 +77,15 @@ def test_neighbours_are_near_in_metres_and_mined_pairs_in_features():
     assert looks["mined"] < 0.9 * looks["distinct"]
 
 
+def test_neighbours_come_first_and_similar_pairs_after_four_epochs():
+    pairs = epoch_pairs()
+    for epoch, name in ((0, "neighbour"), (3, "neighbour"), (4, "similarity"), (9, "similarity")):
+        both = [create_sampler(n, 24, seed=0) for n in ("neighbour_similarity", name)]
+        for sampler in both:
+            sampler.start(epoch, pairs)
+        assert list(both[0]) == list(both[1])
+
+
 def test_the_same_chance_gives_the_same_batches():
     first, second = (arrange("mined", epoch_pairs(), 16, seed=3) for _ in range(2))
     np.testing.assert_array_equal(first, second)
