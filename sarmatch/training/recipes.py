@@ -162,7 +162,7 @@ _SYSTEM = {
     "scene": "standard",
     "protocols": ("same_area", "cross_area"),
     "epochs": 6,
-    "pairs_per_epoch": 2048,
+    "pairs_per_epoch": 1024,
     "batch_size": 32,
     "learning_rate": 1e-3,
     "augment": ("radiometry",),
@@ -171,6 +171,7 @@ _SYSTEM = {
     "test_queries": 500,
 }
 _SYSTEM_FULL = {"pairs_per_epoch": 16384, "test_queries": 1500}
+_SMALL_VGG = {"scale": 0.125, "batch_norm": True}
 _SMALL_RESNET = {"backbone": "resnet18", "channels": (16, 32, 64, 128)}
 _SMALL_TOKENS = {"embed_dim": 96, "depth": 3, "num_heads": 3}
 
@@ -194,18 +195,19 @@ def _system(
     )
 
 
-_SAIG = {"loss": "semi_hard_triplet", "sharpness": "asam", "rho": 2.0, "weight_decay": 0.03, "warmup": 0.0}
-_SAIG_FULL = {"image_size": 320, "learning_rate": 1e-4, "batch_size": 32, "epochs": 90}
+_SAIG = {"loss": "joint_infonce", "sharpness": "asam", "weight_decay": 0.03, "warmup": 0.0, "rho": 0.1}
+_SAIG_FULL = {"image_size": 320, "learning_rate": 1e-4, "rho": 2.0, "batch_size": 32, "epochs": 90}
 _TRANSGEO = {
     "loss": "soft_margin_triplet",  # alpha 10 on squared distances is 20 on cosines
     "sampler": "mined",
     "sharpness": "asam",
-    "rho": 2.5,
     "weight_decay": 0.03,
     "warmup": 0.0,
+    "learning_rate": 3e-4,  # here and below less than published: untrained transformers else make all images alike
+    "rho": 0.1,
 }
 _TRANSGEO_SMALL = {"patch_size": 8, **_SMALL_TOKENS, "feature_dim": 128}
-_TRANSGEO_FULL = {"image_size": 320, "learning_rate": 5e-5, "batch_size": 16, "epochs": 50}
+_TRANSGEO_FULL = {"image_size": 320, "learning_rate": 5e-5, "rho": 2.5, "batch_size": 16, "epochs": 50}
 _VIGOR = {
     "loss": "soft_margin_triplet",
     "loss_options": {"include_diagonal": True},
@@ -227,7 +229,7 @@ _MATCHER = {
     "scene": "standard",
     "protocols": ("same_area", "cross_area"),
     "epochs": 6,
-    "pairs_per_epoch": 600,
+    "pairs_per_epoch": 480,
     "baseline_options": {"stride": 4},
     "test_queries": 500,
 }
@@ -236,14 +238,14 @@ _UNET_SMALL = {"stride": 4, "width": 8, "depth": 3}
 
 RECIPES |= {
     "saig_s_smd": _system(
-        "SAIG-S: convolution stem and 11 attention blocks, SMD, semi-hard triplets, ASAM",
+        "SAIG-S: convolution stem and 11 attention blocks, SMD, joint InfoNCE, ASAM",
         "saig_s",
         {"dim": 96, "heads": 3, "depth": 3},
         _SAIG_FULL,
         _SAIG,
     ),
     "saig_d_smd": _system(
-        "SAIG-D: convolution stem and 22 attention blocks, SMD, semi-hard triplets, ASAM",
+        "SAIG-D: convolution stem and 22 attention blocks, SMD, joint InfoNCE, ASAM",
         "saig_d",
         {"dim": 96, "heads": 3, "depth": 6},
         _SAIG_FULL,
@@ -268,14 +270,14 @@ RECIPES |= {
     "vigor_vgg16": _system(
         "VIGOR: SAFA on VGG16, soft-margin triplets, mined pairs",
         "vigor",
-        {"scale": 0.25},
+        _SMALL_VGG,
         _VIGOR_FULL,
         _VIGOR,
     ),
     "vigor_resnet": _system(
         "VIGOR: SAFA on a ResNet, soft-margin triplets, mined pairs",
         "vigor",
-        _SMALL_RESNET,
+        {**_SMALL_RESNET, "backbone": "resnet10t"},
         _VIGOR_FULL,
         _VIGOR,
         {"backbone": "resnet50"},
@@ -283,7 +285,7 @@ RECIPES |= {
     "vigor_hybrid": _system(
         "VIGOR's hybrid loss: semi-positives by intersection over union and an offset head beside the triplets",
         "vigor",
-        {"scale": 0.25},
+        _SMALL_VGG,
         {**_VIGOR_FULL, "batch_size": 10, "epochs": 45},
         # published over 10, and over 100 for offsets in half tiles, summed over both axes: 0.08 in ours
         {**_VIGOR, "sampler": "cluster", "auxiliary": {"iou_semi_positive": 0.1, "offset_regression": 0.08}},
@@ -319,13 +321,13 @@ RECIPES |= {
         "L2LTR: a ResNet stem and a transformer whose layers attend to the layer before, soft-margin triplets",
         "l2ltr",
         {"backbone": "vit_tiny_r_s16_p8_224", "patch_size": 4, **_SMALL_TOKENS},
-        {"image_size": 256, "learning_rate": 1e-4, "batch_size": 32, "epochs": 100},
-        {"loss": "soft_margin_triplet", "weight_decay": 0.03},
+        {"image_size": 256, "learning_rate": 1e-4, "warmup": 0.05, "epochs": 100},
+        {"loss": "soft_margin_triplet", "learning_rate": 2e-4, "warmup": 0.3, "weight_decay": 0.03},
     ),
     "cvm_net": _system(
         "CVM-Net: NetVLAD on VGG16, soft-margin triplets",
         "cvm_net",
-        {"scale": 0.25, "clusters": 16, "feature_dim": 128},
+        {**_SMALL_VGG, "clusters": 16, "feature_dim": 128},
         {"image_size": 224, "learning_rate": 1e-5, "batch_size": 12, "epochs": 50},
         {"loss": "soft_margin_triplet", "weight_decay": 0.0},
     ),

@@ -79,7 +79,7 @@ SMALL = {
     "vigor": {"scale": 0.1},
     "cvm_net": {"scale": 0.1, "clusters": 4, "feature_dim": 12},
     "sample4geo": {"backbone": "convnext_atto", "depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16)},
-    "cmpc": {"backbone": "resnet18", "channels": (8, 8, 8, 16), "feature_dim": 12},
+    "cmpc": {"backbone": "resnet18", "feature_dim": 12},
     "l2ltr": {
         "backbone": "vit_tiny_r_s16_p8_224", "patch_size": 4, "embed_dim": 24, "num_heads": 3, "depth": 3,
     },

@@ -11,6 +11,7 @@ from pytorch_metric_learning.miners import BatchHardMiner
 from pytorch_metric_learning.reducers import MeanReducer
 
 from sarmatch.losses import LOSSES, EmbeddedBatch, create_loss, list_losses, register_loss
+from sarmatch.training.config import recipe
 
 #: Those that push negatives away and leave a pair that shares ground alone.
 PUSHING = ["batch_hard_triplet", "infonce", "joint_infonce", "semi_hard_triplet", "soft_margin_triplet"]
@@ -453,8 +454,8 @@ def test_the_hybrid_loss_of_vigor_is_its_three_published_terms():
     for i in range(5):
         for j in range(5):
             if not (i != j and overlap[i, j] > 0):
-                for other in (squared_distance[i, j], squared_distance[j, i]):
-                    triplets += math.log1p(math.exp(10 * (squared_distance[i, i] - other)))
+                for own in (squared_distance[i, i], squared_distance[j, j]):
+                    triplets += math.log1p(math.exp(10 * (own - squared_distance[i, j])))
         delta = 2 * head.head(torch.cat([query[i], reference[i]]))  # of 320 px, half a tile
         offsets.append(float((delta - 2 * offset[i]).square().sum()))
     for i, j in ((0, 1), (2, 3)):

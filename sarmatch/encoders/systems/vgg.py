@@ -14,7 +14,7 @@ Scale = Annotated[float, Field(gt=0, le=4)]
 
 @register_backbone("vgg16_features")
 class VGG16(nn.Module):
-    """Thirteen convolutions without normalisation, and a halving after each of their five stages.
+    """Thirteen convolutions, and a halving after each of their five stages.
 
     The names of its weights are those of torchvision and timm, whose files fit; their dense layers are left out.
 
@@ -24,6 +24,9 @@ class VGG16(nn.Module):
         Input channels.
     scale
         Of all widths: 1 is VGG16 (14,714,688 parameters at three channels).
+    batch_norm
+        After each convolution. The published systems begin with ImageNet's weights and have none; untrained weights
+        without it make all images alike, and nothing is learned from there.
 
     References
     ----------
@@ -32,15 +35,16 @@ class VGG16(nn.Module):
 
     stride = 32
 
-    def __init__(self, channels: int, scale: Scale = 1.0) -> None:
+    def __init__(self, channels: int, scale: Scale = 1.0, batch_norm: bool = False) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for width, count in STAGES:
             for _ in range(count):
                 after = max(1, round(scale * width))
-                layers += [nn.Conv2d(channels, after, 3, padding=1), nn.ReLU(inplace=True)]
-                nn.init.kaiming_normal_(layers[-2].weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(layers[-2].bias)
+                convolution = nn.Conv2d(channels, after, 3, padding=1)
+                nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(convolution.bias)
+                layers += [convolution, *([nn.BatchNorm2d(after)] if batch_norm else []), nn.ReLU(inplace=True)]
                 channels = after
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
