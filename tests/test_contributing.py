@@ -46,6 +46,8 @@ def test_what_the_guide_adds_is_found_and_works():
     query, reference = encoder(torch.rand(3, 2, 32, 32), torch.rand(3, 3, 32, 32))
     assert query.shape == reference.shape == (3, 64)
     torch.testing.assert_close(query.norm(dim=1), torch.ones(3))
+    system = sm.create_encoder("pooled_resnet", image_size=32, aggregator="max").eval()
+    assert system.encode_query(torch.rand(2, 1, 32, 32)).shape == (2, 512)
     assert sm.create_refiner("sharpen", power=1.0).options == {"power": 1.0}
     assert names["MINE"].name == "mine"
 

@@ -229,7 +229,7 @@ def test_a_second_stage_goes_on_from_the_first(tmp_path):
 def test_cmpc_retrieves_by_what_no_loss_has_seen_and_mended_by_what_was_trained():
     images = [torch.rand(2, 1, 64, 64)]
     published, mended = small("cmpc"), small("cmpc", retrieves="trained")
-    assert embed(published, images, "query").shape == (2, 16) and embed(mended, images, "query").shape == (2, 12)
+    assert embed(published, images, "query").shape == (2, 512) and embed(mended, images, "query").shape == (2, 12)
     assert published.train().encode_query(images[0]).shape == (2, 12)
     features = published.eval().forward_features(images[0], "query")
     assert published.forward_head(features, "query").tolist() == F.normalize(features.amax((2, 3)), dim=1).tolist()
