@@ -1,6 +1,6 @@
 """Pictures of feature distributions: how far two modalities are apart, what that is worth, and what they look like."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from sarmatch.figures.style import (
     PLACES,
     PURPLE,
     RED,
+    REFINER_GROUPS,
     method_line,
     method_words,
     new_figure,
@@ -277,33 +278,56 @@ def _below(note: str | None) -> str:
     return f"\n{note}" if note else ""
 
 
-def forest(gaps: pd.DataFrame, measure: str, data: str) -> Figure:
-    """Each method against the control with its interval, a panel per protocol and kind.
+def forest(gaps: pd.DataFrame, measure: str | Sequence[str], data: str, title: str = "") -> Figure:
+    """Each method against the control with its interval, a panel per protocol, kind and measure.
+
+    Refiners stand in the groups and the order of `REFINER_GROUPS`, whatever the order of the table is.
 
     Parameters
     ----------
     gaps
         `arm`, `control`, `protocol`, `kind`, `measure`, `difference`, `low`, `high`; intervals are over spatial blocks.
+    measure
+        One or several of the table's.
+    data
+        `simulated` or `real`.
+    title
+        What is found; without it, what is compared.
     """
-    rows = gaps[gaps["measure"] == measure]
-    groups = list(rows.groupby(["protocol", "kind"], sort=False))
-    arms = list(dict.fromkeys(rows["arm"]))
-    longest = max(len(method_words(arm)) for arm in arms)
-    size = 2.6 * len(groups) + 0.8 + 0.07 * longest, 0.45 * len(arms) + 1.9
-    figure, axes = new_figure(*size, 1, len(groups), sharex=True, sharey=True)
-    for ax, ((protocol, kind), of_group) in zip(axes[0], groups, strict=True):
-        for row in of_group.itertuples():
-            at, style = arms.index(row.arm), method_line(row.arm)
-            ax.plot([100 * row.low, 100 * row.high], [at, at], color=style["color"], lw=2.5)
-            ax.plot(100 * row.difference, at, marker=style["marker"], color=style["color"], mec="black", ms=8)
+    rows = gaps[gaps["measure"].isin([measure] if isinstance(measure, str) else measure)]
+    panels = list(rows.groupby(["protocol", "kind", "measure"], sort=False))
+    lines = _grouped(dict.fromkeys(rows["arm"]))
+    longest = max(len(words) for words, _ in lines)
+    size = 2.6 * len(panels) + 0.8 + 0.07 * longest, 0.36 * len(lines) + 1.9
+    figure, axes = new_figure(*size, 1, len(panels), sharex=True, sharey=True)
+    at = {arm: place for place, (_, arm) in enumerate(lines) if arm}
+    for ax, ((protocol, kind, of), of_panel) in zip(axes[0], panels, strict=True):
+        for row in of_panel.itertuples():
+            y, style = at[row.arm], method_line(row.arm)
+            ax.plot([100 * row.low, 100 * row.high], [y, y], color=style["color"], lw=2.5)
+            ax.plot(100 * row.difference, y, marker=style["marker"], color=style["color"], mec="black", ms=8)
         ax.axvline(0, color=BLACK, lw=1)
-        ax.set(title=task_words(protocol, kind), xlabel=f"{measure} (percentage points)")
+        ax.set(title=task_words(protocol, kind), xlabel=f"{of} (percentage points)")
         ax.grid(axis="x", alpha=0.4)
-    axes[0, 0].set_yticks(range(len(arms)), [method_words(arm) for arm in arms])
-    axes[0, 0].set_ylim(len(arms) - 0.5, -0.5)
+    axes[0, 0].set_yticks(range(len(lines)), [words for words, _ in lines])
+    for label, (_, arm) in zip(axes[0, 0].get_yticklabels(), lines, strict=True):
+        label.set_fontweight("normal" if arm else "bold")
+    axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)
     control, *others = dict.fromkeys(rows["control"])
-    figure.suptitle(f"Difference to {'its own control' if others else method_words(control)}, 95 % intervals ({data})")
+    compared = f"Difference to {'its own control' if others else method_words(control)}, 95 % intervals ({data})"
+    figure.suptitle(f"{title}\n{compared}" if title else compared)
     return figure
+
+
+def _grouped(arms: Collection[str]) -> list[tuple[str, str | None]]:
+    """Words and method of every line; where all have a group, in its order, under a heading that is no method."""
+    named = [(group, [arm for arm in members if arm in arms]) for group, members in REFINER_GROUPS.items()]
+    if sum(len(members) for _, members in named) < len(arms):
+        return [(method_words(arm), arm) for arm in arms]
+    lines: list[tuple[str, str | None]] = []
+    for group, members in named:
+        lines += [(group, None)] * bool(members) + [(method_words(arm), arm) for arm in members]
+    return lines
 
 
 def robustness(table: pd.DataFrame, data: str, measure: str = "recall@10", title: str = "") -> Figure:
