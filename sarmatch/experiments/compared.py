@@ -1,10 +1,11 @@
-"""Refined lists of one task side by side, as a notebook makes them: what `studies` records, for lists at hand."""
+"""What a notebook compares at hand: refined lists side by side, as `studies` records them, and groups of queries."""
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
-from sarmatch.evaluation import bootstrap_difference
+from sarmatch.evaluation import bootstrap_difference, bootstrap_mean
 from sarmatch.experiments.studies import COMPARED, Task, judge, measures
 from sarmatch.search import Candidates
 
@@ -45,3 +46,27 @@ def compare_candidates(
             numbers = dict(zip(("difference", "low", "high"), gap, strict=True))
             gaps.append({"arm": arm, "control": control} | about | {"measure": measure} | numbers)
     return table, pd.DataFrame(gaps)
+
+
+def by_group(hit: np.ndarray, groups: Mapping[str, np.ndarray], block: np.ndarray) -> pd.DataFrame:
+    """Fraction of queries found in each of several groups, with its 95 % interval over spatial blocks.
+
+    Parameters
+    ----------
+    hit
+        Whether each query is found `(Q,)`.
+    groups
+        Which queries belong to a group, bool `(Q,)`, by its name; they may overlap.
+    block
+        Which queries stand or fall together `(Q,)`.
+
+    Returns
+    -------
+    Index: the groups; `mean`, `low`, `high`, and how many `queries` and `blocks` they are of.
+    """
+    rows = {}
+    for name, chosen in groups.items():
+        inside = np.asarray(chosen, bool)
+        interval = dict(zip(("mean", "low", "high"), bootstrap_mean(hit[inside], block[inside]), strict=True))
+        rows[name] = interval | {"queries": int(inside.sum()), "blocks": len(np.unique(block[inside]))}
+    return pd.DataFrame.from_dict(rows, orient="index")

@@ -28,7 +28,7 @@ from sarmatch.figures.distributions import (
 )
 from sarmatch.figures.localization import ambiguity, by_windows, drift_of, located_strip, sharpening
 from sarmatch.figures.maps import map_of_outcomes, map_with_places, overview, split_map
-from sarmatch.figures.panels import annotated_pair, image_grid, pair, place_of, retrieval_rows, tiling
+from sarmatch.figures.panels import annotated_pair, edges_over, image_grid, pair, place_of, retrieval_rows, tiling
 from sarmatch.figures.refinement import (
     calibration,
     length_of_lists,
@@ -80,6 +80,7 @@ __all__ = [
     "by_weight",
     "critic_surfaces",
     "decibels",
+    "edges_over",
     "error_cdf",
     "estimates",
     "feature_colours",

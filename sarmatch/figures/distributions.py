@@ -18,8 +18,8 @@ from sarmatch.figures.style import (
     MODALITIES,
     PLACES,
     PURPLE,
-    RED,
     REFINER_GROUPS,
+    VERMILION,
     method_line,
     method_words,
     new_figure,
@@ -191,8 +191,8 @@ def ratios(table: pd.DataFrame, title: str, data: str) -> Figure:
 ESTIMATES = (
     {"color": BLUE, "marker": "o", "linestyle": "-"},
     {"color": GREY, "marker": "v", "linestyle": ":"},
-    {"color": RED, "marker": "D", "linestyle": "-"},
-    {"color": RED, "marker": "d", "linestyle": "--"},
+    {"color": VERMILION, "marker": "D", "linestyle": "-"},
+    {"color": VERMILION, "marker": "d", "linestyle": "--"},
     {"color": PURPLE, "marker": "s", "linestyle": "-."},
 )
 
@@ -435,10 +435,10 @@ def by_weight(table: pd.DataFrame, measures: Mapping[str, str], by: str, title: 
         for ax, measure in zip(column, measures, strict=True):
             means = rows.groupby("weight")[measure].mean()
             ax.axhline(means.iloc[0], color=BLUE, linestyle="--")
-            ax.plot([weights.index(w) for w in means.index], means, color=RED, lw=2)
+            ax.plot([weights.index(w) for w in means.index], means, color=VERMILION, lw=2)
             if f"{measure}_low" in rows:
-                ax.vlines(at, rows[f"{measure}_low"], rows[f"{measure}_high"], color=RED, lw=1)
-            ax.scatter(at, rows[measure], color=RED, marker="D", s=30, ec="black", lw=0.5, zorder=3)
+                ax.vlines(at, rows[f"{measure}_low"], rows[f"{measure}_high"], color=VERMILION, lw=1)
+            ax.scatter(at, rows[measure], color=VERMILION, marker="D", s=30, ec="black", lw=0.5, zorder=3)
             ax.grid(axis="y", alpha=0.4)
         column[0].set_title(str(name))
         column[-1].set_xticks(range(len(weights)), [f"{w:g}" for w in weights])
@@ -450,25 +450,25 @@ def by_weight(table: pd.DataFrame, measures: Mapping[str, str], by: str, title: 
 
 
 def groups(table: pd.DataFrame, measure: str, title: str, data: str) -> Figure:
-    """A fraction in each of several groups of queries with its interval; how many there are stands beside it.
+    """A bar for each of several groups of queries with its interval; how many there are stands beside it.
 
     Parameters
     ----------
     table
-        Index: the groups; `mean`, `low`, `high`, `queries`.
+        Index: the groups; `mean`, `low`, `high`, `queries`, and the number of `blocks` they lie in.
     measure
         What the fraction is of.
     """
     figure, axes = new_figure(8.0, 0.45 * len(table) + 1.5)
     ax = axes[0, 0]
     for at, row in enumerate(table.itertuples()):
-        ax.plot([row.low, row.high], [at, at], color=BLUE, lw=2.5)
-        ax.plot(row.mean, at, "o", color=BLUE, mec="black", ms=8)
-        count = f"{row.queries:,.0f} queries"
+        ax.barh(at, row.mean, 0.6, color=BLUE, alpha=0.45)
+        ax.plot([row.low, row.high], [at, at], color=BLACK, lw=2)
+        count = f"{row.queries:,.0f} queries in {row.blocks:.0f} blocks"
         ax.annotate(count, (row.high, at), (8, -3), textcoords="offset points", fontsize="small")
     ax.set_yticks(range(len(table)), list(table.index))
     ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=f"{measure} (fraction of queries)", title=f"{title} ({data})")
-    ax.set_xlim(0, 1.25 * table["high"].max())
+    ax.set_xlim(0, 1.4 * table["high"].max())
     ax.grid(axis="x", alpha=0.4)
     return figure
 

@@ -18,8 +18,8 @@ from sarmatch.figures.style import (
     ORANGE,
     PLACES,
     PURPLE,
-    RED,
     SKY,
+    VERMILION,
     WHITE_EDGE,
     method_line,
     method_words,
@@ -286,7 +286,7 @@ def metre_curves(errors: Mapping[str, np.ndarray], data: str, longest: float = 2
 
 #: Of probabilities, which are no methods.
 _CALIBRATIONS = (
-    {"color": RED, "linestyle": "-", "marker": "o"},
+    {"color": VERMILION, "linestyle": "-", "marker": "o"},
     {"color": PURPLE, "linestyle": "--", "marker": "s"},
 )
 

@@ -13,9 +13,10 @@ from PIL import Image
 
 from sarmatch.scenes.radiometry import FLOORS, to_decibels
 
-# Okabe and Ito's palette, told apart by every kind of colour vision.
+# Okabe and Ito's palette, told apart by every kind of colour vision; and a red that nobody calls orange.
 BLUE, SKY, GREEN, YELLOW = "#0072B2", "#56B4E9", "#009E73", "#F0E442"
-ORANGE, RED, PURPLE, GREY, BLACK = "#E69F00", "#D55E00", "#CC79A7", "#7F7F7F", "#222222"
+ORANGE, VERMILION, PURPLE, GREY, BLACK = "#E69F00", "#D55E00", "#CC79A7", "#7F7F7F", "#222222"
+RED = "#B3001B"  # what is wrong, and no method
 
 #: What a place is: colour, line style, marker and sign, so that colour is never the only cue.
 PLACES = {
@@ -66,7 +67,7 @@ METHOD_STYLES: dict[str, Method] = {
     "ceiling": _method("ceiling of the grid", BLACK, "--", "^"),
     # dense search
     "cfog": _method("dense search with CFOG, training-free", ORANGE, "--", (4, 0, 0)),
-    "dense": _method("dense search, learned", RED, "-", (5, 0, 0)),
+    "dense": _method("dense search, learned", VERMILION, "-", (5, 0, 0)),
     "coarse_to_fine": _method("dense search, coarse to fine", PURPLE, "-.", (6, 0, 0)),
     "dense, turned by 180 degrees": Method("dense search, learned; control: query turned by 180 degrees"),
     "dense, known heading": Method("dense search, learned; 100 queries, north up"),
@@ -75,8 +76,8 @@ METHOD_STYLES: dict[str, Method] = {
     # losses and alignments
     "infonce": _method("InfoNCE alone", BLUE, "-", "p"),
     "triplet": _method("triplet loss alone", SKY, "--", "h"),
-    "wasserstein": _method("InfoNCE + Wasserstein critic", RED, "-", "D"),
-    "clipped": _method("InfoNCE + clipped critic", RED, ":", "d"),
+    "wasserstein": _method("InfoNCE + Wasserstein critic", VERMILION, "-", "D"),
+    "clipped": _method("InfoNCE + clipped critic", VERMILION, ":", "d"),
     "class_adversary": _method("InfoNCE + class adversary", PURPLE, "--", "<"),
     "sliced": _method("InfoNCE + sliced Wasserstein", GREEN, ":", "P"),
     "sinkhorn": _method("InfoNCE + Sinkhorn divergence", YELLOW, "-.", "X"),
@@ -84,7 +85,7 @@ METHOD_STYLES: dict[str, Method] = {
     "weight_0": _method("critic of weight 0", BLUE, "-", "$0$"),
     "weight_0.1": _method("critic of weight 0.1", BLACK, "-", "$0.1$"),
     "weight_1": _method("critic of weight 1", PURPLE, "-", "$1$"),
-    "weight_10": _method("critic of weight 10", RED, "-", "$10$"),
+    "weight_10": _method("critic of weight 10", VERMILION, "-", "$10$"),
     "neighbours_as_negatives": Method("neighbours as negatives"),
     "semi_positive": Method("semi-positives by IoU"),
     "two_branches": Method("two branches, nothing shared"),
@@ -133,7 +134,7 @@ METHOD_STYLES: dict[str, Method] = {
         "graph network, self-loops only", PURPLE, "--", (3, 1, 0), "a message from itself alone: an MLP, equally large"
     ),
     "G1": _method(
-        "graph network, edges in metres", RED, "-", (8, 1, 0), "messages from candidates up to two tiles away"
+        "graph network, edges in metres", VERMILION, "-", (8, 1, 0), "messages from candidates up to two tiles away"
     ),
     "G1e": Method("graph network, edges in metres, no coordinates", about="nodes are not told where they lie"),
     "G2": Method("graph network, edges by features", about="messages from the most similar candidates"),
@@ -185,9 +186,9 @@ METHOD_STYLES |= {
 }
 METHOD_STYLES |= {
     f"wasserstein_{weight}": _method(f"InfoNCE + Wasserstein critic of weight {weight}", *line)
-    for weight, line in (("1", (PURPLE, "--", "$w_1$")), ("10", (RED, "--", "$w_{10}$")))
+    for weight, line in (("1", (PURPLE, "--", "$w_1$")), ("10", (VERMILION, "--", "$w_{10}$")))
 }
-_OTHERS = (PURPLE, SKY, GREEN, RED)
+_OTHERS = (PURPLE, SKY, GREEN, VERMILION)
 
 WHITE_EDGE = [patheffects.withStroke(linewidth=2.5, foreground="white")]
 DARK_EDGE = [patheffects.withStroke(linewidth=2.5, foreground="black")]

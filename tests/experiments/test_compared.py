@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sarmatch.experiments.compared import compare_candidates
+from sarmatch.experiments.compared import by_group, compare_candidates
 from sarmatch.experiments.records import baseline_of
 from sarmatch.experiments.studies import Task, judge, measures
 from sarmatch.refinement import RefinementContext, create_refiner, label_lists
@@ -62,3 +62,12 @@ def test_a_control_that_is_not_there_is_named(task):
 def test_older_comparisons_are_read_against_the_search():
     assert baseline_of(pd.DataFrame({"control": ["coarse", "G0"]})) == "coarse"
     assert baseline_of(pd.DataFrame({"control": ["coarse", "whitened"]})) == "whitened"
+
+
+def test_a_group_is_counted_by_its_own_queries_and_blocks():
+    hit, block = np.array([1.0, 0, 1, 1, 0, 0]), np.array([0, 0, 1, 1, 2, 2])
+    found = by_group(hit, {"all": hit >= 0, "first": np.arange(6) < 4}, block)
+    assert found["mean"].tolist() == [0.5, 0.75]
+    assert found["queries"].tolist() == [6, 4]
+    assert found["blocks"].tolist() == [3, 2]
+    assert (found["low"] <= found["mean"]).all() and (found["mean"] <= found["high"]).all()

@@ -29,6 +29,7 @@ from sarmatch.scenes.scene import default_bands
 #: Where one label serves all axes.
 SHARED = {
     "answers",
+    "edges_over",
     "feature_colours",
     "annotated_pair",
     "apart_and_found",
@@ -115,6 +116,9 @@ FIGURES = {
     "image_grid": lambda scene, queries, tiles, metrics: figures.image_grid(
         [[np.eye(32), np.eye(32)]], ["a", "b"], 0.5, "c", scene.label
     ),
+    "edges_over": lambda scene, queries, tiles, metrics: figures.edges_over(
+        [NOISE[0]], [np.repeat(NOISE[1][..., None], 3, -1)], [np.eye(40) > 0], ["a"], 0.5, "t", scene.label
+    ),
     "annotated_pair": lambda scene, queries, tiles, metrics: figures.annotated_pair(
         np.random.default_rng(0).gamma(1, 1, (1, 32, 32)),
         np.full((3, 32, 32), 0.5),
@@ -198,7 +202,9 @@ FIGURES = {
         scene.label,
     ),
     "groups": lambda scene, queries, tiles, metrics: figures.groups(
-        pd.DataFrame({"mean": [0.5, 0.1], "low": [0.4, 0.0], "high": [0.6, 0.2], "queries": 9}, index=["a", "b"]),
+        pd.DataFrame(
+            {"mean": [0.5, 0.1], "low": [0.4, 0.0], "high": [0.6, 0.2], "queries": 9, "blocks": 3}, index=["a", "b"]
+        ),
         "recall@1",
         "t",
         scene.label,
@@ -552,6 +558,17 @@ class TestForest:
         assert sorted(grouped) == sorted(studies.ARMS)
         assert all(figures.method_about(arm) for arm in studies.ARMS)
         assert figures.method_about("mine") == ""
+
+
+def test_edges_lie_where_the_image_has_them():
+    """A step to the right of column 20, under noise: a line there, and next to nothing elsewhere."""
+    step = np.where(np.arange(40) < 20, 0.2, 0.8) + 0.05 * NOISE[0]
+    figure = figures.edges_over(
+        [step], [np.ones((40, 40, 3))], [np.zeros((40, 40), bool)], ["a"], 0.5, "t", "simulated"
+    )
+    drawn_over = np.asarray(figure.axes[0].images[1].get_array())[..., 3] > 0
+    assert drawn_over[:, 18:22].any(axis=1).mean() > 0.9
+    assert drawn_over[5:-5, 25:].mean() < 0.1
 
 
 def test_the_first_tile_after_messages_is_in_bold():
