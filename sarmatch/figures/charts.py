@@ -233,6 +233,40 @@ def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = 
     return figure
 
 
+def loss_curves(
+    closeness: np.ndarray,
+    losses: Mapping[str, np.ndarray],
+    pushes: Mapping[str, np.ndarray],
+    own: float,
+    title: str,
+    data: str,
+) -> Figure:
+    """What losses say of a query, its own reference and another, as the other comes nearer; and how hard they push it.
+
+    Parameters
+    ----------
+    closeness
+        Cosine of the query and the other reference `(N,)`.
+    losses, pushes
+        By method, the loss and its derivative by that cosine `(N,)`.
+    own
+        Cosine of the query and its own reference, marked.
+    title, data
+        What is seen; `simulated`, `real` or `made up`.
+    """
+    figure, axes = new_figure(9.6, 3.4, 1, 2)
+    for ax, values, label in zip(axes[0], (losses, pushes), ("loss (nats)", "push, its slope (nats)"), strict=True):
+        for name, line in values.items():
+            style = method_line(name)
+            ax.plot(closeness, line, color=style["color"], linestyle=style["linestyle"], lw=2, label=method_words(name))
+        ax.axvline(own, color=GREY, linestyle=":", label="its own reference")
+        ax.set(xlabel="cosine of query and the other (-1 to 1)", ylabel=label)
+        ax.grid(alpha=0.4)
+    axes[0, 0].legend(frameon=False, loc="upper left")
+    figure.suptitle(f"{title} ({data})")
+    return figure
+
+
 def material_statistics(values: pd.DataFrame, data: str) -> Figure:
     """How each material backscatters, and how bright it is in the photograph.
 

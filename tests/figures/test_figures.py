@@ -151,6 +151,9 @@ FIGURES = {
         pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0], "recall@1": [0.1, 0.2], "recall@5": [0.5, 0.4]}),
         data=scene.label,
     ),
+    "loss_curves": lambda scene, queries, tiles, metrics: figures.loss_curves(
+        np.arange(3) / 2, {"infonce": np.arange(3.0)}, {"infonce": np.ones(3)}, 0.8, "t", scene.label
+    ),
     "transport": lambda scene, queries, tiles, metrics: figures.transport(
         np.eye(2), np.ones((2, 2)), {"a": np.eye(2) / 2, "b": np.full((2, 2), 0.25)}, "t", scene.label
     ),
