@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # As many processes as cores, at most eight; each with one thread, or they wait for one another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
-.PHONY: demo check test lab sweep notebooks lint types format hooks clean
+.PHONY: demo check test lab sweep notebooks slides report lint types format hooks clean
 .DEFAULT_GOAL := demo
 
 # The recorded run on fewer queries, in the town that is unseen.
@@ -40,6 +40,12 @@ sweep: $(VENV)/.ready  ## the comparisons behind the tables, hours on a CPU; res
 
 notebooks: $(VENV)/.ready  ## execute the notebooks and keep their outputs (what is committed)
 	$(BIN)/sarmatch notebooks
+
+slides: $(VENV)/.ready  ## slides of the notebooks, under build/slides; NOTEBOOKS="notebooks/00*.ipynb" takes some of them
+	$(BIN)/sarmatch slides $(NOTEBOOKS)
+
+report: $(VENV)/.ready  ## one page of the notebooks with contents, build/report.html; NOTEBOOKS as above
+	$(BIN)/sarmatch report $(NOTEBOOKS)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -36,7 +36,7 @@ def main() -> None:
     python = venv.absolute() / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", "--clear", venv], check=True)
 
-    target = f"{ROOT}[{'gpu' if has_nvidia_driver() else 'cpu'},notebooks,dev]"
+    target = f"{ROOT}[{'gpu' if has_nvidia_driver() else 'cpu'},notebooks,voila,dev]"
     what = ["install", "-q", "-c", ROOT / "constraints.txt", "-e", target]
     environment = os.environ.copy()
     links = pip_setting(python, "find-links")

@@ -30,7 +30,8 @@ from .evaluation import (
     retrieval_report,
 )
 from .experiments import grid, load_sweep, provenance_line, sweep
-from .explorer import explore_features
+from .experiments.quick import what_if
+from .explorer import explore, explore_features
 from .localization import Likelihood, Location, locate
 from .losses import create_loss, list_losses, register_loss
 from .patches import DataCheck, check_data, match, queries, read_patch, references, search_task
@@ -96,6 +97,7 @@ __all__ = [
     "evaluate",
     "evaluation",
     "experiments",
+    "explore",
     "explore_features",
     "explorer",
     "figures",
@@ -141,5 +143,6 @@ __all__ = [
     "simulation",
     "sweep",
     "training",
+    "what_if",
     "with_unplaced_strip",
 ]

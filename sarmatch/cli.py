@@ -251,11 +251,49 @@ def locate(
 
 
 @app.command()
+def explore(
+    run: Annotated[Path, typer.Argument(help="run folder, e.g. data/dense")],
+    scene: Annotated[str | None, typer.Option(help="another scene than the run's, or a folder with data")] = None,
+    port: Annotated[int, typer.Option(help="of the page", min=1, max=65535)] = 8866,
+    browser: Annotated[bool, typer.Option(help="open the page in a browser")] = True,
+) -> None:
+    """Look at a run in a browser: its queries, its answers, and where they lie. Needs voila."""
+    from sarmatch.explorer.page import serve
+
+    serve(run, scene, port, browser)
+
+
+@app.command()
 def notebooks() -> None:
     """Execute all notebooks and keep their outputs."""
     from sarmatch.experiments.notebooks import execute_all
 
     execute_all(write_back=True)
+
+
+@app.command()
+def slides(
+    notebook: Annotated[list[Path] | None, typer.Argument(help="executed notebooks; all of this checkout")] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="folder of the pages")] = ROOT / "build" / "slides",
+) -> None:
+    """Make slides of notebooks, one HTML file each that needs no network; the key S shows the speaker's notes."""
+    from sarmatch.experiments.notebooks import list_notebooks
+    from sarmatch.experiments.present import make_slides
+
+    for path in notebook or list_notebooks():
+        typer.echo(make_slides(path, out / f"{path.stem}.html"))
+
+
+@app.command()
+def report(
+    notebook: Annotated[list[Path] | None, typer.Argument(help="executed notebooks; all of this checkout")] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="the page")] = ROOT / "build" / "report.html",
+) -> None:
+    """Make one HTML file of notebooks, with a page of contents."""
+    from sarmatch.experiments.notebooks import list_notebooks
+    from sarmatch.experiments.present import make_report
+
+    typer.echo(make_report(notebook or list_notebooks(), out))
 
 
 @app.command()

@@ -52,6 +52,9 @@ def test_own_data_in_a_folder_of_pairs_reports_recall_and_no_metres(pairs_folder
         (["run", "demo", "--set", "epocks=3"], "epocks"),
         (["run", "demo", "--set", "epochs=0"], "epochs"),
         (["run", "demo", "--set", "epochs"], "FIELD=VALUE"),
+        (["explore", "no/such/run"], "no finished run here"),
+        (["slides", "no/such.ipynb"], "no/such.ipynb"),
+        (["report", "no/such.ipynb"], "no/such.ipynb"),
         (["refine", "nonsense"], "'nonsense' is neither a finished run's folder nor"),
         (["sweep", "nonsense"], "no comparison is called 'nonsense'"),
         (["sweep", "alignment_sentinel", "--scene", "no/such/folder"], "no/such/folder"),
@@ -79,7 +82,7 @@ def test_usage_and_input_errors_are_sentences(pairs_folder, tmp_path, monkeypatc
         (["run", "own", "--set", "=3"], "FIELD=VALUE"),
         (["run", "own", "--set", "epochs=" + "[" * 9000], "epochs is '[["),
         (["run", "own", "--set", "name=../x"], "name is '../x'"),
-        (["sweep", "alignment_sentinel"], "'alignment_sentinel' needs real data"),
+        (["sweep", "alignment_sentinel"], "'alignment_sentinel' needs data"),
         (["sweep", "one_look_direction", "--finished"], "'one_look_direction': none of its runs is finished"),
         (["record", "/nope", str(tmp_path / "kept")], "/nope: no finished run here"),
     ):

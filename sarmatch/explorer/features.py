@@ -16,9 +16,11 @@ STYLE = """<style>
 </style>"""
 
 
-def thumbnail(image: np.ndarray, side: int = 64) -> str:
-    """A display image, `(H, W)` or `(H, W, 3)` from 0 to 1, as an address that carries a small JPEG."""
-    picture = Image.fromarray((255 * np.clip(image, 0, 1)).astype(np.uint8)).resize((side, side))
+def thumbnail(image: np.ndarray, side: int | tuple[int, int] = 64) -> str:
+    """A display image, `(H, W)` or `(H, W, 3)` from 0 to 1, as an address that carries a JPEG of `side` (width and
+    height where they differ)."""
+    size = side if isinstance(side, tuple) else (side, side)
+    picture = Image.fromarray((255 * np.clip(image, 0, 1)).astype(np.uint8)).resize(size)
     file = io.BytesIO()
     picture.save(file, format="jpeg", quality=75)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -10,6 +10,7 @@ from sarmatch.figures.charts import (
     pipeline,
     recall_curves,
     training_curve,
+    what_if_curve,
 )
 from sarmatch.figures.dense import answers, by_contrast, feature_colours, recall_with_intervals, score_surfaces
 from sarmatch.figures.distributions import (
@@ -119,4 +120,5 @@ __all__ = [
     "training_curve",
     "transport",
     "use_style",
+    "what_if_curve",
 ]

@@ -1,6 +1,7 @@
 """Charts of numbers: recall, metres, training, overlaps; and the picture of the pipeline."""
 
 import re
+import textwrap
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,6 +20,17 @@ STAGES = {
     "search": "top-K list",
     "refinement": "new order",
     "location": "x, y, error",
+}
+
+
+#: Units of what a quick experiment may change.
+FIELD_UNITS = {
+    "patch_size": "pixels of 0.5 m",
+    "pixel_size": "m",
+    "stride": "pixels of 0.5 m",
+    "incidence_shift": "degrees",
+    "k": "candidates",
+    "train_fraction": "fraction of the training area; 0: shipped weights",
 }
 
 
@@ -310,3 +322,42 @@ MATERIAL_COLOURS = {
     "roof_gravel": "#8F8A86",
     "roof_metal": "#C9D6E2",
 }
+
+
+def one_change(table: pd.DataFrame, field: str) -> pd.DataFrame:
+    """Of quick experiments those in which nothing but a field was changed, by its values; of equal ones the latest."""
+    rows = table[(table["changed"] == "nothing") | table["changed"].str.fullmatch(rf"{field} [^,]+")]
+    return rows.drop_duplicates(field, keep="last").sort_values(field)
+
+
+def what_if_curve(table: pd.DataFrame, field: str) -> Figure:
+    """Recall of quick experiments against the one thing that was changed, with intervals, chance, and all else equal.
+
+    Parameters
+    ----------
+    table
+        Rows of `sarmatch.what_if`; of equal questions the latest counts.
+    field
+        The column that was changed: rows in which anything else was, are left out.
+    """
+    rows = one_change(table, field)
+    figure, axes = new_figure(6.4, 3.6)
+    ax, at = axes[0, 0], np.arange(len(rows))
+    value, ordered = rows["recall@1"].to_numpy(), pd.api.types.is_numeric_dtype(rows[field])
+    line = {"color": BLUE, "marker": "o", "linestyle": "-" if ordered else "none"}  # no way leads from word to word
+    if {"recall@1_low", "recall@1_high"} <= set(rows):
+        bars = np.abs(rows[["recall@1_low", "recall@1_high"]].to_numpy().T - value)
+        ax.errorbar(at, value, yerr=bars, capsize=4, label="recall@1, 95 % interval", **line)
+    else:
+        ax.plot(at, value, label="recall@1", **line)
+    ax.plot(at, rows["recall@1_chance"], label="chance", **method_line("chance"))
+    words = [textwrap.fill(method_words(str(v)), 18) for v in rows[field]]
+    ax.set(xticks=at, xticklabels=words, ylim=(-0.03, 1.03), xlim=(-0.5, len(rows) - 0.5))
+    ax.set(
+        xlabel=f"{field.replace('_', ' ')} ({FIELD_UNITS.get(field, 'no unit')})",
+        ylabel="recall@1 (fraction of queries)",
+    )
+    ax.set_title(f"All else equal: {field.replace('_', ' ')} (simulated)")
+    ax.grid(axis="y")
+    ax.legend(frameon=False)
+    return figure

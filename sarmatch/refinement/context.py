@@ -1,9 +1,9 @@
 """What a refiner may look at beside the list itself: the gallery, the queries, and pixels."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,9 @@ class RefinementContext:
         prediction would depend on the other queries. That of the gallery by default.
     pixels : optional
         Pixels of queries and map, for refiners that look at them.
+    kept : dict
+        What refiners make of the map and find again: it stays with the contexts that `dataclasses.replace` makes of
+        this one for other queries.
 
     Raises
     ------
@@ -77,6 +80,7 @@ class RefinementContext:
     query: NDArray[np.float32] | None = None
     query_mean: NDArray[np.float32] | None = None
     pixels: Pixels | None = None
+    kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.query is None:

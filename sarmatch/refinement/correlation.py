@@ -92,9 +92,8 @@ class _Cutter:
 
     def __init__(self, context: RefinementContext, areas: tuple[str, ...], resolution: int) -> None:
         self.areas, self.resolution = areas, resolution
+        self.kept = context.kept
         self.grey = cache(lambda area: context.pixels.map(area, resolution))
-        # a query's width on all sides, so that a window may hang over the edge of the map
-        self.features = cache(lambda area: F.pad(map_features(self.grey(area)), [2 * resolution] * 4))
         box = torch.zeros(2 * resolution, 2 * resolution)
         box[:resolution, :resolution] = 1
         self.box = torch.fft.rfft2(box).conj()
@@ -116,6 +115,13 @@ class _Cutter:
         energy = torch.fft.irfft2(torch.fft.rfft2(features.square().sum(1)) * self.box, s=(2 * r, 2 * r))
         length = energy[:, : r + 1, : r + 1].clamp(min=1e-6).sqrt()
         return Windows(spectrum, length, torch.from_numpy(of.reshape(corner.shape[:2])), off)
+
+    def features(self, area: str) -> Tensor:
+        """Features of an area's map, with a query's width on all sides: a window may hang over its edge."""
+        key = "map features", area, self.resolution
+        if key not in self.kept:
+            self.kept[key] = F.pad(map_features(self.grey(area)), [2 * self.resolution] * 4)
+        return self.kept[key]
 
     def _window(self, code: int, row: int, col: int) -> Tensor:
         r, features = self.resolution, self.features(self.areas[code])

@@ -195,6 +195,12 @@ FIGURES = {
     "levels": lambda scene, queries, tiles, metrics: figures.levels(
         ARMS.assign(**{"recall@10_chance": 0.1}), "recall@10", "t", scene.label
     ),
+    "what_if_curve": lambda scene, queries, tiles, metrics: figures.what_if_curve(
+        pd.DataFrame({"changed": ["nothing", "looks 1.0"], "looks": [4.0, 1.0], "recall@1": [0.3, 0.2]}).assign(
+            **{"recall@1_low": 0.1, "recall@1_high": 0.4, "recall@1_chance": 0.01}
+        ),
+        "looks",
+    ),
     "by_weight": lambda scene, queries, tiles, metrics: figures.by_weight(
         pd.DataFrame(
             {"network": ["a", "a", "b", "b"], "weight": [0, 1.0] * 2, "recall@10": [0.3, 0.4, 0.5, 0.6]}
@@ -345,7 +351,8 @@ def test_all_public_figures_are_drawn_here():
         "method_words",
         "use_style",
     }
-    elsewhere = {"ambiguity", "by_windows", "drift_of", "located_strip", "panorama_on_tiles", "sharpening"}
+    elsewhere = {"panorama_on_tiles"}  # tests/figures/test_views.py
+    elsewhere |= {"located_strip", "sharpening", "by_windows", "ambiguity", "drift_of"}  # notebook 08 draws them
     makers = {name for name in figures.__all__ if name.islower()} - others - elsewhere
     assert makers == set(FIGURES) | {"pipeline", "retrieval_rows"}
 
