@@ -469,6 +469,7 @@ def groups(table: pd.DataFrame, measure: str, title: str, data: str) -> Figure:
     ax.set_yticks(range(len(table)), list(table.index))
     ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=f"{measure} (fraction of queries)", title=f"{title} ({data})")
     ax.set_xlim(0, 1.4 * table["high"].max())
+    ax.set_xticks([tick for tick in ax.get_xticks() if tick <= 1])
     ax.grid(axis="x", alpha=0.4)
     return figure
 

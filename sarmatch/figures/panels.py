@@ -12,10 +12,10 @@ from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filt
 
 from sarmatch.figures.style import (
     DARK_EDGE,
-    ORANGE,
     PLACES,
     PURPLE,
     SKY,
+    VERMILION,
     YELLOW,
     bare,
     frame,
@@ -227,7 +227,7 @@ def _strong_edges(image: np.ndarray, width: float = 2.0, strongest: float = 0.25
 
 
 #: Colours of the effects of side-looking geometry.
-EFFECTS = {"layover": ORANGE, "shadow": SKY, "double bounce": YELLOW}
+EFFECTS = {"layover": VERMILION, "shadow": SKY, "double bounce": YELLOW}
 
 
 def _rgb(colour: str) -> tuple[float, float, float]:

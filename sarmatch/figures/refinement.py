@@ -158,7 +158,7 @@ def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, d
     figure, axes = new_figure(7.6, 4.0)
     ax = axes[0, 0]
     ks = np.unique(np.round(np.geomspace(1, gallery, 60)).astype(int))
-    for (kind, ranks), colour, line in zip(rank.items(), (BLUE, ORANGE, GREEN), ("-", "--", "-."), strict=False):
+    for (kind, ranks), colour, line in zip(rank.items(), (BLUE, PURPLE, SKY), ("-", "--", "-."), strict=False):
         fraction = [(np.asarray(ranks) < k).mean() for k in ks]
         at = (np.asarray(ranks) < chosen).mean()
         ax.plot(ks, fraction, line, color=colour, lw=2, label=f"{kind}: {at:.1%} at K = {chosen}")
