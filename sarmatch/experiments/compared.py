@@ -62,11 +62,16 @@ def by_group(hit: np.ndarray, groups: Mapping[str, np.ndarray], block: np.ndarra
 
     Returns
     -------
-    Index: the groups; `mean`, `low`, `high`, and how many `queries` and `blocks` they are of.
+    Index: the groups that have a query; `mean`, `low`, `high`, and how many `queries` and `blocks` they are of. Of a group
+    that lies in one block the ends of the interval are NaN: nothing can be said of another place.
     """
     rows = {}
     for name, chosen in groups.items():
         inside = np.asarray(chosen, bool)
-        interval = dict(zip(("mean", "low", "high"), bootstrap_mean(hit[inside], block[inside]), strict=True))
-        rows[name] = interval | {"queries": int(inside.sum()), "blocks": len(np.unique(block[inside]))}
+        if not inside.any():
+            continue
+        blocks = len(np.unique(block[inside]))
+        ends = bootstrap_mean(hit[inside], block[inside]) if blocks > 1 else (hit[inside].mean(), np.nan, np.nan)
+        interval = dict(zip(("mean", "low", "high"), ends, strict=True))
+        rows[name] = interval | {"queries": int(inside.sum()), "blocks": blocks}
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -450,7 +450,7 @@ def by_weight(table: pd.DataFrame, measures: Mapping[str, str], by: str, title: 
 
 
 def groups(table: pd.DataFrame, measure: str, title: str, data: str) -> Figure:
-    """A bar for each of several groups of queries with its interval; how many there are stands beside it.
+    """A bar for each of several groups of queries with its interval, if any; how many there are stands beside it.
 
     Parameters
     ----------
@@ -465,10 +465,10 @@ def groups(table: pd.DataFrame, measure: str, title: str, data: str) -> Figure:
         ax.barh(at, row.mean, 0.6, color=BLUE, alpha=0.45)
         ax.plot([row.low, row.high], [at, at], color=BLACK, lw=2)
         count = f"{row.queries:,.0f} queries in {row.blocks:.0f} blocks"
-        ax.annotate(count, (row.high, at), (8, -3), textcoords="offset points", fontsize="small")
+        ax.annotate(count, (np.fmax(row.mean, row.high), at), (8, -3), textcoords="offset points", fontsize="small")
     ax.set_yticks(range(len(table)), list(table.index))
     ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=f"{measure} (fraction of queries)", title=f"{title} ({data})")
-    ax.set_xlim(0, 1.4 * table["high"].max())
+    ax.set_xlim(0, 1.4 * table[["mean", "high"]].max(axis=None))
     ax.set_xticks([tick for tick in ax.get_xticks() if tick <= 1])
     ax.grid(axis="x", alpha=0.4)
     return figure

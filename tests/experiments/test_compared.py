@@ -71,3 +71,11 @@ def test_a_group_is_counted_by_its_own_queries_and_blocks():
     assert found["queries"].tolist() == [6, 4]
     assert found["blocks"].tolist() == [3, 2]
     assert (found["low"] <= found["mean"]).all() and (found["mean"] <= found["high"]).all()
+
+
+def test_a_group_in_one_block_has_no_interval_and_an_empty_one_no_row():
+    hit, block = np.array([1.0, 0, 1]), np.array([0, 0, 1])
+    found = by_group(hit, {"one block": block == 0, "none": block == 7}, block)
+    assert list(found.index) == ["one block"]
+    assert found["mean"].item() == 0.5
+    assert found[["low", "high"]].isna().all(axis=None)
