@@ -62,7 +62,7 @@ def by_group(hit: np.ndarray, groups: Mapping[str, np.ndarray], block: np.ndarra
 
     Returns
     -------
-    Index: the groups that have a query; `mean`, `low`, `high`, and how many `queries` and `blocks` they are of. Of a group
+    Index: the groups that have a query; `mean`, `low`, `high`, and how many `queries` and `blocks` they are of. Of one
     that lies in one block the ends of the interval are NaN: nothing can be said of another place.
     """
     rows = {}
