@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from sarmatch.experiments.records import Comparison, commits_of, load_baselines, load_comparison, run_commit
+from sarmatch.experiments.records import (
+    Comparison,
+    baseline_of,
+    commits_of,
+    load_baselines,
+    load_comparison,
+    run_commit,
+)
 from sarmatch.figures.style import PROTOCOL_WORDS, method_words, task_words
 from sarmatch.paths import ROOT
 from sarmatch.simulation.simulate import PRESETS
@@ -221,7 +228,7 @@ def refinement_table(comparison: Comparison) -> str:
     interval over spatial blocks, bold where it excludes zero; older comparisons have the search alone in its place.
     """
     table, gaps, commit = comparison
-    control = "whitened" if (gaps["control"] == "whitened").any() else "coarse"
+    control = baseline_of(gaps)
     against_it = f"@1 against the {method_words(control)}".replace("search alone", "search")
     unseen = table[table["protocol"] == "cross_area"]
     gaps = gaps.query("protocol == 'cross_area' and control == @control").set_index(["arm", "kind", "measure"])

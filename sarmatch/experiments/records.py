@@ -148,3 +148,8 @@ def update_readme(root: Path = ROOT) -> None:
 def _environment_commit(folder: Path) -> str:
     path = folder / "environment.json"
     return json.loads(path.read_text()).get("commit", "") if path.is_file() else ""
+
+
+def baseline_of(gaps: pd.DataFrame) -> str:
+    """What a recorded comparison of refiners is read against: whitened embeddings, in older ones the search alone."""
+    return "whitened" if (gaps["control"] == "whitened").any() else "coarse"

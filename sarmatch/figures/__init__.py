@@ -4,6 +4,7 @@ from sarmatch.figures.charts import (
     STAGES,
     error_cdf,
     fractions_within,
+    loss_curves,
     material_statistics,
     overlap_by_stride,
     pipeline,
@@ -29,12 +30,13 @@ from sarmatch.figures.distributions import (
 )
 from sarmatch.figures.localization import ambiguity, by_windows, drift_of, located_strip, sharpening
 from sarmatch.figures.maps import map_of_outcomes, map_with_places, overview, split_map
-from sarmatch.figures.panels import annotated_pair, image_grid, pair, place_of, retrieval_rows, tiling
+from sarmatch.figures.panels import annotated_pair, edges_over, image_grid, pair, place_of, retrieval_rows, tiling
 from sarmatch.figures.refinement import (
     calibration,
     length_of_lists,
     lengths,
     list_on_map,
+    messages,
     metre_curves,
     similarity_by_overlap,
     strides,
@@ -46,6 +48,7 @@ from sarmatch.figures.style import (
     SPLIT_COLOURS,
     TOWN_COLOURS,
     decibels,
+    method_about,
     method_line,
     method_words,
     to_display,
@@ -79,6 +82,7 @@ __all__ = [
     "by_weight",
     "critic_surfaces",
     "decibels",
+    "edges_over",
     "error_cdf",
     "estimates",
     "feature_colours",
@@ -87,9 +91,12 @@ __all__ = [
     "image_grid",
     "layers",
     "levels",
+    "loss_curves",
     "map_of_outcomes",
     "map_with_places",
     "material_statistics",
+    "messages",
+    "method_about",
     "method_line",
     "outcome_map",
     "overlap_by_stride",

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from sarmatch.figures.style import BLACK, BLUE, GREY, ORANGE, SKY, method_line, method_words, new_figure, task_words
+from sarmatch.figures.style import BLACK, BLUE, GREY, PURPLE, SKY, method_line, method_words, new_figure, task_words
 from sarmatch.patches.overlap import best_overlap, iou
 
 #: Stages of the pipeline, in their order, with what each hands on.
@@ -77,7 +77,7 @@ def overlap_by_stride(overlaps: Mapping[int, np.ndarray], size: int, data: str) 
         `simulated` or `real`.
     """
     figure, axes = new_figure(10, 3.8, 1, 2, sharey=True)
-    colours = dict(zip(sorted(overlaps, reverse=True), (ORANGE, BLUE, SKY, GREY), strict=False))
+    colours = dict(zip(sorted(overlaps, reverse=True), (PURPLE, BLUE, SKY, GREY), strict=False))
     lines = dict(zip(colours, ("-", "--", "-.", ":"), strict=False))
     for ax, transform, bound, name in (
         (axes[0, 0], np.asarray, "min", "overlap"),
@@ -225,7 +225,7 @@ def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = 
     for name, style in zip((c for c in history if c.startswith("recall@")), ("-o", "--s", ":^"), strict=False):
         right.plot(history["epoch"], history[name], style, color=BLUE if name == select else GREY, label=name)
     best = history.loc[history[select].idxmax()]
-    right.axvline(best["epoch"], color=ORANGE, lw=4, alpha=0.5, label=f"kept: epoch {best['epoch']:.0f}")
+    right.axvline(best["epoch"], color=PURPLE, lw=4, alpha=0.5, label=f"kept: epoch {best['epoch']:.0f}")
     right.set(
         xlabel="epoch (count)",
         ylabel="fraction of queries (0 to 1)",
@@ -242,6 +242,40 @@ def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = 
     for ax in axes[0]:
         ax.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(f"Training ({data})" if data else "Training")
+    return figure
+
+
+def loss_curves(
+    closeness: np.ndarray,
+    losses: Mapping[str, np.ndarray],
+    pushes: Mapping[str, np.ndarray],
+    own: float,
+    title: str,
+    data: str,
+) -> Figure:
+    """What losses say of a query, its own reference and another, as the other comes nearer; and how hard they push it.
+
+    Parameters
+    ----------
+    closeness
+        Cosine of the query and the other reference `(N,)`.
+    losses, pushes
+        By method, the loss and its derivative by that cosine `(N,)`.
+    own
+        Cosine of the query and its own reference, marked.
+    title, data
+        What is seen; `simulated`, `real` or `made up`.
+    """
+    figure, axes = new_figure(9.6, 3.4, 1, 2)
+    for ax, values, label in zip(axes[0], (losses, pushes), ("loss (nats)", "push, its slope (nats)"), strict=True):
+        for name, line in values.items():
+            style = method_line(name)
+            ax.plot(closeness, line, color=style["color"], linestyle=style["linestyle"], lw=2, label=method_words(name))
+        ax.axvline(own, color=GREY, linestyle=":", label="its own reference")
+        ax.set(xlabel="cosine of query and the other (-1 to 1)", ylabel=label)
+        ax.grid(alpha=0.4)
+    axes[0, 0].legend(frameon=False, loc="upper left")
+    figure.suptitle(f"{title} ({data})")
     return figure
 
 
@@ -262,7 +296,7 @@ def material_statistics(values: pd.DataFrame, data: str) -> Figure:
     figure, axes = new_figure(11, 4.6, 1, 2, sharey=True)
     style = {"y": "material", "order": order, "showfliers": False, "linewidth": 0.8, "whis": (5, 95)}
     long = values.melt("material", bands, "polarisation", "level")
-    palette = dict(zip(bands, (BLUE, SKY, ORANGE), strict=False))
+    palette = dict(zip(bands, (BLUE, SKY, PURPLE), strict=False))
     sns.boxplot(long, x="level", hue="polarisation", palette=palette, ax=axes[0, 0], **style)
     colours = {m: MATERIAL_COLOURS.get(m, GREY) for m in order}
     sns.boxplot(values, x="brightness", hue="material", palette=colours, legend=False, ax=axes[0, 1], **style)

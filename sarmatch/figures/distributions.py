@@ -1,6 +1,6 @@
 """Pictures of feature distributions: how far two modalities are apart, what that is worth, and what they look like."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,8 @@ from sarmatch.figures.style import (
     MODALITIES,
     PLACES,
     PURPLE,
-    RED,
+    REFINER_GROUPS,
+    VERMILION,
     method_line,
     method_words,
     new_figure,
@@ -190,8 +191,8 @@ def ratios(table: pd.DataFrame, title: str, data: str) -> Figure:
 ESTIMATES = (
     {"color": BLUE, "marker": "o", "linestyle": "-"},
     {"color": GREY, "marker": "v", "linestyle": ":"},
-    {"color": RED, "marker": "D", "linestyle": "-"},
-    {"color": RED, "marker": "d", "linestyle": "--"},
+    {"color": VERMILION, "marker": "D", "linestyle": "-"},
+    {"color": VERMILION, "marker": "d", "linestyle": "--"},
     {"color": PURPLE, "marker": "s", "linestyle": "-."},
 )
 
@@ -277,33 +278,56 @@ def _below(note: str | None) -> str:
     return f"\n{note}" if note else ""
 
 
-def forest(gaps: pd.DataFrame, measure: str, data: str) -> Figure:
-    """Each method against the control with its interval, a panel per protocol and kind.
+def forest(gaps: pd.DataFrame, measure: str | Sequence[str], data: str, title: str = "") -> Figure:
+    """Each method against the control with its interval, a panel per protocol, kind and measure.
+
+    Refiners stand in the groups and the order of `REFINER_GROUPS`, whatever the order of the table is.
 
     Parameters
     ----------
     gaps
         `arm`, `control`, `protocol`, `kind`, `measure`, `difference`, `low`, `high`; intervals are over spatial blocks.
+    measure
+        One or several of the table's.
+    data
+        `simulated` or `real`.
+    title
+        What is found; without it, what is compared.
     """
-    rows = gaps[gaps["measure"] == measure]
-    groups = list(rows.groupby(["protocol", "kind"], sort=False))
-    arms = list(dict.fromkeys(rows["arm"]))
-    longest = max(len(method_words(arm)) for arm in arms)
-    size = 2.6 * len(groups) + 0.8 + 0.07 * longest, 0.45 * len(arms) + 1.9
-    figure, axes = new_figure(*size, 1, len(groups), sharex=True, sharey=True)
-    for ax, ((protocol, kind), of_group) in zip(axes[0], groups, strict=True):
-        for row in of_group.itertuples():
-            at, style = arms.index(row.arm), method_line(row.arm)
-            ax.plot([100 * row.low, 100 * row.high], [at, at], color=style["color"], lw=2.5)
-            ax.plot(100 * row.difference, at, marker=style["marker"], color=style["color"], mec="black", ms=8)
+    rows = gaps[gaps["measure"].isin([measure] if isinstance(measure, str) else measure)]
+    panels = list(rows.groupby(["protocol", "kind", "measure"], sort=False))
+    lines = _grouped(dict.fromkeys(rows["arm"]))
+    longest = max(len(words) for words, _ in lines)
+    size = 2.6 * len(panels) + 0.8 + 0.07 * longest, 0.36 * len(lines) + 1.9
+    figure, axes = new_figure(*size, 1, len(panels), sharex=True, sharey=True)
+    at = {arm: place for place, (_, arm) in enumerate(lines) if arm}
+    for ax, ((protocol, kind, of), of_panel) in zip(axes[0], panels, strict=True):
+        for row in of_panel.itertuples():
+            y, style = at[row.arm], method_line(row.arm)
+            ax.plot([100 * row.low, 100 * row.high], [y, y], color=style["color"], lw=2.5)
+            ax.plot(100 * row.difference, y, marker=style["marker"], color=style["color"], mec="black", ms=8)
         ax.axvline(0, color=BLACK, lw=1)
-        ax.set(title=task_words(protocol, kind), xlabel=f"{measure} (percentage points)")
+        ax.set(title=task_words(protocol, kind), xlabel=f"{of} (percentage points)")
         ax.grid(axis="x", alpha=0.4)
-    axes[0, 0].set_yticks(range(len(arms)), [method_words(arm) for arm in arms])
-    axes[0, 0].set_ylim(len(arms) - 0.5, -0.5)
+    axes[0, 0].set_yticks(range(len(lines)), [words for words, _ in lines])
+    for label, (_, arm) in zip(axes[0, 0].get_yticklabels(), lines, strict=True):
+        label.set_fontweight("normal" if arm else "bold")
+    axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)
     control, *others = dict.fromkeys(rows["control"])
-    figure.suptitle(f"Difference to {'its own control' if others else method_words(control)}, 95 % intervals ({data})")
+    compared = f"Difference to {'its own control' if others else method_words(control)}, 95 % intervals ({data})"
+    figure.suptitle(f"{title}\n{compared}" if title else compared)
     return figure
+
+
+def _grouped(arms: Collection[str]) -> list[tuple[str, str | None]]:
+    """Words and method of every line; where all have a group, in its order, under a heading that is no method."""
+    named = [(group, [arm for arm in members if arm in arms]) for group, members in REFINER_GROUPS.items()]
+    if sum(len(members) for _, members in named) < len(arms):
+        return [(method_words(arm), arm) for arm in arms]
+    lines: list[tuple[str, str | None]] = []
+    for group, members in named:
+        lines += [(group, None)] * bool(members) + [(method_words(arm), arm) for arm in members]
+    return lines
 
 
 def robustness(table: pd.DataFrame, data: str, measure: str = "recall@10", title: str = "") -> Figure:
@@ -411,10 +435,10 @@ def by_weight(table: pd.DataFrame, measures: Mapping[str, str], by: str, title: 
         for ax, measure in zip(column, measures, strict=True):
             means = rows.groupby("weight")[measure].mean()
             ax.axhline(means.iloc[0], color=BLUE, linestyle="--")
-            ax.plot([weights.index(w) for w in means.index], means, color=RED, lw=2)
+            ax.plot([weights.index(w) for w in means.index], means, color=VERMILION, lw=2)
             if f"{measure}_low" in rows:
-                ax.vlines(at, rows[f"{measure}_low"], rows[f"{measure}_high"], color=RED, lw=1)
-            ax.scatter(at, rows[measure], color=RED, marker="D", s=30, ec="black", lw=0.5, zorder=3)
+                ax.vlines(at, rows[f"{measure}_low"], rows[f"{measure}_high"], color=VERMILION, lw=1)
+            ax.scatter(at, rows[measure], color=VERMILION, marker="D", s=30, ec="black", lw=0.5, zorder=3)
             ax.grid(axis="y", alpha=0.4)
         column[0].set_title(str(name))
         column[-1].set_xticks(range(len(weights)), [f"{w:g}" for w in weights])
@@ -426,25 +450,26 @@ def by_weight(table: pd.DataFrame, measures: Mapping[str, str], by: str, title: 
 
 
 def groups(table: pd.DataFrame, measure: str, title: str, data: str) -> Figure:
-    """A fraction in each of several groups of queries with its interval; how many there are stands beside it.
+    """A bar for each of several groups of queries with its interval, if any; how many there are stands beside it.
 
     Parameters
     ----------
     table
-        Index: the groups; `mean`, `low`, `high`, `queries`.
+        Index: the groups; `mean`, `low`, `high`, `queries`, and the number of `blocks` they lie in.
     measure
         What the fraction is of.
     """
     figure, axes = new_figure(8.0, 0.45 * len(table) + 1.5)
     ax = axes[0, 0]
     for at, row in enumerate(table.itertuples()):
-        ax.plot([row.low, row.high], [at, at], color=BLUE, lw=2.5)
-        ax.plot(row.mean, at, "o", color=BLUE, mec="black", ms=8)
-        count = f"{row.queries:,.0f} queries"
-        ax.annotate(count, (row.high, at), (8, -3), textcoords="offset points", fontsize="small")
+        ax.barh(at, row.mean, 0.6, color=BLUE, alpha=0.45)
+        ax.plot([row.low, row.high], [at, at], color=BLACK, lw=2)
+        count = f"{row.queries:,.0f} queries in {row.blocks:.0f} blocks"
+        ax.annotate(count, (np.fmax(row.mean, row.high), at), (8, -3), textcoords="offset points", fontsize="small")
     ax.set_yticks(range(len(table)), list(table.index))
     ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=f"{measure} (fraction of queries)", title=f"{title} ({data})")
-    ax.set_xlim(0, 1.25 * table["high"].max())
+    ax.set_xlim(0, 1.4 * table[["mean", "high"]].max(axis=None))
+    ax.set_xticks([tick for tick in ax.get_xticks() if tick <= 1])
     ax.grid(axis="x", alpha=0.4)
     return figure
 

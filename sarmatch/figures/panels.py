@@ -5,15 +5,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter, maximum_filter1d
 
 from sarmatch.figures.style import (
     DARK_EDGE,
-    ORANGE,
     PLACES,
+    PURPLE,
     SKY,
+    VERMILION,
     YELLOW,
     bare,
     frame,
@@ -65,6 +67,7 @@ def image_grid(
     pixel_size: float | Sequence[float] | None,
     title: str,
     data: str,
+    from_left: bool = False,
 ) -> Figure:
     """Display images in rows under one title.
 
@@ -78,6 +81,8 @@ def image_grid(
         Metres; one per column where they differ, and then each image has a scale bar instead of axes.
     title, data
         As for `pair`.
+    from_left
+        Mark in each image that the radar looks from the left.
     """
     columns = len(titles)
     differ = isinstance(pixel_size, Sequence)
@@ -89,6 +94,8 @@ def image_grid(
             scale_bar(ax, "m" if size else "px")
             if differ:
                 bare(ax)
+            if from_left:
+                _look(ax)
         for ax in line[1:]:
             ax.set(ylabel="", yticklabels=[])
     for ax, name in zip(axes[0], titles, strict=True):
@@ -134,9 +141,7 @@ def annotated_pair(
     for ax in axes[0, 1:]:
         ax.set(ylabel="", yticklabels=[])
     height = len(grey)
-    axes[0, 1].annotate(
-        "", (0.22, 0.93), (0.04, 0.93), "axes fraction", arrowprops={"arrowstyle": "-|>", "color": YELLOW, "lw": 3}
-    )
+    _look(axes[0, 1])
     texts = {"layover": (0.03, 0.74), "shadow": (0.62, 0.80), "double bounce": (0.3, 0.1)}
     for name, mask in masks.items():
         colour = EFFECTS[name]
@@ -160,8 +165,69 @@ def annotated_pair(
     return figure
 
 
+def _look(ax: Axes) -> None:
+    """An arrow from the left, the way that the radar looks."""
+    arrow = {"arrowstyle": "-|>", "color": YELLOW, "lw": 3, "mutation_scale": 18, "path_effects": DARK_EDGE}
+    ax.annotate("", (0.26, 0.92), (0.03, 0.92), "axes fraction", arrowprops=arrow)
+
+
+def edges_over(
+    sar: Sequence[np.ndarray],
+    optical: Sequence[np.ndarray],
+    changed: Sequence[np.ndarray],
+    titles: Sequence[str],
+    pixel_size: float,
+    title: str,
+    data: str,
+) -> Figure:
+    """Edges of the SAR image over the map, with what has changed between the two; the SAR image below.
+
+    Parameters
+    ----------
+    sar, optical
+        Display images of one place, `(H, W)` and `(H, W, 3)`, a column each.
+    changed
+        bool `(H, W)`: what is another thing in the SAR image than it was on the map.
+    titles
+        Of the columns.
+    pixel_size, title, data
+        As for `pair`; the size is in metres.
+    """
+    figure, axes = new_figure(3.5 * len(titles), 7.6, 2, len(titles), sharex=True, sharey=True)
+    for column, radar, photo, mask, name in zip(axes.T, sar, optical, changed, titles, strict=True):
+        for ax, image in zip(column, (photo, radar), strict=True):
+            show(ax, image, pixel_size)
+            scale_bar(ax)
+        extent = column[0].images[0].get_extent()
+        tint = np.zeros((*radar.shape, 4))
+        tint[binary_dilation(_strong_edges(radar))] = (*_rgb(YELLOW), 1.0)
+        column[0].imshow(tint, extent=extent, interpolation="nearest")
+        if mask.any():
+            for ax in column:
+                ax.contour(mask, [0.5], colors=PURPLE, linewidths=2, extent=extent, origin="upper")
+        column[0].set(title=name, xlabel="")
+    for ax in axes[:, 1:].ravel():
+        ax.set_ylabel("")
+    handles = [
+        Line2D([], [], color=YELLOW, lw=3, path_effects=DARK_EDGE, label="edges of the SAR image"),
+        Line2D([], [], color=PURPLE, lw=3, label="changed since the photograph"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    figure.suptitle(f"{title} ({data})")
+    return figure
+
+
+def _strong_edges(image: np.ndarray, width: float = 2.0, strongest: float = 0.25) -> np.ndarray:
+    """Ridges of the gradient of a grey image at a scale of `width` pixels, the `strongest` of them: bool `(H, W)`."""
+    east, north = (gaussian_filter(image, width, order) for order in ((0, 1), (1, 0)))
+    steep = np.hypot(east, north)
+    flat = np.abs(east) < np.abs(north)  # an edge that runs east has its ridge across, in a column
+    ridge = np.where(flat, steep >= maximum_filter1d(steep, 3, 0), steep >= maximum_filter1d(steep, 3, 1))
+    return ridge & (steep >= np.quantile(steep[ridge], 1 - strongest))
+
+
 #: Colours of the effects of side-looking geometry.
-EFFECTS = {"layover": ORANGE, "shadow": SKY, "double bounce": YELLOW}
+EFFECTS = {"layover": VERMILION, "shadow": SKY, "double bounce": YELLOW}
 
 
 def _rgb(colour: str) -> tuple[float, float, float]:

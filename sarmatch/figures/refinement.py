@@ -16,11 +16,15 @@ from sarmatch.figures.style import (
     GREEN,
     GREY,
     ORANGE,
+    PLACES,
+    PURPLE,
     SKY,
+    VERMILION,
     WHITE_EDGE,
     method_line,
     method_words,
     new_figure,
+    outline,
 )
 from sarmatch.scenes.scene import Scene
 
@@ -77,6 +81,57 @@ def list_on_map(
     return figure
 
 
+def messages(
+    place: np.ndarray, receives: np.ndarray, scores: Mapping[str, np.ndarray], true: int, title: str, data: str
+) -> Figure:
+    """A few tiles, who receives from whom as a matrix, and their scores before and after messages.
+
+    Parameters
+    ----------
+    place
+        Centres of the tiles `(K, 2)`, in tile widths.
+    receives
+        Bool `(K, K)`: whether the tile of the row receives from that of the column.
+    scores
+        `(K,)` by what has been done; a panel each, the edges in it.
+    true
+        Which tile is the right one.
+    title, data
+        What is found; `simulated` or `real`.
+    """
+    count = len(place)
+    figure, axes = new_figure(3.2 + 3.6 * len(scores), 3.6, 1, 1 + len(scores))
+    names = [str(i) for i in range(1, count + 1)]
+    matrix = axes[0, 0]
+    edges = np.arange(count + 1) + 0.5
+    matrix.pcolormesh(edges, edges, receives, cmap="Greys", vmin=0, vmax=2.5, edgecolors="white", lw=2)
+    for i, j in np.ndindex(receives.shape):
+        matrix.text(j + 1, i + 1, int(receives[i, j]), ha="center", va="center")
+    matrix.set(xticks=range(1, count + 1), yticks=range(1, count + 1), aspect="equal", title="adjacency")
+    matrix.set(ylim=(count + 0.5, 0.5), xlabel="source node (count)", ylabel="target node (count)")
+    lines = place[np.argwhere(np.triu(receives, 1))]
+    for ax, (name, values) in zip(axes[0, 1:], scores.items(), strict=True):
+        ax.add_collection(LineCollection(lines, colors=BLACK, linewidths=1.5, zorder=1))
+        for i, (at, value) in enumerate(zip(place, values, strict=True)):
+            outline(ax, tuple(at - 0.45), 0.9, 0.9, **_place_line("true" if i == true else "candidate"))
+            best = value == max(values)
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+            text = f"tile {names[i]}\n{value:.2f}"
+            ax.text(*at, text, ha="center", va="center", fontweight="bold" if best else "normal", bbox=box)
+        ax.set(xlim=(place[:, 0].min() - 0.7, place[:, 0].max() + 0.7), aspect="equal", title=name)
+        ax.set(ylim=(place[:, 1].min() - 0.7, place[:, 1].max() + 0.7), xlabel="east (tile widths)")
+    axes[0, 1].set_ylabel("north (tile widths)")
+    handles = [Line2D([], [], **_place_line(what), label=PLACES[what]["sign"]) for what in ("true", "candidate")]
+    handles.append(Line2D([], [], color=BLACK, lw=1.5, label="edge, both ways"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    figure.suptitle(f"{title} ({data})")
+    return figure
+
+
+def _place_line(what: str) -> dict[str, object]:
+    return {name: PLACES[what][name] for name in ("color", "linestyle")}
+
+
 def _numbered(ax: Axes, places: np.ndarray, first: int) -> None:
     """Candidates `(K, 2)` in their order, the first of them large and with their numbers."""
     ax.scatter(places[first:, 0], places[first:, 1], s=28, color=GREY, edgecolor="white", linewidth=0.6, zorder=3)
@@ -103,7 +158,7 @@ def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, d
     figure, axes = new_figure(7.6, 4.0)
     ax = axes[0, 0]
     ks = np.unique(np.round(np.geomspace(1, gallery, 60)).astype(int))
-    for (kind, ranks), colour, line in zip(rank.items(), (BLUE, ORANGE, GREEN), ("-", "--", "-."), strict=False):
+    for (kind, ranks), colour, line in zip(rank.items(), (BLUE, PURPLE, SKY), ("-", "--", "-."), strict=False):
         fraction = [(np.asarray(ranks) < k).mean() for k in ks]
         at = (np.asarray(ranks) < chosen).mean()
         ax.plot(ks, fraction, line, color=colour, lw=2, label=f"{kind}: {at:.1%} at K = {chosen}")
@@ -123,31 +178,44 @@ def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, d
     return figure
 
 
-def lengths(tables: Mapping[str, pd.DataFrame], data: str) -> Figure:
-    """Recall@1 after refinement against the length of the list, under its oracle.
+def lengths(tables: Mapping[str, pd.DataFrame], gaps: Mapping[str, pd.DataFrame], data: str, title: str) -> Figure:
+    """Recall@1 after refinement against the length of the list, under its oracle; below, the difference to the search.
 
     Parameters
     ----------
     tables
         By name of the scene: `arm`, `k`, `recall@1`, `oracle`; a row per seed.
-    data
-        `simulated` or `real`.
+    gaps
+        By the same names, paired differences in recall@1 to the search: `arm`, `k`, `difference`, `low`, `high`.
+    data, title
+        `simulated` or `real`; what is found.
     """
-    figure, axes = new_figure(5.2 * len(tables), 4.2, 1, len(tables), sharey=True)
-    for ax, (name, table) in zip(axes[0], tables.items(), strict=True):
+    figure, axes = new_figure(5.2 * len(tables), 7.0, 2, len(tables), sharex=True, sharey="row")
+    for column, (name, table) in zip(axes.T, tables.items(), strict=True):
+        above, below = column
         oracle = table.groupby("k")["oracle"].mean()
-        ax.plot(oracle.index, oracle, lw=2, label="oracle of the list", **method_line("ceiling"))
+        above.plot(oracle.index, oracle, lw=2, label="oracle of the list", **method_line("ceiling"))
         for arm, rows in table.groupby("arm", sort=False):
             mean = rows.groupby("k")["recall@1"].mean()
-            ax.plot(mean.index, mean, lw=2, label=method_words(arm), **method_line(arm))
-        ax.set(xscale="log", ylim=(0, 1.02), xlabel="K, length of the list (tiles looked at)", title=name)
-        ax.set_xticks(oracle.index, [str(k) for k in oracle.index])
-        ax.minorticks_off()
-        ax.grid(alpha=0.4)
+            above.plot(mean.index, mean, lw=2, label=method_words(arm), **method_line(arm))
+        arms = [arm for arm in dict.fromkeys(gaps[name]["arm"]) if arm != "correlation"]  # which is off the scale
+        for number, arm in enumerate(arms):
+            rows = gaps[name].query("arm == @arm").sort_values("k")
+            beside = rows["k"] * 1.05 ** (number - (len(arms) - 1) / 2)  # intervals do not hide each other
+            below.plot(beside, 100 * rows["difference"], lw=1, **method_line(arm))
+            below.vlines(beside, 100 * rows["low"], 100 * rows["high"], color=method_line(arm)["color"], lw=2)
+        below.axhline(0, color=BLACK, lw=1)
+        above.set(xscale="log", ylim=(0, 1.02), title=name)
+        below.set_xlabel("K, length of the list (tiles looked at)")
+        below.set_xticks(oracle.index, [str(k) for k in oracle.index])
+        for ax in column:
+            ax.minorticks_off()
+            ax.grid(alpha=0.4)
     axes[0, 0].set_ylabel("recall@1 (fraction of queries)")
+    axes[1, 0].set_ylabel("difference to the search\n(percentage points)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
-    figure.suptitle(f"Does a longer list help? ({data})")
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)))
+    figure.suptitle(f"{title} ({data}; below without the pixels, 95 % intervals)")
     return figure
 
 
@@ -216,6 +284,13 @@ def metre_curves(errors: Mapping[str, np.ndarray], data: str, longest: float = 2
     return figure
 
 
+#: Of probabilities, which are no methods.
+_CALIBRATIONS = (
+    {"color": VERMILION, "linestyle": "-", "marker": "o"},
+    {"color": PURPLE, "linestyle": "--", "marker": "s"},
+)
+
+
 def calibration(
     bins: Mapping[str, Mapping[str, np.ndarray | float]],
     curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]],
@@ -235,15 +310,10 @@ def calibration(
     figure, axes = new_figure(10.5, 4.2, 1, 2)
     left, right = axes[0]
     left.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="as often right as it says")
-    for (name, found), colour, marker in zip(bins.items(), (BLUE, ORANGE, GREEN), "osD", strict=False):
-        count = np.asarray(found["count"])
-        where = found["confidence"], found["accuracy"]
-        left.plot(*where, color=colour, lw=1)
-        left.scatter(
-            *where, s=60 * count / count.max(), color=colour, marker=marker, label=f"{name}: ECE {found['ece']:.3f}"
-        )
+    for (name, found), line in zip(bins.items(), _CALIBRATIONS, strict=False):
+        left.plot(found["confidence"], found["accuracy"], lw=1.2, ms=6, label=f"{name}: ECE {found['ece']:.3f}", **line)
     left.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability it gives (0 to 1)", ylabel="fraction that is right (0 to 1)")
-    left.set_title("reliability; a mark's size is its number of queries")
+    left.set_title("reliability: bins of equally many queries")
     for name, (coverage, risk, area) in curves.items():
         style = method_line(name)
         right.plot(
@@ -252,10 +322,10 @@ def calibration(
             color=style["color"],
             linestyle=style["linestyle"],
             lw=2,
-            label=f"{method_words(name)}: area {area:.3f}",
+            label=f"{method_words(name)}: AURC {area:.3f}",
         )
     right.set(xlim=(0, 1), ylim=(0, 1), xlabel="queries answered (0 to 1)", ylabel="wrong predictions (0 to 1)")
-    right.set_title("risk and coverage")
+    right.set_title("risk and coverage; AURC: area under the curve")
     for ax in (left, right):
         ax.grid(alpha=0.4)
         ax.legend(frameon=False, fontsize="small")
@@ -263,15 +333,15 @@ def calibration(
     return figure
 
 
-def strides(table: pd.DataFrame, data: str) -> Figure:
+def strides(table: pd.DataFrame, data: str, title: str) -> Figure:
     """A denser map: what it finds and how near, against its cost in tiles.
 
     Parameters
     ----------
     table
         `stride` in pixels, `gallery`, `method`, `median_m`, `within_25m`, `ceiling_m`.
-    data
-        `simulated` or `real`.
+    data, title
+        `simulated` or `real`; what is found.
     """
     figure, axes = new_figure(10.5, 3.9, 1, 2)
     for ax, column, label in (
@@ -287,7 +357,7 @@ def strides(table: pd.DataFrame, data: str) -> Figure:
     axes[0, 0].set_yscale("log")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    figure.suptitle(f"A denser map, or a second look? ({data})")
+    figure.suptitle(f"{title} ({data})")
     return figure
 
 

@@ -13,9 +13,10 @@ from PIL import Image
 
 from sarmatch.scenes.radiometry import FLOORS, to_decibels
 
-# Okabe and Ito's palette, told apart by every kind of colour vision.
+# Okabe and Ito's palette, told apart by every kind of colour vision; and a red that nobody calls orange.
 BLUE, SKY, GREEN, YELLOW = "#0072B2", "#56B4E9", "#009E73", "#F0E442"
-ORANGE, RED, PURPLE, GREY, BLACK = "#E69F00", "#D55E00", "#CC79A7", "#7F7F7F", "#222222"
+ORANGE, VERMILION, PURPLE, GREY, BLACK = "#E69F00", "#D55E00", "#CC79A7", "#7F7F7F", "#222222"
+RED = "#B3001B"  # what is wrong, and no method
 
 #: What a place is: colour, line style, marker and sign, so that colour is never the only cue.
 PLACES = {
@@ -46,14 +47,15 @@ PROTOCOL_WORDS = {"same_area": "same area", "cross_area": "unseen area"}
 
 
 class Method(NamedTuple):
-    """How a method is called in figures and tables, and its line where it has one of its own."""
+    """How a method is called in figures and tables, its line where it has one of its own, and what it does."""
 
     words: str
     line: dict[str, Any] | None = None
+    about: str = ""
 
 
-def _method(words: str, color: str, linestyle: str, marker: object) -> Method:
-    return Method(words, {"color": color, "linestyle": linestyle, "marker": marker})
+def _method(words: str, color: str, linestyle: str, marker: object, about: str = "") -> Method:
+    return Method(words, {"color": color, "linestyle": linestyle, "marker": marker}, about)
 
 
 #: Words and line of a method, the same in every figure and table. Names that are not here are shown as they are.
@@ -65,7 +67,7 @@ METHOD_STYLES: dict[str, Method] = {
     "ceiling": _method("ceiling of the grid", BLACK, "--", "^"),
     # dense search
     "cfog": _method("dense search with CFOG, training-free", ORANGE, "--", (4, 0, 0)),
-    "dense": _method("dense search, learned", RED, "-", (5, 0, 0)),
+    "dense": _method("dense search, learned", VERMILION, "-", (5, 0, 0)),
     "coarse_to_fine": _method("dense search, coarse to fine", PURPLE, "-.", (6, 0, 0)),
     "unknown_heading": Method("dense search, heading unknown"),
     "dense, turned by 180 degrees": Method("dense search, learned; control: query turned by 180 degrees"),
@@ -75,16 +77,16 @@ METHOD_STYLES: dict[str, Method] = {
     # losses and alignments
     "infonce": _method("InfoNCE alone", BLUE, "-", "p"),
     "triplet": _method("triplet loss alone", SKY, "--", "h"),
-    "wasserstein": _method("InfoNCE + Wasserstein critic", RED, "-", "D"),
-    "clipped": _method("InfoNCE + clipped critic", RED, ":", "d"),
+    "wasserstein": _method("InfoNCE + Wasserstein critic", VERMILION, "-", "D"),
+    "clipped": _method("InfoNCE + clipped critic", VERMILION, ":", "d"),
     "class_adversary": _method("InfoNCE + class adversary", PURPLE, "--", "<"),
     "sliced": _method("InfoNCE + sliced Wasserstein", GREEN, ":", "P"),
     "sinkhorn": _method("InfoNCE + Sinkhorn divergence", YELLOW, "-.", "X"),
-    "cmpc": _method("CMPC as published", BLACK, "-.", ">"),
+    "cmpc": _method("CMPC as published", BLACK, "-.", ">", "the published network, which is not given the cosine"),
     "weight_0": _method("critic of weight 0", BLUE, "-", "$0$"),
     "weight_0.1": _method("critic of weight 0.1", BLACK, "-", "$0.1$"),
     "weight_1": _method("critic of weight 1", PURPLE, "-", "$1$"),
-    "weight_10": _method("critic of weight 10", RED, "-", "$10$"),
+    "weight_10": _method("critic of weight 10", VERMILION, "-", "$10$"),
     "neighbours_as_negatives": Method("neighbours as negatives"),
     "semi_positive": Method("semi-positives by IoU"),
     "two_branches": Method("two branches, nothing shared"),
@@ -93,31 +95,55 @@ METHOD_STYLES: dict[str, Method] = {
     "quarter_of_the_ground": Method("a quarter of the training area"),
     "quarter_with_wasserstein": Method("a quarter, with Wasserstein critic"),
     # refinement without training
-    "coarse": _method("search alone", GREY, "-", "8"),
-    "whitened": _method("search with whitened embeddings", BLACK, ":", (7, 1, 0)),
-    "query_expansion": Method("query expansion"),
-    "k_reciprocal": Method("k-reciprocal re-ranking"),
-    "super_global": Method("SuperGlobal re-ranking"),
-    "diffusion": Method("diffusion"),
-    "graph_reranking": Method("graph re-ranking by features"),
-    "geographic_vote": _method("vote of neighbours on the map", SKY, "--", "H"),
-    "matched_filter": _method("matched filter over overlaps", SKY, "-.", "1"),
-    "interpolated_map": _method("embeddings interpolated between tiles", GREEN, "-", (4, 1, 0)),
-    "correlation": _method("correlation of pixels", ORANGE, "-", (6, 1, 0)),
+    "coarse": _method("search alone", GREY, "-", "8", "the cosine of query and tile"),
+    "whitened": _method(
+        "search with whitened embeddings",
+        BLACK,
+        ":",
+        (7, 1, 0),
+        "the cosine after each modality's mean is taken out and the gallery's axes are made equally wide",
+    ),
+    "query_expansion": Method("query expansion", about="the query moves towards its first candidates"),
+    "k_reciprocal": Method("k-reciprocal re-ranking", about="who are nearest to each other share their neighbours"),
+    "super_global": Method("SuperGlobal re-ranking", about="query and candidates are pooled with their nearest"),
+    "diffusion": Method("diffusion", about="scores spread over the graph of the most similar tiles"),
+    "graph_reranking": Method("graph re-ranking by features", about="the same by message passing without parameters"),
+    "geographic_vote": _method(
+        "vote of neighbours on the map", SKY, "--", "H", "the scores of the tiles around count too"
+    ),
+    "matched_filter": _method(
+        "matched filter over overlaps", SKY, "-.", "1", "the place whose overlaps explain the scores of all tiles"
+    ),
+    "interpolated_map": _method(
+        "embeddings interpolated between tiles",
+        GREEN,
+        "-",
+        (4, 1, 0),
+        "the query against what embeddings would be between the tiles",
+    ),
+    "correlation": _method(
+        "correlation of pixels", ORANGE, "-", (6, 1, 0), "CFOG, oriented gradients at all shifts around a candidate"
+    ),
     # refinement that learns: methods of the comparison, and refiners by their own names
-    "surface": _method("small CNN on correlation of pixels", YELLOW, "-", (5, 0, 36)),
-    "M1": Method("MLP without coordinates"),
-    "M2": Method("MLP with coordinates"),
-    "M3": Method("MLP with mean and maximum of the list"),
-    "G0": _method("graph network, self-loops only", PURPLE, "--", (3, 1, 0)),
-    "G1": _method("graph network, edges in metres", RED, "-", (8, 1, 0)),
-    "G1e": Method("graph network, edges in metres, no coordinates"),
-    "G2": Method("graph network, edges by features"),
-    "G3": Method("graph network, all edges"),
-    "G1s": Method("graph network, edges shuffled"),
-    "G1t": Method("graph network, edges shuffled at test only"),
-    "G1x": Method("graph network, coordinates permuted"),
-    "angle": Method("graph network, edges by angle"),
+    "surface": _method(
+        "small CNN on correlation of pixels", YELLOW, "-", (5, 0, 36), "reads the surface of that correlation"
+    ),
+    "M1": Method("MLP without coordinates", about="each candidate alone"),
+    "M2": Method("MLP with coordinates", about="each candidate alone, with its position in the list's frame"),
+    "M3": Method("MLP with mean and maximum of the list", about="each candidate beside a summary of its list"),
+    "G0": _method(
+        "graph network, self-loops only", PURPLE, "--", (3, 1, 0), "a message from itself alone: an MLP, equally large"
+    ),
+    "G1": _method(
+        "graph network, edges in metres", VERMILION, "-", (8, 1, 0), "messages from candidates up to two tiles away"
+    ),
+    "G1e": Method("graph network, edges in metres, no coordinates", about="nodes are not told where they lie"),
+    "G2": Method("graph network, edges by features", about="messages from the most similar candidates"),
+    "G3": Method("graph network, all edges", about="full attention: messages from every candidate"),
+    "G1s": Method("graph network, edges shuffled", about="as many edges, between others, in training and test"),
+    "G1t": Method("graph network, edges shuffled at test only", about="trained with edges in metres"),
+    "G1x": Method("graph network, coordinates permuted", about="positions of the list exchanged, so edges too"),
+    "angle": Method("graph network, edges by angle", about="positions without their length, as CMPC's code has it"),
 }
 _ARMS = {
     "mlp_without_xy": "M1",
@@ -133,6 +159,18 @@ _ARMS = {
     "gnn_angle": "angle",
 }
 METHOD_STYLES |= {name: METHOD_STYLES[arm] for name, arm in _ARMS.items()}
+#: Refiners in the order of every table and figure, under what they have in common.
+REFINER_GROUPS = {
+    "training-free, from embeddings": (
+        *("coarse", "whitened", "query_expansion", "k_reciprocal", "super_global", "diffusion", "graph_reranking"),
+    ),
+    "training-free, from the map": ("geographic_vote", "matched_filter", "interpolated_map"),
+    "learned, without edges": ("M1", "M2", "M3", "G0"),
+    "learned, with edges": ("G1", "G1e", "G3", "G2", "angle"),
+    "controls of the edges": ("G1s", "G1t", "G1x"),
+    "as published": ("cmpc",),
+    "from pixels": ("correlation", "surface"),
+}
 _NETWORKS = {"shared": "shared network", "two_branches": "two branches", "dense": "dense feature maps"}
 _ALIGNMENTS = {
     "wasserstein": "Wasserstein critic",
@@ -149,9 +187,9 @@ METHOD_STYLES |= {
 }
 METHOD_STYLES |= {
     f"wasserstein_{weight}": _method(f"InfoNCE + Wasserstein critic of weight {weight}", *line)
-    for weight, line in (("1", (PURPLE, "--", "$w_1$")), ("10", (RED, "--", "$w_{10}$")))
+    for weight, line in (("1", (PURPLE, "--", "$w_1$")), ("10", (VERMILION, "--", "$w_{10}$")))
 }
-_OTHERS = (PURPLE, SKY, GREEN, RED)
+_OTHERS = (PURPLE, SKY, GREEN, VERMILION)
 
 WHITE_EDGE = [patheffects.withStroke(linewidth=2.5, foreground="white")]
 DARK_EDGE = [patheffects.withStroke(linewidth=2.5, foreground="black")]
@@ -236,6 +274,11 @@ def method_line(name: str) -> dict[str, Any]:
 def method_words(name: str) -> str:
     """What a method is called where people read it; a name that is not known is shown as it is."""
     return METHOD_STYLES[name].words if name in METHOD_STYLES else name
+
+
+def method_about(name: str) -> str:
+    """What a method does, in half a sentence; empty where nobody has said so."""
+    return METHOD_STYLES[name].about if name in METHOD_STYLES else ""
 
 
 def task_words(protocol: str, kind: str) -> str:

@@ -12,7 +12,7 @@ from scipy import ndimage
 from sarmatch.scenes.scene import Scene
 from sarmatch.simulation import optical, sar
 from sarmatch.simulation.city import FIRST_ROOF, MATERIALS, City, Grid, Ground, ground_grid
-from sarmatch.simulation.simulate import PIXEL_SIZE, PRESETS, city_of, map_grid
+from sarmatch.simulation.simulate import ACQUISITION_EPOCH, MAP_EPOCH, PIXEL_SIZE, PRESETS, city_of, map_grid
 
 ALTITUDE_M = 20_000.0  # so high that the incidence is one angle over a window
 COARSE = 4  # the town is surveyed on every fourth pixel, 2 m
@@ -108,6 +108,36 @@ def material_values(
         levels = dict(zip(bands, 10 * np.log10(image[:, row, at[row, col]]), strict=True))
         parts.append(pd.DataFrame({"material": name, **levels, "brightness": brightness[row, col]}))
     return pd.concat(parts, ignore_index=True)
+
+
+def changes(scene: Scene, area: str, row: int, col: int, size: int, least_m: float = 1.0) -> np.ndarray:
+    """Where a simulated town is another one when its strips are acquired than it was in the photograph.
+
+    Parameters
+    ----------
+    scene, area
+        Which town.
+    row, col, size
+        The window on the area's pixel grid.
+    least_m
+        By how much a surface must be higher or lower; another material counts too.
+
+    Returns
+    -------
+    bool (size, size), on the grid of the map: what has changed is marked where it stands. Vehicles, which are elsewhere
+    at any other time, do not count.
+
+    Raises
+    ------
+    ValueError
+        Where the area is no simulated town.
+    """
+    city, extent_px = _city(scene, area)
+    grid = map_grid(extent_px).window(row, col, size, size)
+    before, after = (ground_grid(city, grid, epoch=epoch) for epoch in (MAP_EPOCH, ACQUISITION_EPOCH))
+    other = (before.material != after.material) | (np.abs(before.height - after.height) > least_m)
+    vehicle = MATERIALS.index("vehicle")
+    return other & (before.material != vehicle) & (after.material != vehicle)
 
 
 def _city(scene: Scene, area: str) -> tuple[City, int]:

@@ -18,8 +18,9 @@ import sarmatch as sm
 from sarmatch import figures
 from sarmatch.evaluation import error_summary
 from sarmatch.evaluation.calibration import reliability, risk_coverage
+from sarmatch.experiments import studies
 from sarmatch.experiments.report import write_report
-from sarmatch.figures.style import GREEN, METHOD_STYLES, PLACES, RED, embedded
+from sarmatch.figures.style import GREEN, METHOD_STYLES, PLACES, RED, REFINER_GROUPS, embedded
 from sarmatch.patches import regions
 from sarmatch.paths import ROOT
 from sarmatch.scenes import Area, Raster, Scene, Tile
@@ -28,6 +29,7 @@ from sarmatch.scenes.scene import default_bands
 #: Where one label serves all axes.
 SHARED = {
     "answers",
+    "edges_over",
     "feature_colours",
     "annotated_pair",
     "apart_and_found",
@@ -46,7 +48,7 @@ SHARED = {
 }
 UNITS = (
     "m|km|px|dB|-1 to 1|count|count of times|nats|0 to [12]|percentage points|"
-    "unit of the features|no unit|tiles looked at"
+    "unit of the features|no unit|tiles looked at|tile widths"
 )
 UNIT = re.compile(rf"\(({UNITS}|fraction of queries)\)")
 
@@ -114,6 +116,9 @@ FIGURES = {
     "image_grid": lambda scene, queries, tiles, metrics: figures.image_grid(
         [[np.eye(32), np.eye(32)]], ["a", "b"], 0.5, "c", scene.label
     ),
+    "edges_over": lambda scene, queries, tiles, metrics: figures.edges_over(
+        [NOISE[0]], [np.repeat(NOISE[1][..., None], 3, -1)], [np.eye(40) > 0], ["a"], 0.5, "t", scene.label
+    ),
     "annotated_pair": lambda scene, queries, tiles, metrics: figures.annotated_pair(
         np.random.default_rng(0).gamma(1, 1, (1, 32, 32)),
         np.full((3, 32, 32), 0.5),
@@ -145,6 +150,9 @@ FIGURES = {
     "training_curve": lambda scene, queries, tiles, metrics: figures.training_curve(
         pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0], "recall@1": [0.1, 0.2], "recall@5": [0.5, 0.4]}),
         data=scene.label,
+    ),
+    "loss_curves": lambda scene, queries, tiles, metrics: figures.loss_curves(
+        np.arange(3) / 2, {"infonce": np.arange(3.0)}, {"infonce": np.ones(3)}, 0.8, "t", scene.label
     ),
     "transport": lambda scene, queries, tiles, metrics: figures.transport(
         np.eye(2), np.ones((2, 2)), {"a": np.eye(2) / 2, "b": np.full((2, 2), 0.25)}, "t", scene.label
@@ -203,7 +211,9 @@ FIGURES = {
         scene.label,
     ),
     "groups": lambda scene, queries, tiles, metrics: figures.groups(
-        pd.DataFrame({"mean": [0.5, 0.1], "low": [0.4, 0.0], "high": [0.6, 0.2], "queries": 9}, index=["a", "b"]),
+        pd.DataFrame(
+            {"mean": [0.5, 0.1], "low": [0.4, 0.0], "high": [0.6, 0.2], "queries": 9, "blocks": 3}, index=["a", "b"]
+        ),
         "recall@1",
         "t",
         scene.label,
@@ -230,6 +240,9 @@ FIGURES = {
         {"G1": risk_coverage(np.linspace(0, 1, 30), np.arange(30) % 2)},
         scene.label,
     ),
+    "messages": lambda scene, queries, tiles, metrics: figures.messages(
+        np.array([[0, 0], [1, 0]]), np.eye(2) > 0, {"a": np.array([0.5, 0.6])}, 0, "t", scene.label
+    ),
     "lengths": lambda scene, queries, tiles, metrics: figures.lengths(
         {
             name: pd.DataFrame(
@@ -242,7 +255,12 @@ FIGURES = {
             )
             for name in ("easy", "standard")
         },
+        {
+            name: pd.DataFrame({"arm": "G1", "k": [10, 30], "difference": 0.1, "low": 0.0, "high": 0.2})
+            for name in ("easy", "standard")
+        },
         scene.label,
+        "t",
     ),
     "strides": lambda scene, queries, tiles, metrics: figures.strides(
         pd.DataFrame(
@@ -256,6 +274,7 @@ FIGURES = {
             }
         ),
         scene.label,
+        "t",
     ),
     "feature_colours": lambda scene, queries, tiles, metrics: figures.feature_colours(
         {"SAR": NOISE[0], "map": np.repeat(NOISE[1][..., None], 3, -1)},
@@ -328,6 +347,7 @@ def test_all_public_figures_are_drawn_here():
         "overview",
         "place_of",
         "fractions_within",
+        "method_about",
         "method_words",
         "use_style",
     }
@@ -517,6 +537,56 @@ class TestWords:
         texts = [t.get_text() for ax in figure.axes for t in (*ax.get_yticklabels(), ax.title)]
         texts.append(figure.get_suptitle())
         assert not [t for t in texts if re.search(r"\b[GM]\d\b|coarse|cross_area", t)]
+
+
+class TestForest:
+    def gaps(self, arms):
+        gaps = pd.DataFrame({"arm": arms, "control": "whitened", "protocol": "cross_area", "kind": "arbitrary"})
+        gaps = gaps.assign(measure="recall@1", difference=0.1, low=0.0, high=0.2)
+        return pd.concat([gaps, gaps.assign(measure="recall@10")])
+
+    def lines(self, arms) -> list[tuple[str, str]]:
+        figure = figures.forest(self.gaps(arms), ["recall@1", "recall@10"], "simulated", "found")
+        assert len(figure.axes) == 2
+        assert figure.get_suptitle().startswith("found\nDifference to search with whitened embeddings")
+        return [(t.get_text(), t.get_fontweight()) for t in figure.axes[0].get_yticklabels()]
+
+    def test_refiners_stand_in_one_order_under_what_they_have_in_common(self):
+        lines = self.lines(["G1", "coarse", "M2"])
+        assert lines == self.lines(["M2", "G1", "coarse"])
+        assert [words for words, weight in lines if weight == "bold"] == [
+            *("training-free, from embeddings", "learned, without edges", "learned, with edges")
+        ]
+        words = [words for words, weight in lines if weight != "bold"]
+        assert words == [figures.method_words(arm) for arm in ("coarse", "M2", "G1")]
+
+    def test_where_one_has_no_group_none_has_a_heading(self):
+        assert [words for words, _ in self.lines(["G1", "mine"])] == [figures.method_words("G1"), "mine"]
+
+    def test_every_refiner_of_the_comparison_has_one_group_and_says_what_it_does(self):
+        grouped = [arm for members in REFINER_GROUPS.values() for arm in members]
+        assert sorted(grouped) == sorted(studies.ARMS)
+        assert all(figures.method_about(arm) for arm in studies.ARMS)
+        assert figures.method_about("mine") == ""
+
+
+def test_edges_lie_where_the_image_has_them():
+    """A step to the right of column 20, under noise: a line there, and next to nothing elsewhere."""
+    step = np.where(np.arange(40) < 20, 0.2, 0.8) + 0.05 * NOISE[0]
+    figure = figures.edges_over(
+        [step], [np.ones((40, 40, 3))], [np.zeros((40, 40), bool)], ["a"], 0.5, "t", "simulated"
+    )
+    drawn_over = np.asarray(figure.axes[0].images[1].get_array())[..., 3] > 0
+    assert drawn_over[:, 18:22].any(axis=1).mean() > 0.9
+    assert drawn_over[5:-5, 25:].mean() < 0.1
+
+
+def test_the_first_tile_after_messages_is_in_bold():
+    figure = figures.messages(
+        np.array([[0, 0], [1, 0]]), np.ones((2, 2), bool), {"a": np.array([0.5, 0.6])}, 0, "t", "simulated"
+    )
+    bold = [t.get_text() for t in figure.axes[1].texts if t.get_fontweight() == "bold"]
+    assert bold == ["tile 2\n0.60"]
 
 
 SMALL = {

@@ -102,8 +102,8 @@ class TestRules:
 
     def test_says_profile_and_clean_commit_on_its_first_screen(self, path):
         first = code(path)[0]
-        if "sm.provenance_line(" in first.source:
-            assert re.search(r"profile: (quick|full), commit: \w+$", text_of(first).strip()), "or a dirty tree"
+        assert "sm.provenance_line(" in first.source
+        assert re.search(r"profile: (quick|full), commit: \w+$", text_of(first).strip()), "or a dirty tree"
 
     def test_has_one_cell_of_parameters(self, path):
         (cell,) = (cell for cell in code(path) if "parameters" in cell.metadata.get("tags", []))

@@ -5,7 +5,7 @@ import pytest
 
 import sarmatch as sm
 from sarmatch.simulation.city import MATERIALS, ground, ground_grid
-from sarmatch.simulation.closeup import closeup, lone_building, material_fractions
+from sarmatch.simulation.closeup import changes, closeup, lone_building, material_fractions
 from sarmatch.simulation.simulate import PIXEL_SIZE, PRESETS, city_of, map_grid
 
 SIZE = 200
@@ -109,3 +109,12 @@ def test_ground_that_is_not_simulated_cannot_be_asked(towns, tiny_scene, pairs_f
 def test_an_impossible_angle_is_refused(towns):
     with pytest.raises(ValueError, match="incidence_deg"):
         closeup(towns, "north", 0, 0, 32, 85.0)
+
+
+def test_what_has_changed_is_marked_and_where_nothing_has_nothing_is():
+    window = ("north", 1200, 900, 200)
+    assert not changes(sm.load_scene("easy"), *window).any()
+    fractions = {name: changes(sm.load_scene(name), *window).mean() for name in ("standard", "hard")}
+    assert 0 < fractions["standard"] < fractions["hard"] < 1
+    with pytest.raises(ValueError, match="no simulated town"):
+        changes(sm.load_scene("easy"), "nowhere", 0, 0, 50)
