@@ -131,7 +131,7 @@ def create_network(name: str, channels: int, outputs: int, /, pretrained: bool |
         check_covers(net, weights, pretrained)
         return net
     if pretrained and name in INSTALLED:
-        weights = INSTALLED[name](timm.create_model(name).state_dict())
+        weights = INSTALLED[name](timm.create_model(name).state_dict())  # type: ignore[assignment]
         if weights is not None:
             return make(pretrained=True, pretrained_cfg_overlay={"state_dict": weights})
     offline = pretrained and not _answers(hub.ENDPOINT)

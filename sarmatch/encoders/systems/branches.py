@@ -103,11 +103,11 @@ class TwoBranches(Encoder):
         reference = make("reference", OPTICAL_CHANNELS, self.inputs["reference"].image_size)
         query = reference if shared else make("query", sar_bands, self.inputs["query"].image_size)
         self.branch = nn.ModuleDict({"query": query, "reference": reference})
-        self.stride = reference.stride
+        self.stride = reference.stride  # type: ignore[assignment] # an attribute of any branch
         self.to(memory_format=torch.channels_last)
 
     @property
-    def feature_dim(self) -> int:
+    def feature_dim(self) -> int:  # type: ignore[override] # that of a branch
         """Numbers in an embedding."""
         return self.branch["reference"].feature_dim
 

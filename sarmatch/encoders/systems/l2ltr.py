@@ -18,7 +18,7 @@ class L2LTRBranch(nn.Module):
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
-        self.cells: tuple[int, int] = net.patch_embed.grid_size
+        self.cells: tuple[int, int] = net.patch_embed.grid_size  # type: ignore[assignment] # timm leaves it open
         self.stride = net.patch_embed.img_size[0] // self.cells[0]
         self.feature_dim = net.embed_dim
 

@@ -36,7 +36,7 @@ class TransGeoBranch(nn.Module):
     def __init__(self, net: nn.Module, zoom: float, keep: float) -> None:
         super().__init__()
         self.net, self.zoom = net, zoom
-        self.cells: tuple[int, int] = net.patch_embed.grid_size
+        self.cells: tuple[int, int] = net.patch_embed.grid_size  # type: ignore[assignment] # timm leaves it open
         self.stride = net.patch_embed.patch_size[0]
         self.first = tuple(round(side / zoom / self.stride) for side in self.cells_in_pixels())
         self.kept = int(keep * self.cells[0] * self.cells[1])
@@ -81,7 +81,7 @@ class TransGeoBranch(nn.Module):
     @torch.no_grad()
     def attention(self, tokens: Tensor) -> Tensor:
         """Attention of the last block's leading tokens to each patch `(B, patches)`, summed over heads, 1 at most."""
-        *before, last = self.net.blocks
+        *before, last = self.net.blocks  # type: ignore[misc] # timm leaves it open
         for block in before:
             tokens = block(tokens)
         attn, count = last.attn, self.net.num_prefix_tokens

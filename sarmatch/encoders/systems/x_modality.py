@@ -60,7 +60,7 @@ class XModality(Encoder):
                 setattr(self, name, getattr(self.encoder, name))
 
     @property
-    def feature_dim(self) -> int:
+    def feature_dim(self) -> int:  # type: ignore[override] # that of the encoder within
         """Numbers in an embedding."""
         return self.encoder.feature_dim
 
