@@ -6,9 +6,9 @@ Maps are random features in half precision, 16 channels, with a coarse level fou
 them, with noise, and counted as found where the first place is the right one. Vectors are random, one per tile of the
 query's size at half its spacing. Each row is a process of its own: its peak of memory is the whole of it, GPU memory
 where there is one. Times are medians for one query alone and for each of 64 at once, after one search to warm up, and
-are to the exhaustive search, `dense`. `--build` measures how long an untrained encoder takes for the maps. `--tiles`
-compares faiss' indices with the exact search over so many vectors, which lie about a space of 24 dimensions of the 128
-as those of encoders do; queries are some of them with noise, and recall is counted against the exact search.
+ratios are to the exhaustive search, `dense`. `--build` measures how long an untrained encoder takes for the maps.
+`--tiles` compares faiss' indices with the exact search over so many vectors, which lie about a space of 24 dimensions
+of the 128 as those of encoders do; queries are some with noise, and recall is counted against the exact search.
 """
 
 import argparse
@@ -131,7 +131,7 @@ def index_row(index: str, tiles: int) -> dict[str, float | str]:
         "of 256, ms": 1000 * seconds(lambda: search.search(asked, K), 3) / 256,
         "exact first found, %": 100 * float((found[:, 0] == true).mean()),
         f"in the first {K}, %": 100 * float((found == true[:, None]).any(1).mean()),
-        "index, MB": len(faiss.serialize_index(search._index)) / 1e6,
+        "index, MB": len(faiss.serialize_index(search.index)) / 1e6,
     }
 
 

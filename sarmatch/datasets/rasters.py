@@ -10,14 +10,15 @@ Two kinds of images are opened as what they mean: complex SAR as its magnitude, 
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import rasterio
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from rasterio import Affine
 from rasterio.crs import CRS
@@ -134,6 +135,27 @@ def open_raster(path: Path) -> rasterio.DatasetReader:
                 raise
     except (RasterioError, OSError) as error:
         raise BadImageError(f"{path}: not readable as an image ({_cause(error)})") from error
+
+
+def write_geotiff(path: Path, bands: NDArray, tags: Mapping[str, str] | None = None, **about: Any) -> None:
+    """Write bands `(C, H, W)` as a GeoTIFF of their type.
+
+    Parameters
+    ----------
+    path
+        The file.
+    bands
+        Any numbers that GDAL has a type for.
+    tags
+        Kept beside the pixels.
+    about
+        Of rasterio: `crs`, `transform`, `nodata`, `compress` and the like. A file without a place is no mistake.
+    """
+    count, height, width = bands.shape
+    shape = {"count": count, "height": height, "width": width, "dtype": bands.dtype}
+    with reading(), rasterio.open(path, "w", driver="GTiff", **shape, **about) as file:
+        file.write(bands)
+        file.update_tags(**tags or {})
 
 
 @contextmanager

@@ -6,7 +6,6 @@ nor calibration has seen. Of a simulated strip the ground it really shows is kno
 """
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,12 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import rasterio
 from numpy.typing import NDArray
 from rasterio import Affine
-from rasterio.errors import NotGeoreferencedWarning
 
 from sarmatch.atomic_io import write
+from sarmatch.datasets.rasters import write_geotiff
 from sarmatch.encoders import Encoder, create_encoder
 from sarmatch.evaluation import block_ids, bootstrap_mean
 from sarmatch.evaluation.calibration import reliability
@@ -106,7 +104,7 @@ def _in_one(raster: Raster, row: int, col: int, high: int, wide: int) -> bool:
 
 def _truth(scene: Scene, area: str, strip: str, xy: NDArray) -> NDArray[np.float64]:
     """Where a strip really is: of a simulated one what it shows, of a real one what it claims."""
-    return true_places(scene.name, "quick", scene, area, strip, xy) if scene.name in PRESETS else xy
+    return true_places(PRESETS[scene.name], scene, area, strip, xy) if scene.name in PRESETS else xy
 
 
 class Stack(NamedTuple):
@@ -349,11 +347,7 @@ def example_files(scene: Scene, cut: Cut, folder: Path) -> tuple[Path, Path]:
     place = Affine(scene.pixel_size, 0, 500_000.0, 0, -scene.pixel_size, 5_000_000.0)
     files = folder / "strip.tif", folder / "map.tif"
     for path, bands, more in ((files[0], power, {}), (files[1], colours, {"crs": "EPSG:32632", "transform": place})):
-        about = {"driver": "GTiff", "count": len(bands), "height": bands.shape[1], "width": bands.shape[2]}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path, "w", dtype=bands.dtype, **about, **more) as file:
-                file.write(bands)
+        write_geotiff(path, bands, **more)
     return files
 
 

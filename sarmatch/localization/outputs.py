@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import rasterio
 from numpy.typing import NDArray
 from rasterio import Affine
 from rasterio.features import shapes
 from rasterio.warp import Resampling, reproject
 
 from sarmatch.atomic_io import write
+from sarmatch.datasets.rasters import write_geotiff
 from sarmatch.localization.location import Location, frame_of
 from sarmatch.scenes import Scene
 
@@ -204,16 +204,13 @@ def warped(found: Location) -> tuple[NDArray[np.float32], Affine]:
 
 def _save_warped(found: Location, path: Path) -> None:
     pixels, place = warped(found)
-    about = {"driver": "GTiff", "count": len(pixels), "height": pixels.shape[1], "width": pixels.shape[2]}
-    more = {"crs": found.scene.crs, "transform": place, "nodata": np.nan, "compress": "deflate", "tiled": True}
+    about = {"crs": found.scene.crs, "transform": place, "nodata": np.nan, "compress": "deflate", "tiled": True}
     ties = [
         {"row": round(float(r), 2), "col": round(float(c), 2), "x": round(float(x), 3), "y": round(float(y), 3)}
         for (r, c), (x, y) in zip(found.fix.ties.at, found.scene.to_crs(found.fix.ties.xy), strict=True)
     ]
     tags = {"TIE_POINTS": json.dumps(ties), "STRIP_TO_MAP": json.dumps(list(found.affine)[:6])}
-    with rasterio.open(path, "w", dtype="float32", **about, **more) as file:
-        file.write(pixels)
-        file.update_tags(STRIP=found.strip.name, SAR_SCALE=found.strip.scale, **tags)
+    write_geotiff(path, pixels, {"STRIP": found.strip.name, "SAR_SCALE": found.strip.scale, **tags}, **about)
 
 
 def thumbnail(scene: Scene, area: str, longest: int = THUMBNAIL) -> tuple[NDArray[np.float32], tuple[float, ...]]:

@@ -62,9 +62,9 @@ class VectorSearch:
         self, gallery: Gallery, encoder: nn.Module | None = None, index: str = "Flat", probes: Count = 16
     ) -> None:
         self.gallery, self.encoder = gallery, encoder
-        self._index = _filled(index, gallery.vectors, whole_number("probes", probes))
+        self.index = _filled(index, gallery.vectors, whole_number("probes", probes))
         on_gpu = index == "Flat" and getattr(faiss, "get_num_gpus", lambda: 0)() > 0
-        self._fast = faiss.index_cpu_to_all_gpus(self._index) if on_gpu else self._index
+        self._fast = faiss.index_cpu_to_all_gpus(self.index) if on_gpu else self.index
 
     def encode(self, images: Iterable[torch.Tensor]) -> NDArray[np.float32]:
         """Vectors `(Q, D)` of batches of SAR images `(B, C, H, W)`.
@@ -102,11 +102,11 @@ class VectorSearch:
         if not isinstance(queries, (np.ndarray, torch.Tensor)):
             queries = self.encode(queries)
         queries = unit_rows("queries", queries)
-        if queries.shape[1] != self._index.d:
-            raise ValueError(f"queries have dimension {queries.shape[1]}, the gallery has {self._index.d}")
+        if queries.shape[1] != self.index.d:
+            raise ValueError(f"queries have dimension {queries.shape[1]}, the gallery has {self.index.d}")
         if not 1 <= whole_number("k", k) <= len(self.gallery):
             raise ValueError(f"k must be between 1 and the gallery size {len(self.gallery)}, got {k}")
-        index = self._fast if k <= _GPU_LIMIT else self._index
+        index = self._fast if k <= _GPU_LIMIT else self.index
         scores, tile = index.search(queries, k)
         gallery, valid = self.gallery, tile >= 0
         tile = np.where(valid, tile, 0)
@@ -129,6 +129,6 @@ def _filled(name: str, vectors: NDArray[np.float32], probes: int) -> faiss.Index
     except RuntimeError as error:
         raise ValueError(f"index {name!r} cannot be learned from {len(vectors):,} vectors: {error}") from error
     index.add(vectors)
-    if hasattr(index, "nprobe") or "IVF" in name:
-        faiss.ParameterSpace().set_index_parameter(index, "nprobe", probes)
+    if (cells := faiss.try_extract_index_ivf(index)) is not None:
+        cells.nprobe = probes
     return index

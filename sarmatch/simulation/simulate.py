@@ -177,22 +177,22 @@ def simulate_preset(name: str, profile: str, bands: Sequence[str] = ("HH",)) -> 
     return simulate(name, PRESETS[name], EXTENT_PX[profile], bands, test_areas=("unseen",))
 
 
-def true_places(name: str, profile: str, scene: Scene, area: str, strip: str, xy: NDArray) -> NDArray[np.float64]:
+def true_places(preset: Preset, scene: Scene, area: str, strip: str, xy: NDArray) -> NDArray[np.float64]:
     """The ground that a strip of a preset really shows, where it claims to show `xy` `(N, 2)`; local metres.
 
     The strip's navigation and heading are off, and only a simulation knows by how much.
     """
-    preset = PRESETS[name]
     (town,) = (t for t in preset.towns if t.name == area)
+    extent_px = scene.area(area).map.bounds[2]
     for over in town.passes:
-        for called, acquisition in acquisitions_of(preset, over, EXTENT_PX[profile]):
+        for called, acquisition in acquisitions_of(preset, over, extent_px):
             if called == strip:
                 claimed, true = (affine_of(sar.strip_grid(acquisition, PIXEL_SIZE, true=t)) for t in (False, True))
-                height = EXTENT_PX[profile] * PIXEL_SIZE  # the scene's frame counts from the top of the town
+                height = extent_px * PIXEL_SIZE  # the scene's frame counts from the top of the town
                 origin = np.array(scene.area(area).origin) - (0.0, height)
                 seen = (true @ ~claimed) @ tuple((np.asarray(xy, np.float64) - origin).T)
                 return np.stack(seen, 1) + origin
-    raise ValueError(f"scene {name!r}: no strip of {area!r} is called {strip!r}")
+    raise ValueError(f"scene {scene.name!r}: no strip of {area!r} is called {strip!r}")
 
 
 def passes_table(name: str) -> pd.DataFrame:
@@ -244,16 +244,16 @@ def with_acquisition(
     return simulate(name, preset, EXTENT_PX[profile], bands, test_areas=("unseen",))
 
 
-def with_other_towns(name: str, profile: str, seed: int, bands: Sequence[str] = ("HH",)) -> Scene:
+def with_other_towns(name: str, seed: int) -> Preset:
     """A preset with towns that it does not have, of the same styles under the same passes.
 
     Towns without end: what was learned on a preset's own ground can be tested, and more be learned, on ground that it
-    has never seen.
+    has never seen; `simulate` makes the scene.
 
     Parameters
     ----------
-    name, profile, bands
-        As for `simulate_preset`.
+    name
+        A key of `PRESETS`.
     seed
         1 or more, one for each set of towns; also of what navigation gets wrong.
     """
@@ -265,8 +265,7 @@ def with_other_towns(name: str, profile: str, seed: int, bands: Sequence[str] = 
         passes = tuple(p._replace(name=f"{p.name}-{seed}") for p in town.passes)
         return town._replace(seed=town.seed + 1000 * seed, passes=passes)
 
-    preset = PRESETS[name]._replace(towns=tuple(map(other, PRESETS[name].towns)))
-    return simulate(f"{name}, towns {seed}", preset, EXTENT_PX[profile], bands, test_areas=("unseen",))
+    return PRESETS[name]._replace(towns=tuple(map(other, PRESETS[name].towns)))
 
 
 def simulate(

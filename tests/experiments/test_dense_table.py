@@ -10,7 +10,7 @@ import torch
 from sarmatch.datasets import registry
 from sarmatch.experiments import lists, studies
 from sarmatch.experiments.dense import Task, middle_of, table_of, turned_queries
-from sarmatch.patches import PatchImages
+from sarmatch.patches import PatchImages, positions
 from sarmatch.refinement import create_refiner, rank_of_best
 from sarmatch.search.turned import Pose, turned
 from sarmatch.training.config import Config
@@ -120,7 +120,7 @@ def test_lists_of_dense_search_are_those_that_refiners_of_tiles_take(kept, tiny_
 @pytest.mark.slow
 def test_refiners_of_dense_lists_learn_on_other_towns_and_are_counted_as_the_search_is(kept, tiny_scene, monkeypatch):
     finished = kept[0]
-    monkeypatch.setattr(lists, "with_other_towns", lambda preset, profile, seed: tiny_scene)
+    monkeypatch.setattr(lists, "other_town", lambda preset, seed: (tiny_scene, positions))
     monkeypatch.setattr(studies, "peak_lists", partial(lists.peak_lists, count=30))
     monkeypatch.setattr(studies, "runs_dir", lambda: kept[1].parent / "refined")
     monkeypatch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: tiny_scene)
@@ -134,3 +134,15 @@ def test_refiners_of_dense_lists_learn_on_other_towns_and_are_counted_as_the_sea
     assert table.groupby("arm")["parameters"].first()[["G0", "G1"]].nunique() == 1
     gaps = pd.read_csv(kept[1].parent / "peaks" / "differences.csv")
     assert {"coarse", "G0"} == set(gaps["control"])
+
+
+def test_peaks_to_learn_from_are_labelled_by_the_ground_that_a_strip_shows():
+    scene, places = lists.other_town("standard", 2)
+    strip = scene.area("unseen").strips[0]
+    xy = scene.metres("unseen", np.array([600.0, 2400.0]), np.array([500.0, 900.0]))
+    asked = pd.DataFrame({"area": "unseen", "strip": strip.name, "x": xy[:, 0], "y": xy[:, 1]})
+    off = np.hypot(*(places(asked) - xy).T)
+    assert (off > 1).all() and (off < 60).all(), "navigation and heading are off, by no more than they may be"
+    scene, places = lists.other_town("easy", 2)
+    asked = asked.assign(strip=scene.area("unseen").strips[0].name)
+    np.testing.assert_allclose(places(asked), xy, atol=1e-6, err_msg="here nothing is")
