@@ -67,9 +67,10 @@ def located_strip(
     tall = strip is not None and strip.shape[1] > strip.shape[2]
     rows, columns, ratios = (1, 3, (3, 1, 1)) if tall else (2, 2, (3, 2))
     figure, axes = new_figure(9.6, 5.4, rows, columns, width_ratios=ratios)
-    for ax in axes[:, 0]:
-        ax.remove()
-    ax = figure.add_subplot(axes[0, 0].get_gridspec()[:, 0])
+    ax, *below = axes[:, 0]
+    for hidden in below:
+        hidden.remove()
+    ax.set_subplotspec(ax.get_gridspec()[:, 0])
     shape = {"extent": np.array(extent) / KILOMETRE, "interpolation": "nearest"}
     ax.imshow(0.35 + 0.65 * chart, **shape)  # faded, so that what is drawn on it is seen
     _heat(ax, log_prob, posterior_extent)
@@ -133,7 +134,7 @@ def sharpening(
     """
     columns = min(4, len(posteriors))
     rows = -(-len(posteriors) // columns)
-    figure, axes = new_figure(2.5 * columns, 2.75 * rows + 0.4, rows, columns)
+    figure, axes = new_figure(2.5 * columns + 0.6, 2.75 * rows + 0.6, rows, columns, sharex=True, sharey=True)
     for ax in axes.flat[len(posteriors) :]:
         ax.axis("off")
     for ax, (words, log_prob) in zip(axes.flat, posteriors, strict=False):
@@ -141,9 +142,9 @@ def sharpening(
         _heat(ax, log_prob, extent)
         ax.plot(*(np.asarray(true) / KILOMETRE), "o", ms=14, mfc="none", mec=GREEN, mew=2)
         ax.set_title(words, fontsize="medium")
-        ax.set(xticks=[], yticks=[], xlim=np.array(extent[:2]) / KILOMETRE, ylim=np.array(extent[2:]) / KILOMETRE)
-    side = (extent[1] - extent[0]) / KILOMETRE
-    axes[0, 0].set_ylabel(f"{side:.1f} km of map")
+        ax.set(xlim=np.array(extent[:2]) / KILOMETRE, ylim=np.array(extent[2:]) / KILOMETRE)
+        ax.set(xlabel="east (km)", ylabel="north (km)")
+        ax.label_outer()
     figure.suptitle(f"Where the strip may lie, window by window; circle: the truth ({data})")
     return figure
 
@@ -170,7 +171,7 @@ def by_windows(table: pd.DataFrame, measures: Mapping[str, str], title: str) -> 
             ax.errorbar(at, value, yerr=bars, capsize=2, label=method_words(str(method)), **line)
         ax.set(xlabel="windows fused (count)", title=words, ylim=(0, 1.02), xticks=sorted(table["windows"].unique()))
         ax.grid(axis="y")
-    axes[0, 0].set_ylabel("fraction of strips, with 95 % intervals")
+    axes[0, 0].set_ylabel("fraction of strips, 95 % intervals (0 to 1)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.suptitle(title)
     return figure
@@ -223,7 +224,7 @@ def drift_of(offsets: Mapping[str, NDArray], data: str) -> Figure:
     for ax, axis, words in zip(axes[0], (0, 1), ("east", "north"), strict=True):
         for (name, values), look in zip(offsets.items(), looks, strict=False):
             ax.plot(np.arange(1, len(values) + 1), values[:, axis], label=name, **look)
-        ax.set(xlabel="window along the strip (number)", ylabel=f"displacement to the {words} (m)")
+        ax.set(xlabel="window along the strip (count)", ylabel=f"displacement to the {words} (m)")
         ax.grid()
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle(f"Drift of the navigation along a strip ({data})")

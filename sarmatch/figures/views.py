@@ -77,7 +77,7 @@ def _draw_panorama(ax: Axes, image: np.ndarray, heading_deg: float) -> None:
     ax.imshow(image.transpose(1, 2, 0), extent=(0, width, height, 0), aspect="auto")
     ticks = {((azimuth - heading_deg + 180) % 360) / 360 * width: name for azimuth, name in COMPASS.items()}
     ax.set_xticks(list(ticks), list(ticks.values()))
-    ax.set_yticks([])
+    ax.set(xlabel="direction (compass)", ylabel="row (px)")
     ax.axvline(width / 2, color=YELLOW, linewidth=1.5)
     ax.set_title(f"panorama; its middle looks {heading_deg % 360:.0f}° clockwise from north")
 

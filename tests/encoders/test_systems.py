@@ -97,6 +97,7 @@ def test_embeddings_have_unit_length_and_come_from_the_feature_map(name):
     encoder = small(name)
     for modality, channels in (("query", 1), ("reference", 3)):
         images = torch.rand(2, channels, 64, 64)
+        images[1] = 10 * images[1] - 3  # untrained attention averages cells: what differs must differ by much
         features = encoder.forward_features(images, modality)
         assert features.shape[2:] == (64 // encoder.stride, 64 // encoder.stride)
         vectors = encoder.forward_head(features, modality)

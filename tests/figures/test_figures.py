@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from sarmatch.patches import regions
 from sarmatch.paths import ROOT
 from sarmatch.scenes import Area, Raster, Scene, Tile
 from sarmatch.scenes.scene import default_bands
+from tests.fake_archives import write_vigor
 
 #: Where one label serves all axes.
 SHARED = {
@@ -34,21 +36,24 @@ SHARED = {
     "annotated_pair",
     "apart_and_found",
     "by_weight",
+    "by_windows",
     "forest",
     "image_grid",
     "layers",
     "lengths",
     "levels",
     "list_on_map",
+    "located_strip",
     "overlap_by_stride",
     "recall_curves",
     "robustness",
+    "sharpening",
     "split_map",
     "transport",
 }
 UNITS = (
     "m|km|px|dB|-1 to 1|count|count of times|nats|0 to [12]|percentage points|"
-    "unit of the features|no unit|tiles looked at|tile widths"
+    "unit of the features|no unit|tiles looked at|tile widths|compass"
 )
 UNIT = re.compile(rf"\(({UNITS}|fraction of queries)\)")
 
@@ -109,6 +114,16 @@ ARMS = pd.DataFrame(
         "recall@10": [0.5, 0.6, 0.4, 0.5],
     }
 )
+PHOTO = np.repeat(NOISE[0][..., None], 3, -1)
+
+
+def panorama():
+    """A panorama of a set in the layout of VIGOR, whose images are made up."""
+    with tempfile.TemporaryDirectory() as folder:
+        view = sm.load_crossview(write_vigor(Path(folder))[0], "cross_area", "train")
+        return figures.panorama_on_tiles(view._replace(simulated=True), 0)
+
+
 FIGURES = {
     "pair": lambda scene, queries, tiles, metrics: figures.pair(
         sm.read_patch(scene, next(queries.itertuples())), np.full((3, 32, 32), 0.5), "intensity", 0.5, "a", scene.label
@@ -296,6 +311,44 @@ FIGURES = {
     "answers": lambda scene, queries, tiles, metrics: figures.answers(
         [[NOISE[0], *(np.repeat(NOISE[i][..., None], 3, -1) for i in (1, 2))]], ["query 3"], 2.0, f"t ({scene.label})"
     ),
+    "located_strip": lambda scene, queries, tiles, metrics: figures.located_strip(
+        PHOTO,
+        (0, 800, 0, 800),
+        np.log(NOISE[0] + 1e-3),
+        (0, 800, 0, 800),
+        "t",
+        scene.label,
+        np.array([[100.0, 100], [200, 100], [200, 700], [100, 700]]),
+        np.array([[150.0, 200], [150, 600]]),
+        np.array([[600.0, 600, 0.1]]),
+        NOISE[:1, :, :10] + 0.1,
+        "intensity",
+        PHOTO[:, :10],
+        2.0,
+        np.array([150.0, 400]),
+    ),
+    "sharpening": lambda scene, queries, tiles, metrics: figures.sharpening(
+        [("1 window: 0.10", np.log(NOISE[0] + 1e-3)), ("2 windows: 0.90", np.log(NOISE[1] + 1e-3))],
+        (0, 800, 0, 800),
+        np.array([150.0, 400]),
+        scene.label,
+    ),
+    "by_windows": lambda scene, queries, tiles, metrics: figures.by_windows(
+        pd.DataFrame({"method": "dense", "windows": [1, 2], "within_25m": [0.5, 0.9]}).assign(
+            within_25m_low=0.4, within_25m_high=1.0
+        ),
+        {"within_25m": "within 25 m"},
+        f"t ({scene.label})",
+    ),
+    "ambiguity": lambda scene, queries, tiles, metrics: figures.ambiguity(
+        PHOTO,
+        (0, 800, 0, 800),
+        np.array([[x, y] for x in (200.0, 600) for y in (200.0, 600)]),
+        np.arange(4) / 4,
+        scene.label,
+    ),
+    "drift_of": lambda scene, queries, tiles, metrics: figures.drift_of({"truth": NOISE[0, :4, :2]}, scene.label),
+    "panorama_on_tiles": lambda scene, queries, tiles, metrics: panorama(),
     "robustness": lambda scene, queries, tiles, metrics: figures.robustness(
         ARMS.assign(change="looks (count)", value=[1, 1, 4, 4], seed=0, **{"recall@10_chance": 0.05}), scene.label
     ),
@@ -351,9 +404,7 @@ def test_all_public_figures_are_drawn_here():
         "method_words",
         "use_style",
     }
-    elsewhere = {"panorama_on_tiles"}  # tests/figures/test_views.py
-    elsewhere |= {"located_strip", "sharpening", "by_windows", "ambiguity", "drift_of"}  # notebook 08 draws them
-    makers = {name for name in figures.__all__ if name.islower()} - others - elsewhere
+    makers = {name for name in figures.__all__ if name.islower()} - others
     assert makers == set(FIGURES) | {"pipeline", "retrieval_rows"}
 
 
