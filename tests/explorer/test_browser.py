@@ -98,7 +98,8 @@ def page(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = [sys.executable, "-m", "sarmatch.cli", "explore", str(RUN), f"--port={port}", "--no-browser"]
-    server = subprocess.Popen(words, cwd=ROOT, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    server = subprocess.Popen(words, cwd=ROOT, env=environment, start_new_session=True)
     browser = None
     try:
         waited(lambda: socket.create_connection(("127.0.0.1", port), 1).close() or True)
@@ -109,7 +110,8 @@ def page(tmp_path):
         if browser:
             browser.process.terminate()
             browser.process.wait(10)
-        server.send_signal(signal.SIGINT)
+        # who runs in the background ignores an interrupt, and hands that on: the page and its server are ended instead
+        os.killpg(server.pid, signal.SIGTERM)
         server.wait(20)
 
 
