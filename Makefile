@@ -19,7 +19,7 @@ check: $(VENV)/.ready lint types  ## before a commit, two minutes: lint, types, 
 
 test: $(VENV)/.ready lint types  ## the whole: lint, types, doctests, every test, every notebook in the quick profile
 	$(PYTEST) -m "not notebook"
-	$(BIN)/python -m pytest -m notebook
+	$(PYTEST) -m notebook
 
 lab: $(VENV)/.ready  ## JupyterLab at the first notebook
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb

@@ -22,6 +22,8 @@ from sarmatch.training.checkpoints import describe_environment
 
 FOLDER = ROOT / "notebooks"
 TIMEOUT = 600  # seconds a cell may take
+#: No progress bars, which are for who waits; one thread, so that a training adds up in one order on any machine.
+FIXED = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
 #: Metadata that changes from run to run, or that makes GitHub refuse the file.
 VOLATILE = ("widgets", "papermill", "execution", "language_info")
 
@@ -108,8 +110,7 @@ def execute(path: Path, out: Path | None = None, profile: str = "quick", timeout
         coalesce_streams=True,
         resources={"metadata": {"path": str(path.parent)}},
     )
-    # a progress bar is for who waits; in a kept output it would only be noise
-    client.execute(env=os.environ | {"SARMATCH_PROFILE": profile, "TQDM_DISABLE": "1"})
+    client.execute(env=os.environ | FIXED | {"SARMATCH_PROFILE": profile})
     for holder in (notebook, *notebook.cells):
         for name in VOLATILE:
             holder.metadata.pop(name, None)

@@ -275,12 +275,12 @@ class TestExecute:
     def test_profile_folder_and_metadata(self, tmp_path):
         path = small_notebook(
             tmp_path,
-            "import os; print(os.environ['SARMATCH_PROFILE'], os.getcwd())",
+            "import os, torch; print(os.environ['SARMATCH_PROFILE'], os.getcwd(), torch.get_num_threads())",
             "from sarmatch.experiments.notebooks import record_metrics\nrecord_metrics('07_small', recall=0.5, seed=1)",
         )
         source = path.read_bytes()
         notebook = execute(path, tmp_path / "out.ipynb", profile="full")
-        assert notebook.cells[0].outputs[0].text.split() == ["full", str(tmp_path)]
+        assert notebook.cells[0].outputs[0].text.split() == ["full", str(tmp_path), "1"], "sums in one order everywhere"
         assert recorded(notebook)["metrics"] == {"recall": 0.5, "seed": 1.0}
         assert recorded(notebook)["made_with"]["profile"] == "full"
         written = nbformat.read(tmp_path / "out.ipynb", as_version=4)
