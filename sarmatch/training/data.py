@@ -32,6 +32,11 @@ def thinned(rectangles: pd.DataFrame, fraction: float, size: int) -> pd.DataFram
     return rectangles.assign(row1=rectangles["row0"] + kept)
 
 
+def draw_pairs(config: Config, pairs: "TrainingPairs | ViewPairs", encoder: Encoder, epoch: int) -> None:
+    """Draw the pairs of an epoch, whatever the encoder has learned."""
+    pairs.draw(epoch)
+
+
 def epoch_pairs(config: Config, pairs: "TrainingPairs | ViewPairs", encoder: Encoder) -> EpochPairs:
     """The pairs of this epoch as a sampler sees them; their embeddings are made by the encoder as it stands."""
 
