@@ -114,6 +114,13 @@ class Config(BaseModel):
     refiner_options: dict[str, Any] = Field(default_factory=dict)
     refiner_weight: float = Field(1.0, ge=0, le=1e6, description="of its loss beside the encoder's")
 
+    towns: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="sets of other towns of a simulated preset that training walks through, one an epoch, then anew; "
+        "each is rendered once; 0 for the scene's own",
+    )
     epochs: int = Field(10, ge=1, le=1_000_000)
     pairs_per_epoch: int = Field(4096, ge=1, le=10_000_000)
     batch_size: int = Field(128, ge=2, le=32_768)

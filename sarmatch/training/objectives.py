@@ -52,7 +52,7 @@ OBJECTIVES: dict[str, Objective] = {
     "vector": Objective(vectors.training_pairs, vectors.VectorLearner, vectors.VectorValidation, draw_pairs),
     "dense": Objective(dense.training_pairs, dense.DenseLearner, dense.DenseValidation, dense.draw_pairs),
 }
-VIEWS = Objective(views.view_pairs, vectors.VectorLearner, views.ViewValidation, draw_pairs)
+VIEWS = Objective(views.view_pairs, vectors.VectorLearner, views.ViewValidation, views.draw_pairs)
 
 
 def objective_of(config: Config, scene: Scene | Views) -> Objective:
