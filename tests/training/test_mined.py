@@ -1,15 +1,20 @@
 """Hard negatives of dense search: false peaks mined over the whole training ground, and what the loss makes of them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from sarmatch.encoders import create_encoder
+from sarmatch.experiments import sweeps
 from sarmatch.patches import PatchImages
 from sarmatch.search import DenseSearch, build_maps
+from sarmatch.training import data
+from sarmatch.training.checkpoints import HISTORY
 from sarmatch.training.config import Config
 from sarmatch.training.dense import DenseLearner, draw_pairs, false_windows, training_pairs
+from sarmatch.training.loop import train
 from sarmatch.training.step import augmented
 from tests import fake_data
 
@@ -165,6 +170,17 @@ def test_the_loss_sees_them_where_they_show_no_query_of_the_batch(tiny_scene, en
         assert given.negatives(1.5)[2, 10].all()
     seen[0].scores[0, 8].max().backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in learner.parameters())
+
+
+@pytest.mark.parametrize("arm", sweeps.DENSE_TRIED)
+def test_every_method_of_the_sweep_learns_in_the_loop(tiny_scene, tmp_path, monkeypatch, arm):
+    """Every field of the recipe but for what makes it large; towns are rendered too large for a test."""
+    method = sweeps.SWEEPS["dense_losses"].arms("")[arm]
+    small = {"scene": "tiny", "protocols": ("cross_area",), "encoder_options": OPTIONS, "epochs": 2, "batch_size": 6}
+    small |= {"pairs_per_epoch": 12, "mined": min(method.mined, 6), "val_queries": 10, "window": 2.0}
+    monkeypatch.setattr(data, "other_towns", lambda config, epoch: fake_data.tiny_scene(seed=1 + epoch))
+    train(Config(**method.model_dump() | small), tiny_scene, tmp_path, report=lambda history: None)
+    assert np.isfinite(pd.read_csv(tmp_path / HISTORY)["loss"]).all()
 
 
 def test_they_are_augmented_by_the_same_chance_as_the_pair_itself():
