@@ -80,6 +80,14 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("dense", SHORT | {"epochs": 3, "pairs_per_epoch": 480, "test_queries": 300, "kinds": ("arbitrary",)}),
 }
 WEIGHTS_TRIED = (10.0, 1.0, 0.1)
+#: What dense search may learn from: losses by name, false peaks of the whole map, other towns.
+DENSE_TRIED: dict[str, dict[str, Any]] = {
+    "cross_entropy": {},
+    "circle": {"loss": "shift_circle"},
+    "hinge": {"loss": "disc_hinge"},
+    "mined": {"mined": 240},
+    "towns": {"towns": 3},
+}
 
 
 def _weights(alignment: str, prefix: str, **options: Any) -> Sweep:
@@ -153,6 +161,11 @@ SWEEPS: dict[str, Sweep] = {
     "alignment_weights_20_steps": _weights("wasserstein", "wasserstein_20_steps", critic_rate=1e-3, critic_steps=20),
     "alignment_weights_class_adversary": _weights("class_adversary", "class_adversary", critic_rate=1e-3),
     "alignment_weights_sinkhorn": _weights("sinkhorn", "sinkhorn"),
+    "dense_losses": Sweep(
+        "losses of dense search, false peaks mined over the whole map, and other towns every epoch",
+        _changes("dense", **{arm: NETWORKS["dense"][1] | change for arm, change in DENSE_TRIED.items()}),
+        seeds=(0, 1),
+    ),
     "one_look_direction": Sweep(
         "trained on passes that all head north and look right, tested on those and on left-looking ones",
         _changes(

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sarmatch.encoders import Encoder, image_sizes
@@ -11,16 +12,20 @@ from sarmatch.evaluation import list_ranks, recall_at_k, tiles_of_places, wasser
 from sarmatch.losses import LOSSES, create_loss
 from sarmatch.losses.dense import DenseBatch
 from sarmatch.patches import PatchImages, TrainingPairs, pair_overlap, positions, search_task
+from sarmatch.patches.images import shown_fraction
 from sarmatch.scenes import Scene
+from sarmatch.search.candidates import Candidates
+from sarmatch.search.correlate import TOGETHER
 from sarmatch.search.dense import DenseSearch
 from sarmatch.search.maps import Bounds, DenseGallery, build_maps
 from sarmatch.search.windows import window_scores
+from sarmatch.training import data
 from sarmatch.training.config import Config
-from sarmatch.training.data import training_ground
 from sarmatch.training.distributed import gather
 
 COARSE = 0.5  # weight of the loss of each coarser level beside that of the finest
 SAMPLE = 8  # cells between those that an alignment is given
+PEAKS = 16  # of a query that are looked at first for a false one
 SHOWN = 0.5  # of a query on the window of another one, from which on that is no negative
 
 
@@ -40,7 +45,7 @@ def training_pairs(config: Config, scene: Scene, size: int, encoder: Encoder) ->
         )
     return TrainingPairs(
         scene,
-        training_ground(config, scene, size),
+        data.training_ground(config, scene, size),
         size,
         image_sizes(encoder),
         config.pairs_per_epoch,
@@ -49,6 +54,84 @@ def training_pairs(config: Config, scene: Scene, size: int, encoder: Encoder) ->
         shuffle_pairs=config.control == "shuffled_pairs",
         window=window,
     )
+
+
+def draw_pairs(config: Config, pairs: TrainingPairs, encoder: Encoder, epoch: int) -> None:
+    """Draw the pairs of an epoch, from the second on with windows around false peaks of some of their queries."""
+    data.draw_pairs(config, pairs, encoder, epoch)
+    if config.mined and epoch:
+        pairs.join(false_windows(pairs, encoder, config.mined))
+
+
+def false_windows(pairs: TrainingPairs, encoder: Encoder, count: int) -> pd.DataFrame:
+    """Windows of the map around the highest false peak of each of the first `count` queries of an epoch.
+
+    Queries are searched for on the whole training ground by the encoder as it stands. A peak is false where a window
+    around it shows less than half of the place where the query is said to lie; at the edge of the training ground a
+    window is moved inside. Pairs are drawn at random, so the first of them are a sample.
+
+    Returns
+    -------
+    DataFrame with `area`, `row`, `col` of the windows and `score` of the peaks, indexed by the number of the pair;
+    queries without a false peak are left out.
+
+    Raises
+    ------
+    ValueError
+        Where the training ground is too small to hold a false peak of any query.
+
+    References
+    ----------
+    .. [1] Shrivastava et al., "Training region-based object detectors with online hard example mining", CVPR 2016.
+    """
+    bounds = {
+        name: (rows.row0.min(), rows.col0.min(), rows.row1.max(), rows.col1.max())
+        for name, rows in pairs.rectangles.groupby("area", sort=False)
+    }
+    search = DenseSearch(build_maps(encoder, pairs.scene, bounds), encoder)
+    images = PatchImages(pairs.scene, pairs.query.iloc[:count], pairs.image_size)
+    features = search.encode(torch.utils.data.DataLoader(images, TOGETHER))
+    parts, left, k = [], np.arange(len(features)), PEAKS
+    while len(left):
+        found = search.search(features[left], k)
+        corner, false = _windows_around(pairs, found, pairs.truth.iloc[left])
+        has, best = false.any(1), false.argmax(1)  # the first is the highest
+        row, col = corner[has, best[has]].T
+        area = np.array(found.areas)[found.area[has, best[has]]]
+        peaks = {"area": area, "row": row, "col": col, "score": found.scores[has, best[has]]}
+        parts.append(pd.DataFrame(peaks, index=left[has]))
+        left, k = left[~has & found.valid.all(1)], 4 * k  # there may be more peaks than were asked for
+    windows = pd.concat(parts).sort_index()
+    if windows.empty:
+        raise ValueError(
+            f"mined: the training ground of scene {pairs.scene.name!r} holds no window of {pairs.window} px around a "
+            "false peak; lower window, or set mined=0"
+        )
+    return windows
+
+
+def _windows_around(
+    pairs: TrainingPairs, found: Candidates, truth: pd.DataFrame
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Corners `(Q, K, 2)` of windows on the training ground around candidates, and which show no truth `(Q, K)`."""
+    size, side, scene = pairs.size, pairs.window, pairs.scene
+    corner, fits = np.zeros((*found.scores.shape, 2), np.int64), np.zeros(found.scores.shape, bool)
+    area_of = np.array(found.areas)[found.area]
+    for area, *box in (
+        pairs.rectangles[["area", "row0", "col0", "row1", "col1"]].drop_duplicates().itertuples(index=False)
+    ):
+        low, high = np.array(box[:2]), np.array(box[2:])
+        middle = (scene.metres(area, [0], [0])[0] - found.xy) * (-1, 1) / scene.pixel_size  # columns and rows
+        first = np.rint(middle[..., ::-1] - size / 2)
+        here = found.valid & (area_of == area) & ~fits & (high - low >= side).all()
+        here &= ((first >= low) & (first + size <= high)).all(-1)
+        at = np.clip(np.rint(first + (size - side) / 2), low, high - side).astype(np.int64)
+        row, col = at[here].T
+        here[here] = scene.area(area).map.covers(row, col, side)
+        corner[here], fits = at[here], fits | here
+    place = torch.tensor(truth[["row", "col"]].to_numpy())[:, None]
+    shown = shown_fraction(place, torch.from_numpy(corner), size, side).numpy()
+    return corner, fits & ((shown < SHOWN) | (area_of != truth["area"].to_numpy()[:, None]))
 
 
 class DenseLearner(nn.Module):
@@ -80,16 +163,29 @@ class DenseLearner(nn.Module):
         self.weights = config.auxiliary
 
     def forward(
-        self, query: Tensor, reference: Tensor, offset: Tensor, place: Tensor, sample: Tensor
+        self,
+        query: Tensor,
+        reference: Tensor,
+        offset: Tensor,
+        place: Tensor,
+        sample: Tensor,
+        mined: Tensor | None = None,
+        mined_place: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss of the whole batch, and features of matching cells `(N, channels)` of length one, of either modality."""
+        """Loss of the whole batch, and features of matching cells `(N, channels)` of length one, of either modality.
+
+        Mined windows `(B, 3, H, W)` are further negatives, where they do not show the place of a query.
+        """
         corner = (reference.shape[-1] - query.shape[-1]) / 2 - gather(offset)  # of the query in its window, pixels
-        overlap = pair_overlap(gather(place), self.size, reference.shape[-1])
+        places = [gather(p) for p in (place, mined_place) if p is not None]
+        overlap = torch.cat([pair_overlap(p, self.size, reference.shape[-1]) for p in places], 1)
         allowed = overlap < SHOWN if self.masked else None
-        levels = [self.encoder.forward_levels(query, "query"), self.encoder.forward_levels(reference, "reference")]
+        pairs = len(reference)
+        windows = reference if mined is None else torch.cat([reference, mined])
+        levels = [self.encoder.forward_levels(query, "query"), self.encoder.forward_levels(windows, "reference")]
         loss = corner.new_zeros(())
         for number, (q, r) in enumerate(zip(*levels, strict=True)):
-            q, r = gather(q.float()), gather(r.float())
+            q, r = gather(q.float()), torch.cat([gather(part.float()) for part in r.split(pairs)])
             scores = window_scores(q, r, self.encoder.centred)
             batch = DenseBatch(scores, corner / self.encoder.levels[number], allowed)
             loss = loss + (COARSE if number else 1.0) * self.losses[number](batch)

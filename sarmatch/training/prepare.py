@@ -18,6 +18,7 @@ from sarmatch.patches.transforms import CROPS, TRANSFORMS
 from sarmatch.scenes import NoCoordinatesError, Scene
 from sarmatch.training.checkpoints import ENVIRONMENT, HISTORY, REFINER, STATE, WEIGHTS
 from sarmatch.training.config import NOT_OF_TRAINING, Config, load_config
+from sarmatch.training.data import other_towns
 from sarmatch.training.objectives import OBJECTIVES
 
 ANY_SIZE = 64  # pixels of a trial image, for encoders that take any
@@ -32,6 +33,8 @@ def check_parts(config: Config) -> None:
     ValueError
         Names the field, the option, and what is wrong with it.
     """
+    if config.towns:
+        other_towns(config, 0)
     with _naming("encoder"):
         encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options)
         if not encoder.trainable:

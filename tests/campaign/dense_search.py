@@ -44,6 +44,8 @@ NAN, INFINITE = float("nan"), float("inf")
 FIELDS: dict[str, Sequence[str]] = {
     "window": ("1", "0", "-2", "NaN", "Infinity", "17", "1.01", "wide", "true", "[2]"),
     "search": ("vector", "nope", "null"),
+    "towns": ("-1", "2", "NaN", "true"),
+    "mined": ("-1", "17", "1.5", "NaN", "many", "true"),
     "encoder": ("plain", "cfog", "hog", "nope"),
     "encoder_options": (
         *(f'{{"stride": {value}}}' for value in ("0", "1", "3", "-2", "1.5", "16", "4096", "100000", "true", "null")),

@@ -487,6 +487,8 @@ def test_two_processes_get_the_losses_of_one(tmp_path):
         {"sharpness": "asam", "rho": 0.5, "loss_options": {"learnable_temperature": True}},
         {"refiner": "gnn", "refiner_options": {"width": 16, "dropout": 0.0}, "sampler": "cluster"},
         DENSE | {"alignment": "wasserstein", "augment": ("dihedral", "radiometry", "jitter")},
+        DENSE
+        | {"mined": 12, "augment": ("dihedral", "respeckle"), "epochs": 2, "pairs_per_epoch": 32, "val_queries": 20},
     ],
     ids=lambda change: "-".join(map(str, change)),
 )
