@@ -39,7 +39,8 @@ class FeatureMap(NamedTuple):
 
     `features` are `(C, H, W)`, 0 where there is no data; `valid` bool `(H, W)`, or None where all is data; `corner` the
     local metres `(x, y)` of the top left, `metres` the side of a cell; `centred` whether scores take off the means of
-    query and window, see `Encoder.centred`.
+    query and window, see `Encoder.centred`; `scale` `(C,)` what features that are kept as int8 are multiplied by, or
+    None where they are floats.
     """
 
     features: Tensor
@@ -47,10 +48,12 @@ class FeatureMap(NamedTuple):
     corner: tuple[float, float]
     metres: float
     centred: bool = True
+    scale: Tensor | None = None
 
     def cut(self, row: int, col: int, height: int, width: int) -> Tensor:
-        """Features `(C, height, width)` from a cell on; zero beyond the map."""
-        return _padded(self.features, row, col, height, width)
+        """Features `(C, height, width)` from a cell on, as floats; zero beyond the map."""
+        part = _padded(self.features, row, col, height, width)
+        return part if self.scale is None else part * self.scale[:, None, None]
 
     def data(self, row: int, col: int, height: int, width: int) -> Tensor:
         """Where there is data in the same part, bool `(height, width)`; none beyond the map."""

@@ -36,7 +36,7 @@ class DenseSearch:
 
     Notes
     -----
-    Exhaustive, and exact up to the half precision of kept maps: what is missed is missed by the features.
+    Exhaustive, and exact up to the precision of kept maps: what is missed is missed by the features.
     """
 
     def __init__(

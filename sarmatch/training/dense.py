@@ -174,7 +174,7 @@ class DenseValidation:
             fmap = gallery.maps[area]
             col, row = ((xy - np.array(fmap.corner)) * (1, -1) / fmap.metres).astype(int)
             last_row, last_col = (side - 1 for side in fmap.features.shape[1:])  # a middle may lie on the map's edge
-            cells.append(fmap.features[:, min(row, last_row), min(col, last_col)].float())
+            cells.append(fmap.cut(min(row, last_row), min(col, last_col), 1, 1)[:, 0, 0].float())
         return self._unit(torch.stack(cells))
 
     @staticmethod
