@@ -39,7 +39,9 @@ class Block(nn.Module):
 class Branch(nn.Module):
     """What a modality learns: a linear mix of the orientation channels, and a small residual network beside it."""
 
-    def __init__(self, given: int, mixed: Tensor, width: int, dilations: Sequence[int], pooled: int) -> None:
+    def __init__(
+        self, given: int, mixed: Tensor, width: int, dilations: Sequence[int], pooled: int, confidence: bool
+    ) -> None:
         super().__init__()
         channels = len(mixed)
         self.mix = nn.Conv2d(mixed.shape[1], channels, 1, bias=False)
@@ -48,17 +50,23 @@ class Branch(nn.Module):
         self.blocks = nn.Sequential(*(Block(width, dilation) for dilation in dilations))
         self.out = nn.Conv2d(width, channels, 1)
         self.coarse = nn.Conv2d(channels + width, channels, 1)
-        for layer in (self.out, self.coarse):  # features are the mix at first: as good as what is not learned
+        self.trust = nn.Conv2d(width, 1, 1) if confidence else None
+        # features are the mix at first, as good as what is not learned, and all cells count alike
+        for layer in (self.out, self.coarse, *([] if self.trust is None else [self.trust])):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         self.coarse.weight.data[:, :channels, 0, 0] = torch.eye(channels)
         self.pooled = pooled
 
     def forward(self, oriented: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Fine and coarse features of the orientation channels and of all that is seen."""
+        """Fine and coarse features of the orientation channels and of all that is seen; their weight is the last."""
         trunk = self.blocks(self.stem(torch.cat([oriented, seen], 1)))
         fine = self.mix(oriented) + self.out(trunk)
-        return fine, self.coarse(F.avg_pool2d(torch.cat([fine, trunk], 1), self.pooled))
+        coarse = self.coarse(F.avg_pool2d(torch.cat([fine, trunk], 1), self.pooled))
+        if self.trust is None:
+            return fine, coarse
+        weight = self.trust(trunk).sigmoid()
+        return torch.cat([fine, weight], 1), torch.cat([coarse, F.avg_pool2d(weight, self.pooled)], 1)
 
 
 @register_encoder("dense")
@@ -84,6 +92,10 @@ class DenseEncoder(Encoder):
         Channels of the residual blocks, and the dilation of each.
     coarse
         Cells along the side of a coarse cell, for a search from coarse to fine.
+    confidence
+        Whether it learns a weight from 0 to 1 of every cell of a query as well, which its cell has in the correlation:
+        which pixels are to be trusted. It is the last channel of a query's features. Before the first step all weights
+        are equal, and the scores are those without them.
     """
 
     centred = False
@@ -97,6 +109,7 @@ class DenseEncoder(Encoder):
         width: Hundreds = 32,
         dilations: Sequence[Few] = (1, 2, 4),
         coarse: Few = 4,
+        confidence: bool = False,
     ) -> None:
         super().__init__()
         if stride < 2 or stride % 2:
@@ -112,7 +125,7 @@ class DenseEncoder(Encoder):
         for modality, wants in self.inputs.items():
             given = mixed.shape[1] + len(SIGMAS) + wants.channels + 2
             self.normalise[modality] = Normalise(wants.channels)
-            self.branch[modality] = Branch(given, mixed, width, dilations, coarse)
+            self.branch[modality] = Branch(given, mixed, width, dilations, coarse, confidence and modality == "query")
         filters = 1 + math.ceil(4 * SIGMAS[-1] / 2 * 0.8) + math.ceil(4 * SIGMAS[-1] / 2)
         cells = 1 + 2 * sum(dilations) + max(filters, math.ceil(4 * LOCAL) + 1)
         self.reach = stride * cells
@@ -123,7 +136,7 @@ class DenseEncoder(Encoder):
         return self.stride, self.stride * self.pooled
 
     def forward_features(self, images: Tensor, modality: Modality) -> Tensor:
-        """Images `(B, C, H, W)` to `(B, channels, H / stride, W / stride)`."""
+        """Images `(B, C, H, W)` to `(B, channels, H / stride, W / stride)`, of queries with their confidence."""
         return self.forward_levels(images, modality)[0]
 
     def forward_levels(self, images: Tensor, modality: Modality) -> tuple[Tensor, Tensor]:

@@ -86,6 +86,18 @@ def prepared(queries: Tensor, masks: Tensor | None = None, centred: bool = True)
     return queries * masks / length.clamp(min=TINY) * (length > FLAT * weight.sqrt())
 
 
+def weighed(queries: Tensor, channels: int, masks: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Features `(B, channels, h, w)` of queries, and how much each of their cells counts `(B, h, w)`, or None.
+
+    Queries of a channel more than `channels` bring a weight of their own as the last one, which masks are multiplied
+    by: see `Encoder.channels`.
+    """
+    if queries.shape[1] == channels:
+        return queries, masks
+    own = queries[:, channels]
+    return queries[:, :channels], own if masks is None else own * masks.to(own)
+
+
 T = TypeVar("T", bound=tuple[Tensor | None, ...])
 
 
@@ -193,7 +205,7 @@ class Correlator:
         Parameters
         ----------
         queries
-            Features `(B, C, h, w)`.
+            Features `(B, C, h, w)`, or with a weight of their own `(B, C + 1, h, w)`, see `weighed`.
         masks
             How much each cell of a query counts, 0 to 1 or bool, `(B, h, w)`; all alike where there are none.
 
@@ -203,6 +215,7 @@ class Correlator:
         """
         if not self.groups:
             return
+        queries, masks = weighed(queries, len(self.fmap.features), masks)
         waves = self._waves(prepared(queries, masks, self.fmap.centred)).flatten(2).permute(2, 1, 0).contiguous()
         which = torch.zeros(len(queries), dtype=torch.int64)
         if masks is None:

@@ -84,7 +84,7 @@ class DenseGallery:
     def __post_init__(self) -> None:
         if not self.maps:
             raise ValueError("maps: no area, expected at least one")
-        channels = next(iter(self.maps.values())).features.shape[0]
+        channels = self.channels
         for name, (features, valid, *_, scale) in self.maps.items():
             whole = features.ndim == 3 and len(features) == channels and features.numel() > 0
             if not whole or (valid is not None and valid.shape != features[0].shape):
@@ -104,6 +104,11 @@ class DenseGallery:
     def areas(self) -> tuple[str, ...]:
         """Names of its areas."""
         return tuple(self.maps)
+
+    @property
+    def channels(self) -> int:
+        """Of its features."""
+        return len(next(iter(self.maps.values())).features)
 
     @property
     def cells(self) -> int:

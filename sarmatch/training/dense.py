@@ -94,7 +94,7 @@ class DenseLearner(nn.Module):
             batch = DenseBatch(scores, corner / self.encoder.levels[number], allowed)
             loss = loss + (COARSE if number else 1.0) * self.losses[number](batch)
             if not number:
-                cells = matching_cells(q, r, batch.shift)
+                cells = matching_cells(q[:, : self.feature_dim], r, batch.shift)
                 loss = loss + sum(self.weights[name] * auxiliary(batch) for name, auxiliary in self.auxiliary.items())
         return loss, *cells
 
@@ -155,17 +155,17 @@ class DenseValidation:
         tile = tiles_of_places(found, self.tiles, tile_m)
         scores = np.where(found.valid, found.scores, -np.inf)
         rank = list_ranks(tile, scores, self.queries["positive"].to_numpy(), len(self.tiles))
-        apart = wasserstein(self._middle(features), self._under(gallery), 1)
+        apart = wasserstein(self._middle(features, gallery.channels), self._under(gallery), 1)
         return {**{f"recall@{k}": recall_at_k(rank, k) for k in (1, 5, 10)}, "wasserstein_1": apart}
 
     def features(self, encoder: Encoder, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         """Features `(N, C)` in the middle of every query and of the map in the same places, of length one."""
         gallery = build_maps(encoder, self.scene, tile_bounds(self.tiles))
         features = DenseSearch(gallery, encoder).encode(self.images.split(batch_size))
-        return self._middle(features), self._under(gallery)
+        return self._middle(features, gallery.channels), self._under(gallery)
 
-    def _middle(self, features: Tensor) -> np.ndarray:
-        return self._unit(features[:, :, features.shape[2] // 2, features.shape[3] // 2])
+    def _middle(self, features: Tensor, channels: int) -> np.ndarray:
+        return self._unit(features[:, :channels, features.shape[2] // 2, features.shape[3] // 2])
 
     def _under(self, gallery: DenseGallery) -> np.ndarray:
         """The map's features in the middle of every query."""

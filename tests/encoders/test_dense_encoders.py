@@ -5,6 +5,7 @@ import torch
 
 from sarmatch.encoders import CFOGEncoder, DenseEncoder, cfog, create_encoder
 from sarmatch.encoders.orientation import blurred, oriented
+from sarmatch.search.windows import window_scores
 
 
 def jolted(stride=2, **options):
@@ -29,6 +30,7 @@ ENCODERS = {  # and which of their levels
     "dense": (jolted, 0),
     "dense 4": (lambda: jolted(4), 0),
     "dense, coarse": (jolted, 1),
+    "dense, confidence": (lambda: jolted(confidence=True), 0),
 }
 
 
@@ -81,6 +83,51 @@ def test_levels_and_their_strides():
     assert not hasattr(encoder, "feature_dim") and not encoder.centred
     with pytest.raises(ValueError, match="stride must be even and at least 2, got 3"):
         create_encoder("dense", stride=3)
+
+
+@torch.no_grad()
+def test_before_the_first_step_all_cells_are_trusted_alike():
+    sure, plain = DenseEncoder(confidence=True, coarse=2).eval(), DenseEncoder(coarse=2).eval()
+    plain.load_state_dict({k: v for k, v in sure.state_dict().items() if "trust" not in k})
+    query, window = image("query", 32), image("reference", 48)
+    levels = zip(sure.forward_levels(query, "query"), plain.forward_levels(query, "query"), strict=True)
+    windows = plain.forward_levels(window, "reference")
+    for (own, without), under in zip(levels, windows, strict=True):
+        assert own.shape[1] == 17 and without.shape[1] == under.shape[1] == 16
+        assert own[:, -1].std() < 1e-7
+        found, expected = (window_scores(q, under, False) for q in (own, without))
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert sure.forward_features(window, "reference").shape[1] == 16
+
+
+def test_whom_to_trust_is_learned_by_the_same_loss():
+    encoder = DenseEncoder(confidence=True, coarse=2, width=8, dilations=(1,))
+    scores = window_scores(
+        encoder.forward_features(image("query", 32), "query"),
+        encoder.forward_features(image("reference", 48), "reference"),
+        encoder.centred,
+    )
+    scores[0, 0, 3, 4].backward()
+    assert encoder.branch["query"].trust.weight.grad.abs().max() > 1e-5
+    assert encoder.branch["reference"].trust is None
+
+
+def test_what_half_of_the_query_shows_is_learned_to_be_left_out():
+    """The left half of every query is noise of the strength of the rest; what is left out there makes the score."""
+    torch.manual_seed(0)
+    trust = torch.nn.Parameter(torch.zeros(1, 1, 12, 12))
+    optimiser = torch.optim.Adam([trust], lr=0.3)
+    for _ in range(30):
+        windows = torch.randn(4, 3, 20, 20)
+        queries = windows[:, :, 4:16, 4:16].clone()
+        queries[..., :6] = torch.randn(4, 3, 12, 6)
+        own = trust.sigmoid().expand(4, -1, -1, -1)
+        right = window_scores(torch.cat([queries, own], 1), windows, False).diagonal()[4, 4]
+        optimiser.zero_grad()
+        (-right.mean()).backward()
+        optimiser.step()
+    weight = trust.detach().sigmoid()[0, 0]
+    assert weight[:, :6].max() < 0.2 and weight[:, 6:].min() > 0.4
 
 
 def test_oriented_gradients_are_what_they_say():
