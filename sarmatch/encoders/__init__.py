@@ -10,6 +10,7 @@ from sarmatch.encoders.backbones import create_backbone, register_backbone
 from sarmatch.encoders.base import Encoder, Inputs, image_sizes, in_use, register_encoder
 from sarmatch.encoders.cfog import CFOGEncoder, cfog
 from sarmatch.encoders.dense import DenseEncoder
+from sarmatch.encoders.dense_timm import DenseTimm
 from sarmatch.encoders.dual import DualEncoder
 from sarmatch.encoders.encoder import create_encoder, embed, layer_features, list_encoders
 from sarmatch.encoders.hog import HOGEncoder
@@ -18,6 +19,7 @@ from sarmatch.encoders.systems import create_aggregator, register_aggregator
 __all__ = [
     "CFOGEncoder",
     "DenseEncoder",
+    "DenseTimm",
     "DualEncoder",
     "Encoder",
     "HOGEncoder",

@@ -1,9 +1,11 @@
 """Dense encoders: a map moves with its image, whatever window it is made in, and starts where CFOG ends."""
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
-from sarmatch.encoders import CFOGEncoder, DenseEncoder, cfog, create_encoder
+from sarmatch.encoders import CFOGEncoder, DenseEncoder, DenseTimm, cfog, create_encoder
 from sarmatch.encoders.orientation import blurred, oriented
 from sarmatch.search.windows import window_scores
 
@@ -15,6 +17,11 @@ def jolted(stride=2, **options):
     for parameter in encoder.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return encoder.eval()
+
+
+def timm_level(backbone, stride):
+    torch.manual_seed(1)
+    return DenseTimm(backbone=backbone, stride=stride, channels=6).eval()
 
 
 def image(modality, side=320, seed=1):
@@ -31,6 +38,9 @@ ENCODERS = {  # and which of their levels
     "dense 4": (lambda: jolted(4), 0),
     "dense, coarse": (jolted, 1),
     "dense, confidence": (lambda: jolted(confidence=True), 0),
+    "resnet10t": (lambda: timm_level("resnet10t", 4), 0),
+    "resnet10t, coarse": (lambda: timm_level("resnet10t", 4), 1),
+    "convnext": (lambda: timm_level("convnext_atto", 4), 0),
 }
 
 
@@ -128,6 +138,35 @@ def test_what_half_of_the_query_shows_is_learned_to_be_left_out():
         optimiser.step()
     weight = trust.detach().sigmoid()[0, 0]
     assert weight[:, :6].max() < 0.2 and weight[:, 6:].min() > 0.4
+
+
+def test_levels_of_timm_backbones_and_what_is_none():
+    encoder = create_encoder("dense_timm", backbone="resnet10t", stride=8, coarse=2, sar_bands=2, channels=5)
+    assert encoder.levels == (8, 16) and encoder.trainable
+    for modality, bands in (("query", 2), ("reference", 3)):
+        fine, coarse = encoder.forward_levels(torch.randn(2, bands, 71, 96), modality)  # 71 px are 8 cells and a rest
+        assert fine.shape == (2, 5, 8, 12) and coarse.shape == (2, 5, 4, 6)
+    for backbone, stride, message in (
+        ("resnet10t", 3, r"backbone 'resnet10t' has levels of \[2, 4, 8, 16, 32\] px"),
+        ("vit_tiny_patch16_224", 16, r"levels of \[16, 16, 16\] px.*once"),
+        ("mobilenetv3_small_050", 4, "a cell of 4 px sees 1024 px and more.*squeeze and excitation"),
+        ("resnet_nope", 4, "no backbone is called 'resnet_nope'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            create_encoder("dense_timm", backbone=backbone, stride=stride)
+
+
+def test_a_timm_level_begins_with_the_weights_of_a_file(tmp_path):
+    whole, file = timm.create_model("resnet10t"), tmp_path / "weights.safetensors"
+    save_file(whole.state_dict(), file)
+    encoder = DenseTimm(backbone="resnet10t", pretrained=str(file))
+    own, first = encoder.branch["reference"].trunk, encoder.branch["query"].trunk
+    assert torch.equal(own.layer1[0].conv1.weight, whole.layer1[0].conv1.weight)
+    assert torch.equal(own.conv1[0].weight, whole.conv1[0].weight)
+    torch.testing.assert_close(first.conv1[0].weight, whole.conv1[0].weight.sum(1, keepdim=True))
+    save_file({"other": torch.zeros(3)}, file)
+    with pytest.raises(ValueError, match="weights of another network"):
+        DenseTimm(backbone="resnet10t", pretrained=str(file))
 
 
 def test_oriented_gradients_are_what_they_say():

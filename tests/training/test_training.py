@@ -597,6 +597,28 @@ class TestDense:
         assert rows.loc["dense", "recall@1"] < rows.loc["cfog", "recall@1"] + 0.1
 
     @pytest.mark.parametrize(
+        ("encoder", "options"),
+        [
+            ("dense", {"width": 8, "channels": 8, "dilations": (1,), "coarse": 2, "confidence": True}),
+            ("dense_timm", {"backbone": "resnet10t", "stride": 2, "coarse": 2}),
+        ],
+    )
+    def test_other_maps_of_features_are_trained_and_searched_by_their_name(
+        self, tiny_scene, tmp_path, monkeypatch, encoder, options
+    ):
+        monkeypatch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: tiny_scene)
+        small = {"epochs": 1, "batch_size": 8, "pairs_per_epoch": 32, "val_queries": 20, "test_queries": 40}
+        change = {"scene": "tiny", "protocols": ("cross_area",), "baseline_options": {}, **small}
+        learned = run(
+            recipe("dense", encoder=encoder, encoder_options=options, **change), tmp_path, report=lambda history: None
+        )
+        assert list(learned.metrics["method"]) == [encoder, "cfog"]
+        before, after = (e.state_dict() for e in (learned.untrained(), learned.encoder))
+        moved = [k for k, v in before.items() if v.is_floating_point() and not torch.equal(v, after[k])]
+        assert any("branch.query" in k for k in moved) and any("branch.reference" in k for k in moved)
+        assert not options.get("confidence") or any("trust" in k for k in moved)
+
+    @pytest.mark.parametrize(
         ("change", "message"),
         [
             ({"encoder": "plain", "encoder_options": {}}, "encoder 'plain' learns no map of features"),
