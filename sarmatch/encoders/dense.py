@@ -8,12 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sarmatch.checks import Count, Few, Hundreds
+from sarmatch.encoders.aggregators import create_aggregator, unit
 from sarmatch.encoders.base import Encoder, Inputs, Modality, register_encoder
 from sarmatch.encoders.cfog import averaged
 from sarmatch.encoders.dual import OPTICAL_CHANNELS, Normalise
 from sarmatch.encoders.orientation import ORIENTATIONS, blurred, oriented
 
 SIGMAS = (0.8, 1.6, 3.2, 6.4)  # pixels
+PARTS = 8  # along each side of a map of any size, that vectors are pooled from
 LOCAL = 8.0  # cells, of the neighbourhood whose contrast is taken off
 FLOOR = 1e-3  # of a gradient, in spreads of the image: below it there is none
 
@@ -96,6 +98,10 @@ class DenseEncoder(Encoder):
         Whether it learns a weight from 0 to 1 of every cell of a query as well, which its cell has in the correlation:
         which pixels are to be trusted. It is the last channel of a query's features. Before the first step all weights
         are equal, and the scores are those without them.
+    pooling
+        Name of an aggregator, see `create_aggregator`, which makes one vector of the features of an image, averaged to
+        8 x 8 parts and weighted by the confidence: the encoder then serves vector search as well. It is the same for
+        both modalities. None makes an encoder without a head.
     """
 
     centred = False
@@ -110,6 +116,7 @@ class DenseEncoder(Encoder):
         dilations: Sequence[Few] = (1, 2, 4),
         coarse: Few = 4,
         confidence: bool = False,
+        pooling: str | None = None,
     ) -> None:
         super().__init__()
         if stride < 2 or stride % 2:
@@ -129,6 +136,9 @@ class DenseEncoder(Encoder):
         filters = 1 + math.ceil(4 * SIGMAS[-1] / 2 * 0.8) + math.ceil(4 * SIGMAS[-1] / 2)
         cells = 1 + 2 * sum(dilations) + max(filters, math.ceil(4 * LOCAL) + 1)
         self.reach = stride * cells
+        if pooling is not None:
+            self.head = create_aggregator(pooling, channels, (PARTS, PARTS))
+            self.feature_dim = self.head.feature_dim  # type: ignore[assignment] # an attribute of any aggregator
         self.to(memory_format=torch.channels_last)
 
     @property
@@ -145,6 +155,13 @@ class DenseEncoder(Encoder):
         with torch.no_grad():
             channels, seen = self._channels(images)
         return self.branch[modality](channels, seen)
+
+    def forward_head(self, features: Tensor, modality: Modality) -> Tensor:
+        """Features as `forward_features` makes them to L2-normalised vectors `(B, feature_dim)`, where it pools."""
+        if not hasattr(self, "head"):
+            return super().forward_head(features, modality)
+        own, weights = features[:, : self.channels], features[:, self.channels :]
+        return unit(self.head(F.adaptive_avg_pool2d(own * weights if weights.shape[1] else own, PARTS)))
 
     def fit_normalisation(self, images: Tensor, modality: Modality) -> None:
         self.normalise[modality].fit(self._root(images, modality))

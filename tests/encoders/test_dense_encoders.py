@@ -140,6 +140,24 @@ def test_what_half_of_the_query_shows_is_learned_to_be_left_out():
     assert weight[:, :6].max() < 0.2 and weight[:, 6:].min() > 0.4
 
 
+@pytest.mark.parametrize(("pooling", "dim"), [("gem", 16), ("safa", 128), ("smd", 128), ("pyramid", 256)])
+@torch.no_grad()
+def test_vectors_are_pooled_from_features_of_any_size(pooling, dim):
+    torch.manual_seed(0)
+    encoder = create_encoder("dense", pooling=pooling, width=8, dilations=(1,)).eval()
+    assert encoder.feature_dim == dim
+    for side in (32, 72):
+        vectors = encoder.encode_query(image("query", side)), encoder.encode_reference(image("reference", side))
+        for one in vectors:
+            assert one.shape == (1, dim) and one.norm() == pytest.approx(1, abs=1e-5)
+    nothing = torch.zeros(2, 16, 9, 9)
+    assert encoder.forward_head(nothing, "reference").std(0).max() < 1e-6
+    with pytest.raises(ValueError, match="no aggregator is called 'nope'"):
+        create_encoder("dense", pooling="nope")
+    with pytest.raises(NotImplementedError, match="has no head"):
+        DenseEncoder().encode_query(image("query", 32))
+
+
 def test_levels_of_timm_backbones_and_what_is_none():
     encoder = create_encoder("dense_timm", backbone="resnet10t", stride=8, coarse=2, sar_bands=2, channels=5)
     assert encoder.levels == (8, 16) and encoder.trainable

@@ -29,6 +29,7 @@ from sarmatch.training.comparison import alignment_effects, compare
 from sarmatch.training.config import Config, load_config, recipe
 from sarmatch.training.dense import DenseValidation, matching_cells
 from sarmatch.training.loop import train
+from sarmatch.training.prepare import searched_with
 from sarmatch.training.runs import evaluate, intervals, load_run, run
 from sarmatch.training.schedule import Schedule
 from tests import fake_data
@@ -617,6 +618,32 @@ class TestDense:
         moved = [k for k, v in before.items() if v.is_floating_point() and not torch.equal(v, after[k])]
         assert any("branch.query" in k for k in moved) and any("branch.reference" in k for k in moved)
         assert not options.get("confidence") or any("trust" in k for k in moved)
+
+    @pytest.mark.slow
+    def test_one_network_gives_maps_of_features_and_vectors_pooled_from_them(self, tiny_scene, tmp_path, monkeypatch):
+        monkeypatch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: tiny_scene)
+        options = DENSE["encoder_options"] | {"pooling": "smd"}
+        small = {"epochs": 2, "pairs_per_epoch": 192, "batch_size": 8, "kinds": ("arbitrary",)}
+        change = DENSE | small | {"encoder_options": options, "auxiliary": {"infonce": 1.0}}
+        learned = run(config(**change), tmp_path, report=lambda history: None)
+        rows = learned.metrics.set_index("method")
+        assert list(rows.index) == ["dense", "cfog", "pooled"]
+        assert rows.loc["dense", "recall@1"] > rows.loc["pooled", "recall@1"]
+        assert rows.loc["pooled", "recall@10_low"] > rows.loc["pooled", "recall@10_chance"]
+        asked, tiles = learned.task(tiny_scene, "cross_area", "arbitrary")
+        found = sm.search.VectorSearch(learned.gallery(tiny_scene, tiles), learned.encoder).search(
+            runs.images_of(tiny_scene, asked, learned.config, learned.encoder), 1
+        )
+        right = (found.tile[:, 0] == asked["positive"]).mean()
+        assert right == pytest.approx(rows.loc["pooled", "recall@1"], abs=0.02)
+        assert learned.find(tiny_scene, asked[:3], tiles, k=2).tile is None
+        blind = learned.encoder
+        for parameter in blind.parameters():  # the control: features that are zero everywhere
+            parameter.data.zero_()
+        assert searched_with(learned.config, blind) == "dense"
+        for search in ("vector", "dense"):
+            report, _ = evaluate(blind, tiny_scene, learned.config, "cross_area", "arbitrary", search=search)
+            assert report["recall@10"] < 0.2, "chance is 0.1"
 
     @pytest.mark.parametrize(
         ("change", "message"),
