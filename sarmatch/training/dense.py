@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sarmatch.encoders import Encoder, image_sizes
 from sarmatch.evaluation import list_ranks, recall_at_k, tiles_of_places, wasserstein
-from sarmatch.losses import LOSSES, create_loss
+from sarmatch.losses import LOSSES, EmbeddedBatch, create_loss
 from sarmatch.losses.dense import DenseBatch
 from sarmatch.patches import PatchImages, TrainingPairs, pair_overlap, positions, search_task
 from sarmatch.patches.images import shown_fraction
@@ -140,7 +140,8 @@ class DenseLearner(nn.Module):
     Raises
     ------
     ValueError
-        Where the encoder makes no maps of features that can be learned, or a loss compares vectors.
+        Where the encoder makes no maps of features that can be learned, or a loss compares vectors. An auxiliary one
+        may, where the encoder pools vectors from its features.
     """
 
     refining = None
@@ -151,15 +152,19 @@ class DenseLearner(nn.Module):
             raise ValueError(f"encoder {config.encoder!r} learns no map of features; for search='dense' take 'dense'")
         if config.refiner != "none":
             raise ValueError(f"refiner {config.refiner!r} learns along with vectors only; search is 'dense'")
+        pooling = hasattr(encoder, "feature_dim")
         vector = [name for name in (config.loss, *config.auxiliary) if not getattr(LOSSES[name], "dense", False)]
-        if vector:
+        if vector and not (pooling and config.loss not in vector):
             dense = [name for name in sorted(LOSSES) if getattr(LOSSES[name], "dense", False)]
             field = "loss" if vector[0] == config.loss else "auxiliary"
             raise ValueError(f"{field} {vector[0]!r} compares vectors; those for search='dense' are {dense}")
         self.encoder, self.size, self.masked = encoder, size, config.neighbours == "mask"
         self.feature_dim = encoder.channels
         self.losses = nn.ModuleList(create_loss(config.loss, **config.loss_options) for _ in encoder.levels)
-        self.auxiliary = nn.ModuleDict({name: create_loss(name) for name in config.auxiliary})
+        self.of_vectors = tuple(vector)
+        self.auxiliary = nn.ModuleDict(
+            {name: create_loss(name, encoder.feature_dim if name in vector else None) for name in config.auxiliary}
+        )
         self.weights = config.auxiliary
 
     def forward(
@@ -190,9 +195,20 @@ class DenseLearner(nn.Module):
             batch = DenseBatch(scores, corner / self.encoder.levels[number], allowed)
             loss = loss + (COARSE if number else 1.0) * self.losses[number](batch)
             if not number:
-                cells = matching_cells(q, r, batch.shift)
-                loss = loss + sum(self.weights[name] * auxiliary(batch) for name, auxiliary in self.auxiliary.items())
+                cells = matching_cells(q[:, : self.feature_dim], r, batch.shift)
+                pooled = self._pooled(q, r, batch.shift, overlap) if self.of_vectors else None
+                for name, auxiliary in self.auxiliary.items():
+                    value = auxiliary(pooled if name in self.of_vectors else batch)
+                    loss = loss + self.weights[name] * value
         return loss, *cells
+
+    def _pooled(self, query: Tensor, window: Tensor, shift: Tensor, overlap: Tensor) -> EmbeddedBatch:
+        """Vectors of queries and of what lies under each in its window; windows that show another are no negatives."""
+        high, wide = query.shape[2:]
+        corners = shift.round().long().tolist()
+        under = torch.stack([w[:, r : r + high, c : c + wide] for w, (r, c) in zip(window, corners, strict=True)])
+        vectors = self.encoder.forward_head(query, "query"), self.encoder.forward_head(under, "reference")
+        return EmbeddedBatch(*vectors, overlap if self.masked else None)
 
 
 def matching_cells(query: Tensor, window: Tensor, shift: Tensor, step: int = SAMPLE) -> tuple[Tensor, Tensor]:
@@ -251,17 +267,17 @@ class DenseValidation:
         tile = tiles_of_places(found, self.tiles, tile_m)
         scores = np.where(found.valid, found.scores, -np.inf)
         rank = list_ranks(tile, scores, self.queries["positive"].to_numpy(), len(self.tiles))
-        apart = wasserstein(self._middle(features), self._under(gallery), 1)
+        apart = wasserstein(self._middle(features, gallery.channels), self._under(gallery), 1)
         return {**{f"recall@{k}": recall_at_k(rank, k) for k in (1, 5, 10)}, "wasserstein_1": apart}
 
     def features(self, encoder: Encoder, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         """Features `(N, C)` in the middle of every query and of the map in the same places, of length one."""
         gallery = build_maps(encoder, self.scene, tile_bounds(self.tiles))
         features = DenseSearch(gallery, encoder).encode(self.images.split(batch_size))
-        return self._middle(features), self._under(gallery)
+        return self._middle(features, gallery.channels), self._under(gallery)
 
-    def _middle(self, features: Tensor) -> np.ndarray:
-        return self._unit(features[:, :, features.shape[2] // 2, features.shape[3] // 2])
+    def _middle(self, features: Tensor, channels: int) -> np.ndarray:
+        return self._unit(features[:, :channels, features.shape[2] // 2, features.shape[3] // 2])
 
     def _under(self, gallery: DenseGallery) -> np.ndarray:
         """The map's features in the middle of every query."""
@@ -270,7 +286,7 @@ class DenseValidation:
             fmap = gallery.maps[area]
             col, row = ((xy - np.array(fmap.corner)) * (1, -1) / fmap.metres).astype(int)
             last_row, last_col = (side - 1 for side in fmap.features.shape[1:])  # a middle may lie on the map's edge
-            cells.append(fmap.features[:, min(row, last_row), min(col, last_col)].float())
+            cells.append(fmap.cut(min(row, last_row), min(col, last_col), 1, 1)[:, 0, 0].float())
         return self._unit(torch.stack(cells))
 
     @staticmethod

@@ -73,7 +73,7 @@ def check_ground(config: Config, scene: Scene) -> None:
     encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options)
     whole, smallest = size, int(min(CROPS) * size) if "crop" in config.augment else size
     for field, one, side in (("encoder", encoder, smallest), ("baseline", baseline_of(config), whole)):
-        if hasattr(one, "feature_dim"):
+        if searched_with(config, one) == "vector":
             continue
         name = getattr(config, field)
         if not scene.has_coordinates:
@@ -85,6 +85,12 @@ def check_ground(config: Config, scene: Scene) -> None:
                 f"{field}: the cells of {name!r} are up to {max(one.levels)} px wide, and queries as small as {side} px"
             )
     OBJECTIVES[config.search].pairs(config, scene, size, encoder)  # it names what does not hold a pair
+
+
+def searched_with(config: Config, encoder: Encoder) -> str:
+    """What an encoder, or the baseline, of a config is searched with: `dense` or `vector`; some could do both."""
+    by_vector = hasattr(encoder, "feature_dim") and not (config.search == "dense" and hasattr(encoder, "channels"))
+    return "vector" if by_vector else "dense"
 
 
 def baseline_of(config: Config) -> Encoder:
