@@ -33,6 +33,7 @@ sweep: $(VENV)/.ready  ## the comparisons behind the tables, hours on a CPU; res
 	for name in alignment_weights alignment_weights_20_steps alignment_weights_class_adversary alignment_weights_sinkhorn; \
 		do $(BIN)/sarmatch sweep $$name || exit; done
 	$(BIN)/sarmatch sweep one_look_direction
+	$(BIN)/sarmatch sweep dense_choices
 	$(BIN)/sarmatch refine refinement_easy
 	$(BIN)/sarmatch refine refinement_standard
 	$(BIN)/sarmatch refine lengths_easy

@@ -80,13 +80,16 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("dense", SHORT | {"epochs": 3, "pairs_per_epoch": 480, "test_queries": 300, "kinds": ("arbitrary",)}),
 }
 WEIGHTS_TRIED = (10.0, 1.0, 0.1)
-#: What dense search may learn from: losses by name, false peaks of the whole map, other towns.
+#: What dense search may learn from, and by: losses by name, false peaks of the whole map, other towns, networks.
 DENSE_TRIED: dict[str, dict[str, Any]] = {
     "cross_entropy": {},
     "circle": {"loss": "shift_circle"},
     "hinge": {"loss": "disc_hinge"},
     "mined": {"mined": 240},
     "towns": {"towns": 3},
+    "confidence": {"encoder_options": {"stride": 4, "confidence": True}},
+    "pooled": {"encoder_options": {"stride": 4, "pooling": "gem"}, "auxiliary": {"infonce": 0.1}},
+    "resnet": {"encoder": "dense_timm", "encoder_options": {"backbone": "resnet18", "stride": 4}},
 }
 
 
@@ -161,8 +164,8 @@ SWEEPS: dict[str, Sweep] = {
     "alignment_weights_20_steps": _weights("wasserstein", "wasserstein_20_steps", critic_rate=1e-3, critic_steps=20),
     "alignment_weights_class_adversary": _weights("class_adversary", "class_adversary", critic_rate=1e-3),
     "alignment_weights_sinkhorn": _weights("sinkhorn", "sinkhorn"),
-    "dense_losses": Sweep(
-        "losses of dense search, false peaks mined over the whole map, and other towns every epoch",
+    "dense_choices": Sweep(
+        "choices of dense search: losses, false peaks mined over the whole map, other towns, networks",
         _changes("dense", **{arm: NETWORKS["dense"][1] | change for arm, change in DENSE_TRIED.items()}),
         seeds=(0, 1),
     ),

@@ -196,7 +196,8 @@ class DenseLearner(nn.Module):
             loss = loss + (COARSE if number else 1.0) * self.losses[number](batch)
             if not number:
                 cells = matching_cells(q[:, : self.feature_dim], r, batch.shift)
-                pooled = self._pooled(q, r, batch.shift, overlap) if self.of_vectors else None
+                own = r[: len(q)], batch.shift, overlap[:, : len(q)]  # without those mined
+                pooled = self._pooled(q, *own) if self.of_vectors else None
                 for name, auxiliary in self.auxiliary.items():
                     value = auxiliary(pooled if name in self.of_vectors else batch)
                     loss = loss + self.weights[name] * value

@@ -175,8 +175,9 @@ def test_the_loss_sees_them_where_they_show_no_query_of_the_batch(tiny_scene, en
 @pytest.mark.parametrize("arm", sweeps.DENSE_TRIED)
 def test_every_method_of_the_sweep_learns_in_the_loop(tiny_scene, tmp_path, monkeypatch, arm):
     """Every field of the recipe but for what makes it large; towns are rendered too large for a test."""
-    method = sweeps.SWEEPS["dense_losses"].arms("")[arm]
-    small = {"scene": "tiny", "protocols": ("cross_area",), "encoder_options": OPTIONS, "epochs": 2, "batch_size": 6}
+    method = sweeps.SWEEPS["dense_choices"].arms("")[arm]
+    options = (OPTIONS if method.encoder == "dense" else {}) | method.encoder_options
+    small = {"scene": "tiny", "protocols": ("cross_area",), "encoder_options": options, "epochs": 2, "batch_size": 6}
     small |= {"pairs_per_epoch": 12, "mined": min(method.mined, 6), "val_queries": 10, "window": 2.0}
     monkeypatch.setattr(data, "other_towns", lambda config, epoch: fake_data.tiny_scene(seed=1 + epoch))
     train(Config(**method.model_dump() | small), tiny_scene, tmp_path, report=lambda history: None)

@@ -625,7 +625,7 @@ class TestDense:
     def test_one_network_gives_maps_of_features_and_vectors_pooled_from_them(self, tiny_scene, tmp_path, monkeypatch):
         monkeypatch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: tiny_scene)
         options = DENSE["encoder_options"] | {"pooling": "smd"}
-        small = {"epochs": 2, "pairs_per_epoch": 192, "batch_size": 8, "kinds": ("arbitrary",)}
+        small = {"epochs": 2, "pairs_per_epoch": 192, "batch_size": 8, "kinds": ("arbitrary",), "mined": 16}
         change = DENSE | small | {"encoder_options": options, "auxiliary": {"infonce": 1.0}}
         learned = run(config(**change), tmp_path, report=lambda history: None)
         rows = learned.metrics.set_index("method")
