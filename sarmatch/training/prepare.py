@@ -78,7 +78,7 @@ def check_ground(config: Config, scene: Scene) -> None:
         name = getattr(config, field)
         if not scene.has_coordinates:
             raise NoCoordinatesError(
-                f"scene {scene.name!r} has no coordinates, and {field} {name!r} has no head: it needs a map"
+                f"scene {scene.name!r} has no coordinates, and {field} {name!r} is searched densely: it needs a map"
             )
         if max(one.levels) > side:
             raise ValueError(
