@@ -249,14 +249,14 @@ def test_the_shipped_run_is_found_without_a_word():
 
 @pytest.mark.slow
 def test_the_example_is_found_where_it_says_it_was_taken(tmp_path):
-    told = CliRunner().invoke(app, ["example", str(tmp_path)]).output.splitlines()
+    told = CliRunner().invoke(app, ["example", str(tmp_path)]).stdout.splitlines()
     with rasterio.open(tmp_path / "strip.tif") as file:
         assert file.crs is None, "the strip says where it lies"
     answer = CliRunner().invoke(app, told[-1].split()[1:])
     assert answer.exit_code == 0
     assert (tmp_path / "fix.png").is_file()
     true, found = (
-        np.array(re.findall(r"(?:longitude|latitude) ([\d.]+)", text)[:2], float) for text in (told[0], answer.output)
+        np.array(re.findall(r"(?:longitude|latitude) ([\d.]+)", text)[:2], float) for text in (told[0], answer.stdout)
     )
     metres = np.radians(found - true) * 6_371_000.0 * (math.cos(math.radians(true[1])), 1)
     assert np.hypot(*metres) < 5
