@@ -82,14 +82,14 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 WEIGHTS_TRIED = (10.0, 1.0, 0.1)
 #: What dense search may learn from, and by: losses by name, false peaks of the whole map, other towns, networks.
 DENSE_TRIED: dict[str, dict[str, Any]] = {
-    "cross_entropy": {},
-    "circle": {"loss": "shift_circle"},
-    "hinge": {"loss": "disc_hinge"},
-    "mined": {"mined": 240},
-    "towns": {"towns": 3},
-    "confidence": {"encoder_options": {"stride": 4, "confidence": True}},
-    "pooled": {"encoder_options": {"stride": 4, "pooling": "gem"}, "auxiliary": {"infonce": 0.1}},
-    "resnet": {"encoder": "dense_timm", "encoder_options": {"backbone": "resnet18", "stride": 4}},
+    "dense_cross_entropy": {},
+    "dense_circle": {"loss": "shift_circle"},
+    "dense_hinge": {"loss": "disc_hinge"},
+    "dense_mined": {"mined": 240},
+    "dense_towns": {"towns": 3},
+    "dense_confidence": {"encoder_options": {"stride": 4, "confidence": True}},
+    "dense_vectors": {"encoder_options": {"stride": 4, "pooling": "gem"}, "auxiliary": {"infonce": 0.1}},
+    "dense_resnet": {"encoder": "dense_timm", "encoder_options": {"backbone": "resnet18", "stride": 4}},
 }
 
 

@@ -179,6 +179,18 @@ _ALIGNMENTS = {
     "class_adversary": "class adversary",
     "sinkhorn": "Sinkhorn divergence",
 }
+#: Choices of dense search: what one thing is changed to.
+_CHOICES = {
+    "cross_entropy": "the recipe: cross-entropy over shifts",
+    "circle": "circle loss",
+    "hinge": "hinge on the hardest shifts",
+    "mined": "false peaks mined",
+    "towns": "other towns every epoch",
+    "confidence": "query confidence",
+    "vectors": "vectors learned along",
+    "resnet": "maps of a ResNet-18",
+}
+METHOD_STYLES |= {f"dense_{name}": Method(words) for name, words in _CHOICES.items()}
 METHOD_STYLES |= {f"{network}_0": Method(f"{words}, no alignment") for network, words in _NETWORKS.items()}
 METHOD_STYLES |= {
     f"{network}_{alignment}_{weight}": Method(f"{words}, {of_alignment} of weight {weight}")
