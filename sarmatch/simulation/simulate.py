@@ -172,12 +172,16 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def simulate_preset(name: str, profile: str, bands: Sequence[str] = ("HH",), towns: int = 0) -> Scene:
+def simulate_preset(
+    name: str, profile: str, bands: Sequence[str] = ("HH",), towns: int = 0, season: str | None = None
+) -> Scene:
     """Three towns of a preset, one of which training never sees; 2 x 2 km each (`quick`) or 4 x 4 km (`full`).
 
-    With `towns` of 1 or more they are others than its own, see `with_other_towns`.
+    With `towns` of 1 or more they are others than its own, see `with_other_towns`; with a `season` the map is of that
+    one, see `render_map`.
     """
     preset, called = (with_other_towns(name, towns), f"{name}, towns {towns}") if towns else (PRESETS[name], name)
+    preset, called = (preset._replace(season=season), f"{called}, {season}") if season else (preset, called)
     return simulate(called, preset, EXTENT_PX[profile], bands, test_areas=("unseen",))
 
 

@@ -119,7 +119,7 @@ class Config(BaseModel):
         ge=0,
         le=1_000_000,
         description="sets of other towns of a simulated preset that training walks through, one an epoch, then anew; "
-        "each is rendered once; 0 for the scene's own",
+        "each is rendered once, in another season than the one before; 0 for the scene's own",
     )
     epochs: int = Field(10, ge=1, le=1_000_000)
     pairs_per_epoch: int = Field(4096, ge=1, le=10_000_000)

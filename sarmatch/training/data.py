@@ -10,6 +10,7 @@ from sarmatch.encoders import Encoder
 from sarmatch.patches import EpochPairs, TrainingPairs, fold_of, guard_band, training_regions
 from sarmatch.progress import progress
 from sarmatch.scenes.scene import Scene
+from sarmatch.simulation.optical import SEASONS
 from sarmatch.simulation.simulate import PRESETS, simulate_preset
 from sarmatch.training.config import Config
 
@@ -46,6 +47,8 @@ def draw_pairs(config: Config, pairs: TrainingPairs, encoder: Encoder, epoch: in
 def other_towns(config: Config, epoch: int) -> Scene:
     """The scene that an epoch of a config with `towns` draws its pairs from; nothing is rendered before it is read.
 
+    Each set of towns was photographed in another season than the one before it.
+
     Raises
     ------
     ValueError
@@ -55,8 +58,9 @@ def other_towns(config: Config, epoch: int) -> Scene:
         raise ValueError(
             f"towns is {config.towns}: other towns are simulated, and scene {config.scene!r} is none of {list(PRESETS)}"
         )
-    bands = ("HH",) if config.bands == "first" else config.bands
-    return simulate_preset(config.scene, config.profile, bands, FIRST_TOWNS + epoch % config.towns)
+    bands, number = ("HH",) if config.bands == "first" else config.bands, epoch % config.towns
+    season = list(SEASONS)[number % len(SEASONS)]
+    return simulate_preset(config.scene, config.profile, bands, FIRST_TOWNS + number, season)
 
 
 def epoch_pairs(config: Config, pairs: "TrainingPairs | ViewPairs", encoder: Encoder) -> EpochPairs:

@@ -15,7 +15,7 @@ from sarmatch.simulation.simulate import EXTENT_PX, PRESETS, Pass, Town, simulat
 from sarmatch.training import vectors
 from sarmatch.training.checkpoints import HISTORY, STATE, WEIGHTS
 from sarmatch.training.config import Config
-from sarmatch.training.data import draw_pairs
+from sarmatch.training.data import draw_pairs, other_towns
 from sarmatch.training.loop import train
 
 WHOLE = (0.0, 1.0)
@@ -64,7 +64,18 @@ def test_every_epoch_has_its_own_ground():
     assert np.array_equal(ground[0], ground[2])  # two sets of towns, over and over
     assert not np.array_equal(corners[0], corners[2])
     assert not np.array_equal(ground[0], ground[1])
+    assert [other_towns(settings, epoch).name for epoch in range(2)] == [
+        "small, towns 101, summer",
+        "small, towns 102, spring",
+    ]
     assert not any(np.array_equal(own, other) for other in ground)
+
+
+def test_a_season_changes_the_map_and_not_what_the_radar_sees():
+    summer, autumn = (simulate_preset("small", "quick", towns=3, season=s).area("north") for s in ("summer", "autumn"))
+    assert not np.array_equal(summer.map.read(100, 100, 64, 64), autumn.map.read(100, 100, 64, 64))
+    (row, col, *_), strip = summer.strip("n1-3").bounds, "n1-3"
+    assert np.array_equal(*(a.strip(strip).read(row, col, 64, 64) for a in (summer, autumn)))
 
 
 def test_going_on_equals_never_having_stopped_and_validation_stays(tmp_path):
