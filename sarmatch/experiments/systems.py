@@ -5,10 +5,16 @@ same for all: training pairs, image size and batches. Dense matchers learn from 
 a whole surface of shifts; they have a budget of their own, the same for all of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pandas as pd
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sarmatch.encoders import Encoder, create_encoder
+from sarmatch.encoders.base import height_and_width
 from sarmatch.training.config import Config, recipe
 
 #: What every system that makes a vector per tile is given.
@@ -41,6 +47,25 @@ CHOSEN_MATCHERS = ("dense", "osmnet")
 OF_PANORAMAS = ("vigor_vgg16", "vigor_resnet", "vigor_hybrid", "transgeo", "saig_s_smd", "saig_d_smd", "sample4geo")
 #: Added to the name of a cross-view set's folder: the same set, where nobody knows where a panorama looks to.
 UNKNOWN_HEADING = "_unknown_heading"
+
+
+class Published(NamedTuple):
+    """recall@1 in percent that a publication's own repository states, on its own data; None where it states none."""
+
+    cvusa: float | None
+    vigor_same_area: float | None
+    vigor_cross_area: float | None
+    source: str
+
+
+#: Theirs, on theirs: trained on tens of thousands of real panoramas from ImageNet's weights.
+PUBLISHED: dict[str, Published] = {
+    "transgeo": Published(94.08, None, None, "University-1652, state of the art"),
+    "saig_s_smd": Published(95.37, 57.57, 25.44, "SAIG, README; triplet and ASAM"),
+    "saig_d_smd": Published(96.08, 61.27, 27.61, "SAIG, README; triplet and ASAM"),
+    "sample4geo": Published(98.68, 77.86, 61.09, "University-1652, state of the art; names of checkpoints"),
+    "l2ltr": Published(94.05, None, None, "L2LTR, README; polar transform"),
+}
 
 _TESTED: dict[str, Any] = {
     "protocols": ("same_area", "cross_area"),
@@ -125,3 +150,40 @@ def ablations(scene: str = "") -> dict[str, Config]:
         "vigor_unmined": (vigor, {"sampler": "random"}),
     }
     return {arm: recipe(start.name, **{**_TESTED, **BUDGET, **change}) for arm, (start, change) in changes.items()}
+
+
+def sizes(names: Sequence[str] = (*SYSTEMS[1:], *MATCHERS[1:])) -> pd.DataFrame:
+    """Parameters and operations of systems at their published size and in ours, without computing anything.
+
+    Returns
+    -------
+    One row per system: `image` the side in pixels as published, `parameters` in millions and `gflops` (2 for each
+    multiplication and addition, of a query and a reference together), and the same of ours, `our_...`.
+    """
+    rows = []
+    for name in names:
+        row: dict[str, Any] = {"system": name}
+        for profile, start in (("full", ""), ("quick", "our_")):
+            config = recipe(name, profile=profile)
+            with torch.device("meta"):
+                encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options)
+            count = sum(weights.numel() for weights in encoder.parameters())
+            row |= {f"{start}image": config.image_size, f"{start}parameters": count / 1e6}
+            row[f"{start}gflops"] = operations(encoder, config.image_size) / 1e9
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def operations(encoder: Encoder, image_size: int) -> int:
+    """Floating-point operations of a forward pass of one query and one reference; on the device `meta` none is done."""
+    encoder.eval()
+    device = next(encoder.parameters()).device
+    with FlopCounterMode(display=False) as counter:
+        for modality in ("query", "reference"):
+            wants = encoder.inputs[modality]
+            image = torch.empty(1, wants.channels, *height_and_width(wants.image_size or image_size), device=device)
+            features = encoder.forward_features(image, modality)
+            if hasattr(encoder, "feature_dim"):
+                encoder.forward_head(features, modality)
+    return counter.get_total_flops()

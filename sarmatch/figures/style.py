@@ -199,7 +199,7 @@ _SYSTEMS = {
     "vigor_polar": "VIGOR, polar tiles",
     "vigor_polar_shared": "VIGOR, polar tiles, one branch",
     "vigor_unknown_heading": "VIGOR, heading unknown",
-    "transgeo": "TransGeo, first stage",
+    "transgeo": "TransGeo",
     "saig_s_smd": "SAIG-S + SMD",
     "saig_d_smd": "SAIG-D + SMD",
     "sample4geo": "Sample4Geo",

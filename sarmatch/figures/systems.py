@@ -103,7 +103,7 @@ def attended(images: Sequence[NDArray], attention: Mapping[str, Sequence[NDArray
     images
         Display images `(H, W, 3)`.
     attention
-        By system, for each image a map `(h, w)`, 1 at most.
+        By system, for each image a map `(h, w)`; from its least to its largest it goes from dark to bright.
     keep
         Fraction of patches that is kept: those with the largest attention.
     data
@@ -118,14 +118,16 @@ def attended(images: Sequence[NDArray], attention: Mapping[str, Sequence[NDArray
             ax, of_image = axes[row, column], np.asarray(maps[column])
             show(ax, image)
             height, width = image.shape[:2]
-            ax.imshow(of_image, cmap="magma", alpha=0.6, vmin=0, vmax=1, extent=(0, width, height, 0))
+            ax.imshow(of_image, cmap="magma", alpha=0.6, extent=(0, width, height, 0))
             bare(ax)
             if column == 0:
                 ax.set_title(name, loc="left")
             if row == 1:
                 _frame_kept(ax, of_image, keep, (height, width))
     axes[0, 0].set_title("tile", loc="left")
-    figure.suptitle(f"Bright is attended to; framed are the {keep:.0%} of patches that are kept ({data})")
+    figure.suptitle(
+        f"Bright is what a tile's attention is most on; framed are the {keep:.0%} of patches that are kept ({data})"
+    )
     return figure
 
 
