@@ -14,8 +14,10 @@ VIEWS  ?= data/cache/vigor_small
 # The recorded run on fewer queries, in the town that is unseen.
 DEMO := dense --trained data/dense --set test_queries=300 --set 'protocols=["cross_area"]'
 
-demo: $(VENV)/.ready  ## the main job: dense search of a town never seen; SCENE=folder trains and searches on your data
+demo: $(VENV)/.ready  ## the main job: search a town never seen, locate a strip; SCENE=folder trains and searches on your data
 	$(BIN)/sarmatch run $(if $(SCENE),own --scene "$(SCENE)",$(DEMO))
+	$(if $(SCENE),,$(BIN)/sarmatch example build/demo)
+	$(if $(SCENE),,$(BIN)/sarmatch locate build/demo/strip.tif build/demo/map.tif --pixel-size 0.5 -o build/demo/fix.geojson)
 
 check: $(VENV)/.ready lint types  ## before a commit, two minutes: lint, types, doctests, the fast tests
 	$(PYTEST) -m "not slow and not notebook"

@@ -251,6 +251,20 @@ def locate(
 
 
 @app.command()
+def example(folder: Annotated[Path, typer.Argument(help="where to")]) -> None:
+    """Write a strip of a simulated town and the town's map as GeoTIFFs, to try `locate` on."""
+    from sarmatch.experiments.localization import write_example
+
+    check_writable(folder)
+    made = write_example(folder)
+    longitude, latitude = made.lonlat
+    typer.echo(
+        f"{made.strip}: taken at longitude {longitude:.6f}, latitude {latitude:.6f}, which the file does not say"
+    )
+    typer.echo(f"sarmatch locate {made.strip} {made.map} --pixel-size {made.pixel_size:g} -o {folder / 'fix.geojson'}")
+
+
+@app.command()
 def explore(
     run: Annotated[Path, typer.Argument(help="run folder, e.g. data/dense")],
     scene: Annotated[str | None, typer.Option(help="another scene than the run's, or a folder with data")] = None,

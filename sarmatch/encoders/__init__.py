@@ -6,18 +6,21 @@ way. One of your own is a subclass with a name, `@register_encoder("mine")`, mad
 `Mine(image_size=..., sar_bands=..., **options)`.
 """
 
+from sarmatch.encoders import systems  # noqa: F401 # importing this room registers its encoders
+from sarmatch.encoders.aggregators import create_aggregator, register_aggregator
 from sarmatch.encoders.backbones import create_backbone, register_backbone
 from sarmatch.encoders.base import Encoder, Inputs, image_sizes, in_use, register_encoder
 from sarmatch.encoders.cfog import CFOGEncoder, cfog
 from sarmatch.encoders.dense import DenseEncoder
+from sarmatch.encoders.dense_timm import DenseTimm
 from sarmatch.encoders.dual import DualEncoder
 from sarmatch.encoders.encoder import create_encoder, embed, layer_features, list_encoders
 from sarmatch.encoders.hog import HOGEncoder
-from sarmatch.encoders.systems import create_aggregator, register_aggregator
 
 __all__ = [
     "CFOGEncoder",
     "DenseEncoder",
+    "DenseTimm",
     "DualEncoder",
     "Encoder",
     "HOGEncoder",

@@ -128,7 +128,8 @@ def create_network(name: str, channels: int, outputs: int, /, pretrained: bool |
             net = make(pretrained=True, pretrained_cfg_overlay={"state_dict": dict(weights)})
         except RuntimeError as error:
             raise ValueError(f"{pretrained}: weights of another network than {name!r} ({error})") from error
-        check_covers(net, weights, pretrained)
+        whole = timm.create_model(name) if "features_only" in options else net  # parts of it have names of their own
+        check_covers(whole, weights, pretrained)
         return net
     if pretrained and name in INSTALLED:
         weights = INSTALLED[name](timm.create_model(name).state_dict())  # type: ignore[assignment]

@@ -52,7 +52,8 @@ class Encoder(nn.Module):
     reach : int or None
         Pixels to either side of a cell that it depends on, where its feature maps may be made in windows.
     channels : int
-        Of the feature map, where it is learned for dense search.
+        Of the feature map, where it is learned for dense search. That of a query may have one more at every level, from
+        0 to 1: how much its cells count in the correlation.
     levels : tuple of int
         Strides of the feature maps that `forward_levels` makes.
     centred : bool

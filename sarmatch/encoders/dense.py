@@ -8,12 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sarmatch.checks import Count, Few, Hundreds
+from sarmatch.encoders.aggregators import create_aggregator, unit
 from sarmatch.encoders.base import Encoder, Inputs, Modality, register_encoder
 from sarmatch.encoders.cfog import averaged
 from sarmatch.encoders.dual import OPTICAL_CHANNELS, Normalise
 from sarmatch.encoders.orientation import ORIENTATIONS, blurred, oriented
 
 SIGMAS = (0.8, 1.6, 3.2, 6.4)  # pixels
+PARTS = 8  # along each side of a map of any size, that vectors are pooled from
 LOCAL = 8.0  # cells, of the neighbourhood whose contrast is taken off
 FLOOR = 1e-3  # of a gradient, in spreads of the image: below it there is none
 
@@ -39,7 +41,9 @@ class Block(nn.Module):
 class Branch(nn.Module):
     """What a modality learns: a linear mix of the orientation channels, and a small residual network beside it."""
 
-    def __init__(self, given: int, mixed: Tensor, width: int, dilations: Sequence[int], pooled: int) -> None:
+    def __init__(
+        self, given: int, mixed: Tensor, width: int, dilations: Sequence[int], pooled: int, confidence: bool
+    ) -> None:
         super().__init__()
         channels = len(mixed)
         self.mix = nn.Conv2d(mixed.shape[1], channels, 1, bias=False)
@@ -48,17 +52,23 @@ class Branch(nn.Module):
         self.blocks = nn.Sequential(*(Block(width, dilation) for dilation in dilations))
         self.out = nn.Conv2d(width, channels, 1)
         self.coarse = nn.Conv2d(channels + width, channels, 1)
-        for layer in (self.out, self.coarse):  # features are the mix at first: as good as what is not learned
+        self.trust = nn.Conv2d(width, 1, 1) if confidence else None
+        # features are the mix at first, as good as what is not learned, and all cells count alike
+        for layer in (self.out, self.coarse, *([] if self.trust is None else [self.trust])):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         self.coarse.weight.data[:, :channels, 0, 0] = torch.eye(channels)
         self.pooled = pooled
 
     def forward(self, oriented: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Fine and coarse features of the orientation channels and of all that is seen."""
+        """Fine and coarse features of the orientation channels and of all that is seen; their weight is the last."""
         trunk = self.blocks(self.stem(torch.cat([oriented, seen], 1)))
         fine = self.mix(oriented) + self.out(trunk)
-        return fine, self.coarse(F.avg_pool2d(torch.cat([fine, trunk], 1), self.pooled))
+        coarse = self.coarse(F.avg_pool2d(torch.cat([fine, trunk], 1), self.pooled))
+        if self.trust is None:
+            return fine, coarse
+        weight = self.trust(trunk).sigmoid()
+        return torch.cat([fine, weight], 1), torch.cat([coarse, F.avg_pool2d(weight, self.pooled)], 1)
 
 
 @register_encoder("dense")
@@ -84,6 +94,14 @@ class DenseEncoder(Encoder):
         Channels of the residual blocks, and the dilation of each.
     coarse
         Cells along the side of a coarse cell, for a search from coarse to fine.
+    confidence
+        Whether it learns a weight from 0 to 1 of every cell of a query as well, which its cell has in the correlation:
+        which pixels are to be trusted. It is the last channel of a query's features. Before the first step all weights
+        are equal, and the scores are those without them.
+    pooling
+        Name of an aggregator, see `create_aggregator`, which makes one vector of the features of an image, averaged to
+        8 x 8 parts and weighted by the confidence: the encoder then serves vector search as well. It is the same for
+        both modalities. None makes an encoder without a head.
     """
 
     centred = False
@@ -97,6 +115,8 @@ class DenseEncoder(Encoder):
         width: Hundreds = 32,
         dilations: Sequence[Few] = (1, 2, 4),
         coarse: Few = 4,
+        confidence: bool = False,
+        pooling: str | None = None,
     ) -> None:
         super().__init__()
         if stride < 2 or stride % 2:
@@ -112,10 +132,13 @@ class DenseEncoder(Encoder):
         for modality, wants in self.inputs.items():
             given = mixed.shape[1] + len(SIGMAS) + wants.channels + 2
             self.normalise[modality] = Normalise(wants.channels)
-            self.branch[modality] = Branch(given, mixed, width, dilations, coarse)
+            self.branch[modality] = Branch(given, mixed, width, dilations, coarse, confidence and modality == "query")
         filters = 1 + math.ceil(4 * SIGMAS[-1] / 2 * 0.8) + math.ceil(4 * SIGMAS[-1] / 2)
         cells = 1 + 2 * sum(dilations) + max(filters, math.ceil(4 * LOCAL) + 1)
         self.reach = stride * cells
+        if pooling is not None:
+            self.head = create_aggregator(pooling, channels, (PARTS, PARTS))
+            self.feature_dim = self.head.feature_dim  # type: ignore[assignment] # an attribute of any aggregator
         self.to(memory_format=torch.channels_last)
 
     @property
@@ -123,7 +146,7 @@ class DenseEncoder(Encoder):
         return self.stride, self.stride * self.pooled
 
     def forward_features(self, images: Tensor, modality: Modality) -> Tensor:
-        """Images `(B, C, H, W)` to `(B, channels, H / stride, W / stride)`."""
+        """Images `(B, C, H, W)` to `(B, channels, H / stride, W / stride)`, of queries with their confidence."""
         return self.forward_levels(images, modality)[0]
 
     def forward_levels(self, images: Tensor, modality: Modality) -> tuple[Tensor, Tensor]:
@@ -132,6 +155,13 @@ class DenseEncoder(Encoder):
         with torch.no_grad():
             channels, seen = self._channels(images)
         return self.branch[modality](channels, seen)
+
+    def forward_head(self, features: Tensor, modality: Modality) -> Tensor:
+        """Features as `forward_features` makes them to L2-normalised vectors `(B, feature_dim)`, where it pools."""
+        if not hasattr(self, "head"):
+            return super().forward_head(features, modality)
+        own, weights = features[:, : self.channels], features[:, self.channels :]
+        return unit(self.head(F.adaptive_avg_pool2d(own * weights if weights.shape[1] else own, PARTS)))
 
     def fit_normalisation(self, images: Tensor, modality: Modality) -> None:
         self.normalise[modality].fit(self._root(images, modality))

@@ -11,7 +11,8 @@ from sarmatch.patches import fold_of, guard_band, inside, positions, search_task
 from sarmatch.refinement import LabelledLists, RefinementContext, label_lists, label_peaks
 from sarmatch.scenes import Scene
 from sarmatch.search import Gallery, pooled, pooled_at
-from sarmatch.simulation.simulate import EXTENT_PX, simulate, true_places, with_other_towns
+from sarmatch.search.correlate import weighed
+from sarmatch.simulation.simulate import simulate_preset, true_places, with_other_towns
 from sarmatch.training.config import Config
 from sarmatch.training.runs import LIST_LENGTH, Run, dense_search, images_of, search, task
 
@@ -104,7 +105,8 @@ def peaks_of(
     rows["area"] = np.array(found.areas)[found.area.ravel()]
     found = replace(found, tile=np.arange(len(rows)).reshape(found.scores.shape))
     gallery = Gallery(rows, vectors.reshape(len(rows), -1), side)
-    query = pooled(features, centred=run_of.encoder.centred).numpy()
+    own, weights = weighed(features, finder.gallery.channels)
+    query = pooled(own, centred=run_of.encoder.centred, masks=weights).numpy()
     context = RefinementContext(gallery, query)
     return label_peaks(found, context, places(asked)), asked, tiles
 
@@ -129,7 +131,7 @@ def peak_lists(
 def other_town(preset: str, seed: int) -> tuple[Scene, Callable[[pd.DataFrame], NDArray]]:
     """A scene of other towns of a preset, and what the queries of a table of it really show, in metres `(Q, 2)`."""
     towns = with_other_towns(preset, seed)
-    scene = simulate(f"{preset}, towns {seed}", towns, EXTENT_PX["quick"], test_areas=("unseen",))
+    scene = simulate_preset(preset, "quick", towns=seed)
 
     def places(asked: pd.DataFrame) -> NDArray:
         xy = positions(asked).astype(np.float64)

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from rasterio import Affine
+from rasterio.warp import transform
 
 from sarmatch.atomic_io import write
 from sarmatch.datasets.rasters import write_geotiff
@@ -26,14 +27,14 @@ from sarmatch.evaluation.calibration import reliability
 from sarmatch.experiments.provenance import made_with
 from sarmatch.localization.fix import NEAR_CELLS, NEAR_M, NORTH_UP
 from sarmatch.localization.fusion import Likelihood, Posterior, aligned, diffused, fuse, log_likelihood, posterior_of
-from sarmatch.localization.location import calibration_of, keep_calibration, self_similarity
+from sarmatch.localization.location import LONLAT, SHIPPED, calibration_of, keep_calibration, self_similarity
 from sarmatch.localization.windows import Windows, cut_windows, offsets, posed_features
 from sarmatch.patches import regions
 from sarmatch.progress import progress
 from sarmatch.scenes import Raster, Scene
 from sarmatch.search import DenseGallery, DenseSearch, build_maps, galleries_dir
 from sarmatch.simulation.simulate import PRESETS, true_places
-from sarmatch.training.runs import Run
+from sarmatch.training.runs import Run, load_run
 
 WITHIN = (10, 25, 50, 100)  # metres
 LONGEST = 8  # windows
@@ -42,6 +43,7 @@ TEMPERATURES, OUTLIERS = (0.005, 0.01, 0.02), (0.1,)
 DRIFTS, SPREADS = (0.5, 1.0), (0.0, 1.0, 2.0, 3.0)  # cells
 COUNTS = (1, 2, 3, 5, 8)  # windows fused
 SURE = 0.9
+EXAMPLE_CRS, EXAMPLE_CORNER = "EPSG:32632", (500_000.0, 5_000_000.0)  # where a simulated map is laid, metres
 
 
 class Cut(NamedTuple):
@@ -344,11 +346,46 @@ def example_files(scene: Scene, cut: Cut, folder: Path) -> tuple[Path, Path]:
     colours = (255 * chart.read(top, left, bottom - top, right - left)).round().astype(np.uint8)
     row0, col0, row1, col1 = cut.raster.bounds
     power = cut.raster.read(row0, col0, row1 - row0, col1 - col0)
-    place = Affine(scene.pixel_size, 0, 500_000.0, 0, -scene.pixel_size, 5_000_000.0)
+    place = Affine.translation(*EXAMPLE_CORNER) @ Affine.scale(scene.pixel_size, -scene.pixel_size)
     files = folder / "strip.tif", folder / "map.tif"
-    for path, bands, more in ((files[0], power, {}), (files[1], colours, {"crs": "EPSG:32632", "transform": place})):
+    for path, bands, more in ((files[0], power, {}), (files[1], colours, {"crs": EXAMPLE_CRS, "transform": place})):
         write_geotiff(path, bands, **more)
     return files
+
+
+class Example(NamedTuple):
+    """A simulated strip and a map to look for it on."""
+
+    strip: Path
+    map: Path
+    pixel_size: float  # metres
+    lonlat: tuple[float, float]  # of the centre of the strip's middle window, degrees
+
+
+def write_example(folder: Path, run: Path = SHIPPED, windows: int = 5, seed: int = 7) -> Example:
+    """Write a strip of a simulated town and the town's map, for who has no GeoTIFFs of their own.
+
+    Parameters
+    ----------
+    folder
+        Where to; made where it is missing.
+    run
+        The run of dense search whose test area it is taken from.
+    windows
+        In a row along the strip, an odd number: the place told is that of the middle one.
+    seed
+        Of the place.
+    """
+    finished = load_run(run)
+    scene = finished.scene()
+    size = scene.patch_size
+    ground = regions(scene, finished.config.protocols[0], 2 * size).query("split == 'test'")
+    (cut,) = cut_strips(scene, ground, size, windows, 1, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    strip, chart = example_files(scene, cut, folder)
+    at = cut.true[windows // 2] - scene.area(cut.area).origin + EXAMPLE_CORNER
+    (longitude,), (latitude,) = transform(EXAMPLE_CRS, LONLAT, [at[0]], [at[1]])
+    return Example(strip, chart, scene.pixel_size, (longitude, latitude))
 
 
 def ambiguity_of(gallery: DenseGallery, cells: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

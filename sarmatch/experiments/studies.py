@@ -316,7 +316,7 @@ _EASY = "data/demo", ("data/checkpoints/demo_fold0", "data/checkpoints/demo_fold
 _STANDARD = "data/checkpoints/infonce", ("data/checkpoints/infonce_fold0", "data/checkpoints/infonce_fold1")
 _LENGTHS = {
     "lengths": (10, 30, 100),
-    "arms": ("coarse", "geographic_vote", "interpolated_map", "G0", "G1", "correlation"),
+    "arms": ("coarse", "whitened", "geographic_vote", "interpolated_map", "G0", "G1", "correlation"),
     "kinds": ("arbitrary",),
 }
 

@@ -85,6 +85,14 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("dense", SHORT | {"epochs": 3, "pairs_per_epoch": 480, "test_queries": 300, "kinds": ("arbitrary",)}),
 }
 WEIGHTS_TRIED = (10.0, 1.0, 0.1)
+#: What dense search may learn from: losses by name, false peaks of the whole map, other towns.
+DENSE_TRIED: dict[str, dict[str, Any]] = {
+    "cross_entropy": {},
+    "circle": {"loss": "shift_circle"},
+    "hinge": {"loss": "disc_hinge"},
+    "mined": {"mined": 240},
+    "towns": {"towns": 3},
+}
 
 
 def _weights(alignment: str, prefix: str, **options: Any) -> Sweep:
@@ -183,6 +191,11 @@ SWEEPS: dict[str, Sweep] = {
     },
     "systems_ablations": Sweep(
         "SAIG-S and VIGOR's network, one field changed at a time, on `standard`", systems.ablations, seeds=(0, 1)
+    ),
+    "dense_losses": Sweep(
+        "losses of dense search, false peaks mined over the whole map, and other towns every epoch",
+        _changes("dense", **{arm: NETWORKS["dense"][1] | change for arm, change in DENSE_TRIED.items()}),
+        seeds=(0, 1),
     ),
     "one_look_direction": Sweep(
         "trained on passes that all head north and look right, tested on those and on left-looking ones",

@@ -292,6 +292,7 @@ def material_statistics(values: pd.DataFrame, data: str) -> Figure:
     import seaborn as sns  # only this figure needs it
 
     bands = [c for c in values if c not in ("material", "brightness")]
+    values = values.assign(material=values["material"].str.replace("_", " of "))  # roof_tile: roof of tile
     order = list(values.groupby("material")[bands[0]].median().sort_values().index)
     figure, axes = new_figure(11, 4.6, 1, 2, sharey=True)
     style = {"y": "material", "order": order, "showfliers": False, "linewidth": 0.8, "whis": (5, 95)}
@@ -318,9 +319,9 @@ MATERIAL_COLOURS = {
     "crop": "#D9C75E",
     "tree": "#2F6B3A",
     "vehicle": "#CC79A7",
-    "roof_tile": "#B5533C",
-    "roof_gravel": "#8F8A86",
-    "roof_metal": "#C9D6E2",
+    "roof of tile": "#B5533C",
+    "roof of gravel": "#8F8A86",
+    "roof of metal": "#C9D6E2",
 }
 
 

@@ -69,6 +69,7 @@ METHOD_STYLES: dict[str, Method] = {
     "cfog": _method("dense search with CFOG, training-free", ORANGE, "--", (4, 0, 0)),
     "dense": _method("dense search, learned", VERMILION, "-", (5, 0, 0)),
     "coarse_to_fine": _method("dense search, coarse to fine", PURPLE, "-.", (6, 0, 0)),
+    "pooled": Method("search by one vector per tile, pooled from the dense features"),
     "unknown_heading": Method("dense search, heading unknown"),
     "dense, turned by 180 degrees": Method("dense search, learned; control: query turned by 180 degrees"),
     "dense, known heading": Method("dense search, learned; 100 queries, north up"),

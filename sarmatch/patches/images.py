@@ -226,11 +226,13 @@ class TrainingPairs(torch.utils.data.Dataset):
         self.seed, self.shuffle_pairs = seed, shuffle_pairs
         self.window = window or size
         self._draw = self._near if window is None else self._within
+        self._mined: tuple[PatchImages, np.ndarray] | None = None
         self.draw(0)
 
     def draw(self, epoch: int) -> None:
         """Draw the pairs of that epoch. Not called `set_epoch`, which accelerate would call by a count of its own."""
         rng = np.random.default_rng([self.seed, epoch])
+        self._mined = None
         query, corner = self._draw(rng)
         reference = pd.DataFrame({"area": query["area"], "row": corner[:, 0], "col": corner[:, 1]})
         query, reference = query.assign(modality="sar"), reference.assign(modality="optical")
@@ -244,6 +246,30 @@ class TrainingPairs(torch.utils.data.Dataset):
         self._place = np.concatenate(
             [query[["row", "col"]].to_numpy(), reference[["row", "col"]].to_numpy(), codes[:, None]], axis=1
         )
+
+    @property
+    def truth(self) -> pd.DataFrame:
+        """Where the labels of this epoch say that each query lies: `area`, and the corner `row`, `col`."""
+        corner = self.reference[["row", "col"]] + (self.window - self.size) / 2 - self._offset
+        return pd.concat([self.reference["area"], corner.round().astype(int)], axis=1)
+
+    def join(self, windows: pd.DataFrame) -> None:
+        """Give every pair of this epoch a further window of the map, where its query does not lie.
+
+        Parameters
+        ----------
+        windows
+            `area`, `row`, `col` of windows of the side of references, indexed by the number of the pair that each was
+            chosen for; one at least. A pair without one gets that of another.
+        """
+        of = np.resize(np.arange(len(windows)), len(self))
+        of[windows.index] = np.arange(len(windows))
+        table, truth = windows.iloc[of], self.truth
+        number = {area.name: i for i, area in enumerate(self.scene.areas)}
+        areas = [side["area"].map(number).to_numpy() for side in (truth, table)]
+        place = np.column_stack([truth[["row", "col"]], table[["row", "col"]], *areas])
+        images = PatchImages(self.scene, table.assign(modality="optical", size=self.window), self.image_size)
+        self._mined = images, place
 
     def _near(self, rng: np.random.Generator) -> tuple[pd.DataFrame, np.ndarray]:
         """Queries, and corners `(N, 2)` of references of the same size near them."""
@@ -291,7 +317,8 @@ class TrainingPairs(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """One pair: `query (C, s, s)`, `reference (C, s, s)`, `place (5,)`: the two corners and the area's number;
         `offset (2,)`, rows and columns in pixels from the query's middle to the reference's; and `sample`, its own
-        number in the epoch."""
+        number in the epoch. After `join` also `mined (C, s, s)`, the further window, and `mined_place (6,)`: corners of
+        where the query is said to lie and of the window, numbers of their areas."""
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:
@@ -299,17 +326,24 @@ class TrainingPairs(torch.utils.data.Dataset):
         query, reference = (images.__getitems__(indices) for images in self._images)
         place = torch.from_numpy(self._place[list(indices)].astype(np.int64))
         offset = torch.from_numpy(self._offset[list(indices)])
-        return [
-            dict(zip(("query", "reference", "place", "offset", "sample"), pair, strict=True))
-            for pair in zip(query, reference, place, offset, indices, strict=True)
-        ]
+        columns = {"query": query, "reference": reference, "place": place, "offset": offset, "sample": indices}
+        if self._mined is not None:
+            images, places = self._mined
+            columns |= {"mined": images.__getitems__(indices), "mined_place": torch.from_numpy(places[list(indices)])}
+        return [dict(zip(columns, pair, strict=True)) for pair in zip(*columns.values(), strict=True)]
 
 
 def pair_overlap(place: torch.Tensor, size: int, window: int | None = None) -> torch.Tensor:
-    """Fraction of each query on each reference of a batch: `(B, B)` from `place (B, 5)` of `TrainingPairs`.
+    """Fraction of each query on each reference of a batch: `(B, B)` from `place (B, 5)` or `(B, 6)` of `TrainingPairs`.
 
     A reference has a side of `window` pixels, `size` like a query by default.
     """
-    query, reference, area = place[:, None, :2].float(), place[None, :, 2:4].float(), place[:, 4]
-    top, bottom = torch.maximum(query, reference), torch.minimum(query + size, reference + (window or size))
-    return ((bottom - top) / size).clamp(min=0).prod(-1) * (area[:, None] == area[None])
+    area = place[:, 4]
+    shown = shown_fraction(place[:, None, :2], place[None, :, 2:4], size, window or size)
+    return shown * (area[:, None] == place[None, :, -1])
+
+
+def shown_fraction(query: torch.Tensor, window: torch.Tensor, size: int, side: int) -> torch.Tensor:
+    """Fraction of squares of `size` px that windows of `side` px show, of one area: of corners `(..., 2)`."""
+    top, bottom = torch.maximum(query, window).float(), torch.minimum(query + size, window + side).float()
+    return ((bottom - top) / size).clamp(min=0).prod(-1)

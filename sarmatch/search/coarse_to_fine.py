@@ -10,7 +10,7 @@ from torch import Tensor
 from sarmatch.checks import Count, whole_number
 from sarmatch.encoders import Encoder, in_use
 from sarmatch.search.candidates import Candidates
-from sarmatch.search.correlate import BUDGET, FLAT, LEAST, TINY, FeatureMap, prepared
+from sarmatch.search.correlate import BUDGET, FLAT, LEAST, TINY, FeatureMap, prepared, weighed
 from sarmatch.search.dense import DenseSearch, batches, candidates_of, device_of, fitting_images, given, in_range
 from sarmatch.search.maps import DenseGallery
 from sarmatch.search.peaks import Block, Peaks, refined, suppress
@@ -136,6 +136,7 @@ class CoarseToFine:
 
     def fine_peaks(self, fine: Tensor, masks: Tensor | None, peaks: Peaks) -> Peaks:
         """The highest fine score around each coarse peak, and where it is to a fraction of a cell."""
+        fine, masks = weighed(fine, self.gallery.channels, masks)
         around = self._neighbourhoods(tuple(fine.shape[1:]), peaks.scores.shape[1])
         queries = prepared(fine, masks, around.maps[0].centred)
         weights = torch.ones(1, *fine.shape[2:]).expand(len(fine), -1, -1) if masks is None else masks.float()

@@ -39,7 +39,8 @@ class FeatureMap(NamedTuple):
 
     `features` are `(C, H, W)`, 0 where there is no data; `valid` bool `(H, W)`, or None where all is data; `corner` the
     local metres `(x, y)` of the top left, `metres` the side of a cell; `centred` whether scores take off the means of
-    query and window, see `Encoder.centred`.
+    query and window, see `Encoder.centred`; `scale` `(C,)` what features that are kept as int8 are multiplied by, or
+    None where they are floats.
     """
 
     features: Tensor
@@ -47,10 +48,12 @@ class FeatureMap(NamedTuple):
     corner: tuple[float, float]
     metres: float
     centred: bool = True
+    scale: Tensor | None = None
 
     def cut(self, row: int, col: int, height: int, width: int) -> Tensor:
-        """Features `(C, height, width)` from a cell on; zero beyond the map."""
-        return _padded(self.features, row, col, height, width)
+        """Features `(C, height, width)` from a cell on, as floats; zero beyond the map."""
+        part = _padded(self.features, row, col, height, width)
+        return part if self.scale is None else part * self.scale[:, None, None]
 
     def data(self, row: int, col: int, height: int, width: int) -> Tensor:
         """Where there is data in the same part, bool `(height, width)`; none beyond the map."""
@@ -81,6 +84,18 @@ def prepared(queries: Tensor, masks: Tensor | None = None, centred: bool = True)
         queries = queries - (queries * masks).sum((2, 3), keepdim=True) / weight
     length = (queries.square() * masks).sum((1, 2, 3), keepdim=True).sqrt()
     return queries * masks / length.clamp(min=TINY) * (length > FLAT * weight.sqrt())
+
+
+def weighed(queries: Tensor, channels: int, masks: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Features `(B, channels, h, w)` of queries, and how much each of their cells counts `(B, h, w)`, or None.
+
+    Queries of a channel more than `channels` bring a weight of their own as the last one, which masks are multiplied
+    by: see `Encoder.channels`.
+    """
+    if queries.shape[1] == channels:
+        return queries, masks
+    own = queries[:, channels]
+    return queries[:, :channels], own if masks is None else own * masks.to(own)
 
 
 T = TypeVar("T", bound=tuple[Tensor | None, ...])
@@ -190,7 +205,7 @@ class Correlator:
         Parameters
         ----------
         queries
-            Features `(B, C, h, w)`.
+            Features `(B, C, h, w)`, or with a weight of their own `(B, C + 1, h, w)`, see `weighed`.
         masks
             How much each cell of a query counts, 0 to 1 or bool, `(B, h, w)`; all alike where there are none.
 
@@ -200,6 +215,7 @@ class Correlator:
         """
         if not self.groups:
             return
+        queries, masks = weighed(queries, len(self.fmap.features), masks)
         waves = self._waves(prepared(queries, masks, self.fmap.centred)).flatten(2).permute(2, 1, 0).contiguous()
         which = torch.zeros(len(queries), dtype=torch.int64)
         if masks is None:

@@ -10,7 +10,7 @@ from sarmatch.checks import Count, whole_number
 from sarmatch.encoders import Encoder, in_use
 from sarmatch.progress import progress
 from sarmatch.search.candidates import Candidates
-from sarmatch.search.correlate import BUDGET, TOGETHER, Correlator, FeatureMap, Kept
+from sarmatch.search.correlate import BUDGET, TOGETHER, Correlator, FeatureMap, Kept, weighed
 from sarmatch.search.maps import DenseGallery
 from sarmatch.search.peaks import Peaks, find_peaks, no_peaks, suppress
 from sarmatch.search.searches import register_search
@@ -36,7 +36,7 @@ class DenseSearch:
 
     Notes
     -----
-    Exhaustive, and exact up to the half precision of kept maps: what is missed is missed by the features.
+    Exhaustive, and exact up to the precision of kept maps: what is missed is missed by the features.
     """
 
     def __init__(
@@ -54,6 +54,8 @@ class DenseSearch:
 
     def encode(self, images: Iterable[Tensor]) -> Tensor:
         """Features `(Q, C, h, w)` of batches of SAR images `(B, C, H, W)`, at the pixel size of the map.
+
+        They have a channel more, how much each cell counts, where the encoder says so: see `Encoder.channels`.
 
         Raises
         ------
@@ -99,11 +101,12 @@ class DenseSearch:
     def fitting(self, queries: Tensor, k: int) -> Tensor:
         """Features that can be searched for; a ValueError says what does not fit."""
         whole_number("k", k)
-        channels = next(iter(self.gallery.maps.values())).features.shape[0]
-        if queries.ndim != 4 or queries.shape[1] != channels:
+        channels = self.gallery.channels
+        if queries.ndim != 4 or queries.shape[1] not in (channels, channels + 1):
             raise ValueError(f"queries must be (Q, {channels}, h, w) as the map's features, got {tuple(queries.shape)}")
         if not queries.isfinite().all():
             raise ValueError("queries must be finite, and some features of them are not")
+        in_range(weighed(queries, channels)[1], queries)
         return queries
 
     def peaks(self, queries: Tensor, masks: Tensor | None, k: int) -> Peaks:

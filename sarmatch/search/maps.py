@@ -1,10 +1,11 @@
-"""Feature maps of a scene's areas under a dense encoder: made once, in windows, kept on disk in half precision."""
+"""Feature maps of a scene's areas under a dense encoder: made once, in windows, kept on disk in few bytes."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,13 +19,48 @@ from sarmatch.encoders import Encoder, in_use
 from sarmatch.patches import to_input
 from sarmatch.progress import progress
 from sarmatch.scenes import Raster, Scene
-from sarmatch.search.correlate import FeatureMap
+from sarmatch.search.correlate import TINY, FeatureMap
 from sarmatch.search.gallery import hash_encoder, hash_raster, keep_if_possible, kept, new_digest
 
 Bounds = tuple[int, int, int, int]  # first row and column, and those after the last, pixels
 
 LAYOUT = b"feature maps 3"  # of a kept file; another number where it changes, and files of the old one are left alone
 WINDOW = 1024  # pixels of a map that are encoded at once along each side, a margin left out
+INT8 = 127  # of the largest feature of a channel
+
+
+class Stored(NamedTuple):
+    """Features `(C, H, W)` as a gallery keeps them, and what they are multiplied by `(C,)` where they are int8."""
+
+    features: Tensor
+    scale: Tensor | None
+
+
+def quantised(features: Tensor) -> Stored:
+    """Features as int8, each channel in 255 even steps about zero: none is off by more than half a step.
+
+    The cosine of a query with a window `f` is off by at most `2 |e| / |f|`, where `e` are the errors of its features.
+    """
+    low, high = features.flatten(1).aminmax(dim=1)
+    scale = torch.maximum(-low, high).float().clamp(min=TINY) / INT8
+    whole = (channel.float().div_(step).round_().to(torch.int8) for channel, step in zip(features, scale, strict=True))
+    return Stored(torch.stack(list(whole)), scale)
+
+
+class Precision(NamedTuple):
+    """The type in which a map's windows are put together, and how the whole is kept."""
+
+    dtype: torch.dtype
+    keep: Callable[[Tensor], Stored]
+
+
+#: In what numbers a gallery keeps its features, by name.
+PRECISIONS: dict[str, Precision] = {
+    "float32": Precision(torch.float32, lambda features: Stored(features, None)),
+    "float16": Precision(torch.float16, lambda features: Stored(features, None)),
+    "int8": Precision(torch.float16, quantised),
+}
+HALF = "float16"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +84,8 @@ class DenseGallery:
     def __post_init__(self) -> None:
         if not self.maps:
             raise ValueError("maps: no area, expected at least one")
-        channels = next(iter(self.maps.values())).features.shape[0]
-        for name, (features, valid, *_) in self.maps.items():
+        channels = self.channels
+        for name, (features, valid, *_, scale) in self.maps.items():
             whole = features.ndim == 3 and len(features) == channels and features.numel() > 0
             if not whole or (valid is not None and valid.shape != features[0].shape):
                 masked = "" if valid is None else f" with valid {tuple(valid.shape)}"
@@ -58,11 +94,21 @@ class DenseGallery:
                 )
             if not features.isfinite().all():
                 raise ValueError(f"map of area {name!r}: its features are not finite")
+            if features.is_floating_point() != (scale is None) or (scale is not None and scale.shape != (channels,)):
+                scaled = "no scale" if scale is None else f"a scale {tuple(scale.shape)}"
+                raise ValueError(
+                    f"map of area {name!r}: {features.dtype} with {scaled}, expected floats, or int8 with one"
+                )
 
     @property
     def areas(self) -> tuple[str, ...]:
         """Names of its areas."""
         return tuple(self.maps)
+
+    @property
+    def channels(self) -> int:
+        """Of its features."""
+        return len(next(iter(self.maps.values())).features)
 
     @property
     def cells(self) -> int:
@@ -76,7 +122,7 @@ class DenseGallery:
         level: DenseGallery | None = self
         while level is not None:
             for i, fmap in enumerate(level.maps.values()):
-                parts = {"features": fmap.features, "valid": fmap.valid}
+                parts = {"features": fmap.features, "valid": fmap.valid, "scale": fmap.scale}
                 tensors |= {f"{len(levels)}/{i}/{k}": v.contiguous() for k, v in parts.items() if v is not None}
             places = [(name, m.corner, m.metres, m.centred) for name, m in level.maps.items()]
             levels.append({"stride": level.stride, "places": places})
@@ -92,9 +138,9 @@ class DenseGallery:
                 for n, level in reversed(list(enumerate(json.loads(file.metadata()["levels"])))):
                     maps = {}
                     for i, (name, corner, metres, centred) in enumerate(level["places"]):
-                        names = (f"{n}/{i}/{k}" for k in ("features", "valid"))
-                        features, valid = (file.get_tensor(k) if k in kept else None for k in names)
-                        maps[name] = FeatureMap(features, valid, tuple(corner), metres, centred)
+                        names = (f"{n}/{i}/{k}" for k in ("features", "valid", "scale"))
+                        features, valid, scale = (file.get_tensor(k) if k in kept else None for k in names)
+                        maps[name] = FeatureMap(features, valid, tuple(corner), metres, centred, scale)
                     gallery = cls(maps, level["stride"], gallery)
                 return gallery
         except Exception as error:
@@ -108,6 +154,7 @@ def build_maps(
     scene: Scene,
     areas: Sequence[str] | Mapping[str, Bounds] | None = None,
     keep: Path | None = None,
+    precision: str = HALF,
 ) -> DenseGallery:
     """Feature maps of the optical maps of some areas, all of them by default.
 
@@ -121,17 +168,23 @@ def build_maps(
         Names of areas, or which pixels of each: first row, first column, and those after the last.
     keep
         Folder in which they are kept under a hash of the map's pixels and the encoder's weights, and found again.
+    precision
+        In what numbers: `float32`, `float16`, or `int8` with a scale per channel, a quarter of the bytes of `float32`.
+        Whichever it is, features are searched as float32, block by block.
 
     Raises
     ------
     ValueError
-        For an area or pixels that the scene does not have, or an encoder whose maps cannot be made in windows.
+        For an area or pixels that the scene does not have, an encoder whose maps cannot be made in windows, or a
+        precision that nobody knows.
 
     Notes
     -----
     Maps are read and encoded in windows that overlap by what a cell depends on, so that a map larger than memory needs
     no more than its features, `(C, H / stride, W / stride)` in half precision. All levels are made at once.
     """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}, expected one of {sorted(PRECISIONS)}")
     if encoder.stride is None or encoder.reach is None:
         raise ValueError(f"{type(encoder).__name__} has no stride and reach: its maps cannot be made in windows")
     names = [a.name for a in scene.areas] if areas is None else areas
@@ -145,6 +198,7 @@ def build_maps(
             hash_raster(digest, scene.area(name).map)
         hash_encoder(digest, encoder)
         digest.update(b"" if encoder.centred else b"not centred")
+        digest.update(b"" if precision == HALF else precision.encode())
         path = keep / f"{digest.hexdigest()}.safetensors"
         if (known := kept(path, partial(_known, bounds, encoder.levels))) is not None:
             return known
@@ -153,9 +207,12 @@ def build_maps(
         row, col = bounds[name][:2]
         x, y = scene.metres(name, np.array([row]), np.array([col]))[0].tolist()
         with in_use(encoder):
-            made = encode_raster(encoder, scene.area(name).map, "reference", bounds=bounds[name])
-        for maps, stride, (features, valid) in zip(levels, encoder.levels, made, strict=True):
-            maps[name] = FeatureMap(features, valid, (x, y), stride * scene.pixel_size, encoder.centred)
+            made = encode_raster(
+                encoder, scene.area(name).map, "reference", bounds=bounds[name], dtype=PRECISIONS[precision].dtype
+            )
+        for maps, stride, (whole, valid) in zip(levels, encoder.levels, made, strict=True):
+            features, scale = PRECISIONS[precision].keep(whole)
+            maps[name] = FeatureMap(features, valid, (x, y), stride * scene.pixel_size, encoder.centred, scale)
     gallery = None
     for maps, stride in zip(reversed(levels), reversed(encoder.levels), strict=True):
         gallery = DenseGallery(maps, stride, gallery)
@@ -165,7 +222,7 @@ def build_maps(
 
 
 def _known(bounds: Mapping[str, Bounds], strides: Sequence[int], path: Path) -> DenseGallery:
-    """Kept maps of these pixels at these levels; a ValueError names a file that holds others."""
+    """Stored maps of these pixels at these levels; a ValueError names a file that holds others."""
     gallery = DenseGallery.load(path)
     level: DenseGallery | None = gallery
     for stride in strides:
@@ -192,9 +249,14 @@ Level = tuple[Tensor, Tensor | None]  # features, and where they see nothing but
 
 @torch.no_grad()
 def encode_raster(
-    encoder: Encoder, raster: Raster, modality: str, window: int = WINDOW, bounds: Bounds | None = None
+    encoder: Encoder,
+    raster: Raster,
+    modality: str,
+    window: int = WINDOW,
+    bounds: Bounds | None = None,
+    dtype: torch.dtype = torch.float16,
 ) -> list[Level]:
-    """Features `(C, H, W)` of a raster in half precision, and where they see nothing but data: of every level.
+    """Features `(C, H, W)` of a raster, and where they see nothing but data: of every level.
 
     Of the whole of it, or of the part within `bounds`; what lies beyond them is seen by the cells at their edge.
 
@@ -214,13 +276,11 @@ def encode_raster(
             end = min(row0 + row + step, row1), min(col0 + col + step, col1)
             parts = _encoded(encoder, raster, modality, (row0 + row, col0 + col, *end))
             if not features:
-                features = [
-                    torch.zeros(len(p), *s, dtype=torch.float16) for (p, _), s in zip(parts, sides, strict=True)
-                ]
+                features = [torch.zeros(len(p), *s, dtype=dtype) for (p, _), s in zip(parts, sides, strict=True)]
             for level, (part, sees) in enumerate(parts):
                 top, left = row // strides[level], col // strides[level]
                 rows, cols = slice(top, top + sees.shape[0]), slice(left, left + sees.shape[1])
-                features[level][:, rows, cols] = (part * sees).half()
+                features[level][:, rows, cols] = (part * sees).to(dtype)
                 valid[level][rows, cols] = sees
     return [(f, None if v.all() else v) for f, v in zip(features, valid, strict=True)]
 

@@ -2,26 +2,25 @@
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from sarmatch.checks import Count
+from sarmatch.encoders.aggregators import Pyramid, unit
 from sarmatch.search.candidates import Candidates
 from sarmatch.search.correlate import FeatureMap, prepared
 from sarmatch.search.maps import DenseGallery
 
 
-def pooled(features: Tensor, parts: Count = 4, centred: bool = True) -> Tensor:
+def pooled(features: Tensor, parts: Count = 4, centred: bool = True, masks: Tensor | None = None) -> Tensor:
     """Vectors `(B, C parts^2)`, L2-normalised, of feature maps `(B, C, h, w)`.
 
-    Every channel as correlation compares it, less its mean, is averaged in `parts` x `parts` parts (spatial pyramid,
-    Lazebnik et al., CVPR 2006). With a part per cell the product of two vectors is the correlation itself. Where there
-    is no contrast, all entries are equal.
+    Every channel as correlation compares it, less its mean and times the mask `(B, h, w)`, is averaged in
+    `parts` x `parts` parts, as `Pyramid` does. With a part per cell and no mask the product of two vectors is the
+    correlation itself. Where there is no contrast, all entries are equal.
     """
-    means = F.adaptive_avg_pool2d(prepared(features, centred=centred), parts).flatten(1)
-    flat = ~means.any(1, keepdim=True)
-    return F.normalize(torch.where(flat, torch.ones_like(means), means), dim=1)
+    pyramid = Pyramid(features.shape[1], (features.shape[2], features.shape[3]), parts)
+    return unit(pyramid(prepared(features, masks, centred)))
 
 
 def pooled_at(

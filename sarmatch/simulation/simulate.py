@@ -172,9 +172,13 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def simulate_preset(name: str, profile: str, bands: Sequence[str] = ("HH",)) -> Scene:
-    """Three towns of a preset, one of which training never sees; 2 x 2 km each (`quick`) or 4 x 4 km (`full`)."""
-    return simulate(name, PRESETS[name], EXTENT_PX[profile], bands, test_areas=("unseen",))
+def simulate_preset(name: str, profile: str, bands: Sequence[str] = ("HH",), towns: int = 0) -> Scene:
+    """Three towns of a preset, one of which training never sees; 2 x 2 km each (`quick`) or 4 x 4 km (`full`).
+
+    With `towns` of 1 or more they are others than its own, see `with_other_towns`.
+    """
+    preset, called = (with_other_towns(name, towns), f"{name}, towns {towns}") if towns else (PRESETS[name], name)
+    return simulate(called, preset, EXTENT_PX[profile], bands, test_areas=("unseen",))
 
 
 def true_places(preset: Preset, scene: Scene, area: str, strip: str, xy: NDArray) -> NDArray[np.float64]:

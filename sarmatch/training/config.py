@@ -85,6 +85,13 @@ class Config(BaseModel):
     window: float = Field(
         1.5, gt=1, le=16, description="side of the map's windows that dense search learns from, in patches"
     )
+    mined: int = Field(
+        0,
+        ge=0,
+        le=10_000_000,
+        description="queries of an epoch that are searched for on the whole training ground beforehand, from the "
+        "second epoch on; windows around their highest false peaks join the batches as negatives; 0 for none",
+    )
 
     encoder: str = "plain"
     encoder_options: dict[str, Any] = Field(default_factory=dict)
@@ -107,6 +114,13 @@ class Config(BaseModel):
     refiner_options: dict[str, Any] = Field(default_factory=dict)
     refiner_weight: float = Field(1.0, ge=0, le=1e6, description="of its loss beside the encoder's")
 
+    towns: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="sets of other towns of a simulated preset that training walks through, one an epoch, then anew; "
+        "each is rendered once; 0 for the scene's own",
+    )
     epochs: int = Field(10, ge=1, le=1_000_000)
     pairs_per_epoch: int = Field(4096, ge=1, le=10_000_000)
     batch_size: int = Field(128, ge=2, le=32_768)
@@ -167,6 +181,10 @@ class Config(BaseModel):
     def _batch_fits(self) -> "Config":
         if self.batch_size > self.pairs_per_epoch:
             raise ValueError(f"batch_size is {self.batch_size}, more than pairs_per_epoch = {self.pairs_per_epoch}")
+        if self.mined and self.search != "dense":
+            raise ValueError(f"mined is {self.mined}, and search {self.search!r}: false peaks are those of 'dense'")
+        if self.mined > self.pairs_per_epoch:
+            raise ValueError(f"mined is {self.mined}, more than pairs_per_epoch = {self.pairs_per_epoch}")
         if self.fold is not None and not 0 <= self.fold[0] < self.fold[1] > 1:
             raise ValueError(f"fold is {self.fold}, expected (i, n) with 0 <= i < n and n of at least 2")
         return self

@@ -10,7 +10,10 @@ from sarmatch.encoders import Encoder
 from sarmatch.patches import EpochPairs, TrainingPairs, fold_of, guard_band, training_regions
 from sarmatch.progress import progress
 from sarmatch.scenes.scene import Scene
+from sarmatch.simulation.simulate import PRESETS, simulate_preset
 from sarmatch.training.config import Config
+
+FIRST_TOWNS = 101  # on those of smaller numbers refiners learn, from lists of ground that no encoder has trained on
 
 if TYPE_CHECKING:
     from sarmatch.training.views import ViewPairs
@@ -30,6 +33,30 @@ def thinned(rectangles: pd.DataFrame, fraction: float, size: int) -> pd.DataFram
     height = (rectangles["row1"] - rectangles["row0"]).to_numpy()
     kept = np.minimum(height, np.maximum(size, np.round(fraction * height))).astype(int)
     return rectangles.assign(row1=rectangles["row0"] + kept)
+
+
+def draw_pairs(config: Config, pairs: TrainingPairs, encoder: Encoder, epoch: int) -> None:
+    """Draw the pairs of an epoch, in the towns of that epoch where training walks through others than the scene's."""
+    if config.towns:
+        pairs.scene = other_towns(config, epoch)
+        pairs.rectangles = training_ground(config, pairs.scene, pairs.size)
+    pairs.draw(epoch)
+
+
+def other_towns(config: Config, epoch: int) -> Scene:
+    """The scene that an epoch of a config with `towns` draws its pairs from; nothing is rendered before it is read.
+
+    Raises
+    ------
+    ValueError
+        Where the config's scene is not simulated.
+    """
+    if config.scene not in PRESETS:
+        raise ValueError(
+            f"towns is {config.towns}: other towns are simulated, and scene {config.scene!r} is none of {list(PRESETS)}"
+        )
+    bands = ("HH",) if config.bands == "first" else config.bands
+    return simulate_preset(config.scene, config.profile, bands, FIRST_TOWNS + epoch % config.towns)
 
 
 def epoch_pairs(config: Config, pairs: "TrainingPairs | ViewPairs", encoder: Encoder) -> EpochPairs:

@@ -87,7 +87,7 @@ def train(config: Config, scene: Scene | Views, folder: Path, report: Report = p
     history = resume(folder, step, sampler)
     loader = step.prepare(torch.utils.data.DataLoader(pairs, batch_sampler=sampler, num_workers=config.workers))
     for epoch in range(len(history), config.epochs):
-        pairs.draw(epoch)
+        objective.draw(config, pairs, encoder, epoch)
         set_seed(config.seed + 1000 * (epoch + 1))
         generator = torch.Generator().manual_seed(torch.initial_seed())
         sampler.start(epoch, epoch_pairs(config, pairs, encoder))

@@ -10,6 +10,7 @@ from sarmatch.patches import TrainingPairs
 from sarmatch.scenes import Scene
 from sarmatch.training import dense, vectors, views
 from sarmatch.training.config import Config
+from sarmatch.training.data import draw_pairs
 from sarmatch.training.views import Views
 
 
@@ -37,18 +38,21 @@ class Objective(NamedTuple):
         the features `(B, D)` of either modality that an alignment works on.
     validation
         `(config, scene, encoder)` to what is searched every epoch.
+    draw
+        `(config, pairs, encoder, epoch)`: draw the pairs of an epoch, given the encoder as it stands.
     """
 
     pairs: Callable[[Config, Any, int, Encoder], TrainingPairs | views.ViewPairs]
     learner: Callable[[Encoder, Config, int], Any]
     validation: Callable[[Config, Any, Encoder], Validation]
+    draw: Callable[[Config, Any, Encoder, int], None]
 
 
 OBJECTIVES: dict[str, Objective] = {
-    "vector": Objective(vectors.training_pairs, vectors.VectorLearner, vectors.VectorValidation),
-    "dense": Objective(dense.training_pairs, dense.DenseLearner, dense.DenseValidation),
+    "vector": Objective(vectors.training_pairs, vectors.VectorLearner, vectors.VectorValidation, draw_pairs),
+    "dense": Objective(dense.training_pairs, dense.DenseLearner, dense.DenseValidation, dense.draw_pairs),
 }
-VIEWS = Objective(views.view_pairs, vectors.VectorLearner, views.ViewValidation)
+VIEWS = Objective(views.view_pairs, vectors.VectorLearner, views.ViewValidation, views.draw_pairs)
 
 
 def objective_of(config: Config, scene: Scene | Views) -> Objective:

@@ -18,6 +18,7 @@ from sarmatch.patches.transforms import CROPS, TRANSFORMS
 from sarmatch.scenes import NoCoordinatesError, Scene
 from sarmatch.training.checkpoints import ENVIRONMENT, HISTORY, REFINER, STATE, WEIGHTS
 from sarmatch.training.config import NOT_OF_TRAINING, Config, load_config
+from sarmatch.training.data import other_towns
 from sarmatch.training.objectives import OBJECTIVES
 
 ANY_SIZE = 64  # pixels of a trial image, for encoders that take any
@@ -32,6 +33,8 @@ def check_parts(config: Config) -> None:
     ValueError
         Names the field, the option, and what is wrong with it.
     """
+    if config.towns:
+        other_towns(config, 0)
     with _naming("encoder"):
         encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options)
         if not encoder.trainable:
@@ -70,7 +73,7 @@ def check_ground(config: Config, scene: Scene) -> None:
     encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options)
     whole, smallest = size, int(min(CROPS) * size) if "crop" in config.augment else size
     for field, one, side in (("encoder", encoder, smallest), ("baseline", baseline_of(config), whole)):
-        if hasattr(one, "feature_dim"):
+        if searched_with(config, one) == "vector":
             continue
         name = getattr(config, field)
         if not scene.has_coordinates:
@@ -82,6 +85,12 @@ def check_ground(config: Config, scene: Scene) -> None:
                 f"{field}: the cells of {name!r} are up to {max(one.levels)} px wide, and queries as small as {side} px"
             )
     OBJECTIVES[config.search].pairs(config, scene, size, encoder)  # it names what does not hold a pair
+
+
+def searched_with(config: Config, encoder: Encoder) -> str:
+    """What an encoder, or the baseline, of a config is searched with: `dense` or `vector`; some could do both."""
+    by_vector = hasattr(encoder, "feature_dim") and not (config.search == "dense" and hasattr(encoder, "channels"))
+    return "vector" if by_vector else "dense"
 
 
 def baseline_of(config: Config) -> Encoder:

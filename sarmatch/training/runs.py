@@ -60,6 +60,7 @@ from sarmatch.training.prepare import (
     check_ground,
     check_names,
     check_parts,
+    searched_with,
     take_over_training,
     trained_by,
     use_training,
@@ -69,6 +70,7 @@ from sarmatch.training.views import Views, check_views, views_of
 
 MEASURES = ("recall@1", "recall@5", "recall@10", "recall@1%", "hit_rate", "median_m")
 TOP = 10  # candidates kept per query in a run's results
+POOLED = "pooled"  # the method of a dense encoder that is searched with by the vectors of its head
 LIST_LENGTH = 30  # candidates that a refiner is given
 METRICS = "metrics.json"
 VALIDATION = "validation.json"
@@ -384,13 +386,18 @@ def checked_scene(config: Config) -> Scene | Views:
 def tested_rows(config: Config, scene: Scene, folder: Path, encoder: Encoder) -> list[dict[str, Any]]:
     """Rows of `metrics` of the encoder and the baseline, with the encoder's results written beside them.
 
+    An encoder of dense search with a head has a row `pooled` as well: tiles by the vectors of the same network.
+
     Where the baseline is the better one, both are compared on validation areas too: see `Run.validation`.
     """
     methods = {config.encoder: encoder, config.baseline: baseline_of(config)}
+    pools = searched_with(config, encoder) == "dense" and hasattr(encoder, "feature_dim")
     rows, validation = [], []
     for protocol, kind in product(config.protocols, config.kinds):
         names = {"protocol": protocol, "kind": kind}
         tested = {name: evaluate(model, scene, config, protocol, kind) for name, model in methods.items()}
+        if pools:
+            tested[POOLED] = evaluate(encoder, scene, config, protocol, kind, search="vector")
         rows += [{**names, "method": name, "data": scene.label, **numbers} for name, (numbers, _) in tested.items()]
         results = tested[config.encoder][1]
         save = partial(results.to_json, orient="records", double_precision=6)
@@ -498,9 +505,15 @@ def task(
 
 
 def evaluate(
-    encoder: Encoder, scene: Scene, config: Config, protocol: str, kind: str, split: str = "test"
+    encoder: Encoder,
+    scene: Scene,
+    config: Config,
+    protocol: str,
+    kind: str,
+    split: str = "test",
+    search: str | None = None,
 ) -> tuple[dict[str, float], pd.DataFrame]:
-    """Search all queries of a split among their gallery.
+    """Search all queries of a split among their gallery: with `vector` or `dense`, by default as the config says.
 
     Returns
     -------
@@ -511,7 +524,7 @@ def evaluate(
         where the scene has coordinates.
     """
     asked, tiles = task(config, scene, protocol, kind, split)
-    if not hasattr(encoder, "feature_dim"):
+    if (search or searched_with(config, encoder)) == "dense":
         return _evaluate_dense(encoder, scene, config, asked, tiles)
     query, reference = embed_tables(encoder, scene, asked, tiles, config)
     query_xy, tile_xy = positions(asked), positions(tiles)
@@ -537,7 +550,7 @@ def evaluate(
 def _evaluate_dense(
     encoder: Encoder, scene: Scene, config: Config, asked: pd.DataFrame, tiles: pd.DataFrame
 ) -> tuple[dict[str, float], pd.DataFrame]:
-    """The same for an encoder without a head: all ground of the tiles is searched, and tiles count the answers."""
+    """The same for dense search: all ground of the tiles is searched, and tiles count the answers."""
     candidates = dense_search(encoder, scene, tiles).search(images_of(scene, asked, config, encoder), TOP)
     side = int(tiles["size"].iloc[0]) * scene.pixel_size
     positive, xy = asked["positive"].to_numpy(), positions(asked)

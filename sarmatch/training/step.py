@@ -1,6 +1,6 @@
 """One step of training: the losses of a batch, their gradients, and a move of all that learns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,6 +23,10 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
 }
+
+
+#: What a learner is given of a batch, in this order; the last two where windows have been mined.
+GIVEN = (*Pairs._fields, "place", "sample", "mined", "mined_place")
 
 
 class Losses(NamedTuple):
@@ -95,8 +99,7 @@ class Step:
             See `check_step`; `where` ends its message.
         """
         config = self.config
-        pairs = augment(Pairs(*(batch[name] for name in Pairs._fields)), config.augment, generator)
-        batch = batch | pairs._asdict()
+        batch = augmented(batch, config.augment, generator)
         losses = self._losses(batch, train_critic=True)
         check_step(config, where, losses)
         self._backward(losses)
@@ -111,7 +114,7 @@ class Step:
 
     def _losses(self, batch: dict[str, Any], train_critic: bool) -> Losses:
         with self.accelerator.autocast():
-            loss, query, reference = self.learner(*(batch[name] for name in (*Pairs._fields, "place", "sample")))
+            loss, query, reference = self.learner(*(batch[name] for name in GIVEN if name in batch))
         if train_critic:
             self.alignment.critic_step(query, reference)
         weight = alignment_weight(self.config, self.schedule.last_epoch, self.schedule.rate.total)
@@ -120,6 +123,16 @@ class Step:
     def _backward(self, losses: Losses) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(losses.total)
+
+
+def augmented(batch: dict[str, Any], names: Sequence[str], generator: torch.Generator) -> dict[str, Any]:
+    """A batch with its pairs augmented, and mined windows by the same chance as the pairs' own: they stay as hard."""
+    pairs, again = Pairs(*(batch[name] for name in Pairs._fields)), torch.Generator()
+    again.set_state(generator.get_state())
+    changed = augment(pairs, names, generator)._asdict()
+    if "mined" in batch:
+        changed["mined"] = augment(pairs._replace(reference=batch["mined"]), names, again).reference
+    return batch | changed
 
 
 def check_step(config: Config, where: str, losses: Losses) -> None:

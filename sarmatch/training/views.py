@@ -188,6 +188,11 @@ def check_views(config: Config, views: Views) -> None:
             raise ValueError(f"batch_size is {config.batch_size}, more than the {len(asked)} panoramas to learn from")
 
 
+def draw_pairs(config: Config, pairs: "ViewPairs", encoder: Encoder, epoch: int) -> None:
+    """Draw the pairs of an epoch."""
+    pairs.draw(epoch)
+
+
 class ViewPairs(torch.utils.data.Dataset):
     """Panoramas with their positive tiles, in a new order for every epoch; the interface of `TrainingPairs`.
 

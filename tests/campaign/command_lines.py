@@ -88,6 +88,8 @@ FIELDS: dict[str, Sequence[str]] = {
     "neighbours": ("x",),
     "search": ("sideways", "dense"),
     "window": ("1", "NaN", "100"),
+    "mined": ("3",),
+    "towns": ("-1", "1.5", "NaN", "many"),
     "epocks": ("3",),
 }
 #: What else has to be said for a value to be wrong.

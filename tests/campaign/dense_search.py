@@ -44,6 +44,8 @@ NAN, INFINITE = float("nan"), float("inf")
 FIELDS: dict[str, Sequence[str]] = {
     "window": ("1", "0", "-2", "NaN", "Infinity", "17", "1.01", "wide", "true", "[2]"),
     "search": ("vector", "nope", "null"),
+    "towns": ("-1", "2", "NaN", "true"),
+    "mined": ("-1", "17", "1.5", "NaN", "many", "true"),
     "encoder": ("plain", "cfog", "hog", "nope"),
     "encoder_options": (
         *(f'{{"stride": {value}}}' for value in ("0", "1", "3", "-2", "1.5", "16", "4096", "100000", "true", "null")),
@@ -207,6 +209,7 @@ def _calls() -> list[tuple[str, Callable[[], Any], Sequence[str]]]:
         ("maps of an unknown area", lambda: build_maps(cfog(), scene(), ["nope"]), ["nope"]),
         ("maps of an empty list", lambda: build_maps(cfog(), scene(), []), ["no area"]),
         ("maps of a text", lambda: build_maps(cfog(), scene(), "one"), ["'o'"]),
+        ("maps in unknown numbers", lambda: build_maps(cfog(), scene(), precision="int4"), ["precision", "int4"]),
         ("maps under wide cells", lambda: build_maps(sm.create_encoder("cfog", stride=512), scene()), ["512 px"]),
         ("load of nothing", lambda: DenseGallery.load(Path("no/such")), ["no/such"]),
         ("lists of a run", lambda: sm.load_run(finished()).lists("cross_area", "arbitrary"), ["search is 'dense'"]),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -244,3 +245,18 @@ def test_water_is_warned_of(files, tmp_path):
 def test_the_shipped_run_is_found_without_a_word():
     wanted = finder()
     assert (wanted.name, wanted.pixel_size, wanted.window) == ("dense", 0.5, 200)
+
+
+@pytest.mark.slow
+def test_the_example_is_found_where_it_says_it_was_taken(tmp_path):
+    told = CliRunner().invoke(app, ["example", str(tmp_path)]).output.splitlines()
+    with rasterio.open(tmp_path / "strip.tif") as file:
+        assert file.crs is None, "the strip says where it lies"
+    answer = CliRunner().invoke(app, told[-1].split()[1:])
+    assert answer.exit_code == 0
+    assert (tmp_path / "fix.png").is_file()
+    true, found = (
+        np.array(re.findall(r"(?:longitude|latitude) ([\d.]+)", text)[:2], float) for text in (told[0], answer.output)
+    )
+    metres = np.radians(found - true) * 6_371_000.0 * (math.cos(math.radians(true[1])), 1)
+    assert np.hypot(*metres) < 5

@@ -222,3 +222,53 @@ def test_an_encoder_is_used_in_evaluation_mode_whatever_mode_it_is_in(scene):
     torch.testing.assert_close(found.encode([image]), trained)
     for name, fmap in build_maps(encoder, scene).maps.items():
         assert torch.equal(fmap.features, found.gallery.maps[name].features)
+
+
+ENCODERS = {
+    "cfog": CFOGEncoder,
+    "dense": lambda: sm.create_encoder("dense", width=8, channels=8, dilations=(1,), coarse=2),
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_maps_in_eight_bits_find_the_same_places_with_scores_within_a_hundredth(scene, name, tmp_path):
+    torch.manual_seed(3)
+    encoder = ENCODERS[name]()
+    queries = sm.queries(scene, "arbitrary", 40, count=30, seed=4)
+    images = torch.stack([torch.from_numpy(sm.read_patch(scene, q)) for q in queries.itertuples()])
+    galleries = {p: build_maps(encoder, scene, keep=tmp_path / p, precision=p) for p in ("float32", "float16", "int8")}
+    searches = {p: DenseSearch(gallery, encoder) for p, gallery in galleries.items()}
+    features = searches["float32"].encode([images])
+    found = {p: search.search(features, 1) for p, search in searches.items()}
+    size = {p: next((tmp_path / p).iterdir()).stat().st_size for p in galleries}
+    for precision, apart, part in (("float16", 0.001, 1 / 2), ("int8", 0.01, 1 / 4)):
+        surfaces = (searches[p].surfaces(features) for p in (precision, "float32"))
+        for a, b in zip(*surfaces, strict=True):
+            assert 0 < (a - b).abs().max() < apart
+        np.testing.assert_array_equal(found[precision].area, found["float32"].area)
+        assert np.abs(found[precision].xy - found["float32"].xy).max() < 0.1 * SIDE * encoder.stride
+        assert size[precision] == pytest.approx(part * size["float32"], rel=0.02)
+
+
+def test_no_feature_of_eight_bits_is_off_by_more_than_half_a_step(scene, tmp_path):
+    encoder = CFOGEncoder()
+    exact, few = (build_maps(encoder, scene, precision=p, keep=tmp_path) for p in ("float32", "int8"))
+    again = build_maps(encoder, scene, precision="int8", keep=tmp_path)
+    for name, fmap in few.maps.items():
+        true, side = exact.maps[name].features, exact.maps[name].features.shape[1:]
+        assert fmap.features.dtype == torch.int8 and fmap.scale.shape == (9,)
+        torch.testing.assert_close(127 * fmap.scale, true.abs().amax((1, 2)), atol=0, rtol=1e-3)
+        error = (fmap.cut(0, 0, *side) - true).abs().amax((1, 2))
+        assert (error <= 0.5 * fmap.scale + 5e-4 * true.abs().amax((1, 2))).all()  # those of half precision on top
+        assert torch.equal(fmap.cut(-3, 4, 9, 9)[:, 3:], fmap.cut(0, 4, 6, 9))
+        assert torch.equal(again.maps[name].features, fmap.features)
+        assert torch.equal(again.maps[name].scale, fmap.scale)
+
+
+def test_maps_of_numbers_that_are_none_are_named(scene):
+    with pytest.raises(ValueError, match="precision is 'int4', expected one of .*'float16', 'float32', 'int8'"):
+        build_maps(CFOGEncoder(), scene, precision="int4")
+    few = torch.zeros(3, 9, 9, dtype=torch.int8)
+    for scale in (None, torch.ones(2)):
+        with pytest.raises(ValueError, match="map of area 'a': torch.int8 with .*expected floats, or int8 with one"):
+            DenseGallery({"a": FeatureMap(few, None, (0.0, 0.0), 1.0, True, scale)}, 1)

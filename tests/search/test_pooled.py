@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from sarmatch.encoders import create_encoder
 from sarmatch.search import Candidates, DenseGallery, DenseSearch, FeatureMap, pooled, pooled_at
+from sarmatch.search.correlate import weighed
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,23 @@ def test_the_window_under_a_place_is_the_query_that_was_cut_there(maps):
     places = np.stack([1000.0 * areas + 2 * (cols + 4), 500.0 - 2 * (rows + 4)], -1)[:, None]
     found = Candidates(np.ones((3, 1), np.float32), places, areas[:, None], maps.areas)
     np.testing.assert_allclose(pooled_at(maps, found, (8, 8), 2)[:, 0], pooled(cut, 2).numpy(), atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("confidence", [False, True])
+def test_they_are_the_vectors_of_a_dense_encoder_that_pools_a_pyramid(confidence):
+    torch.manual_seed(2)
+    encoder = create_encoder("dense", pooling="pyramid", confidence=confidence, width=8, channels=3, dilations=(1,))
+    encoder = encoder.eval()
+    if confidence:
+        torch.nn.init.normal_(encoder.branch["query"].trust.weight)
+    images = torch.randn(2, 1, 32, 32)
+    features = encoder.forward_features(images, "query")
+    own, weights = weighed(features, encoder.channels)
+    vectors = encoder.encode_query(images)
+    assert vectors.shape == (2, encoder.feature_dim) == (2, 48)
+    torch.testing.assert_close(vectors, pooled(own, 4, encoder.centred, weights))
+    assert confidence == ((vectors - pooled(own, 4, encoder.centred)).abs().max() > 1e-3)
 
 
 def test_what_has_no_contrast_is_of_length_one_and_like_everything():

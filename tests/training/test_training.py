@@ -29,6 +29,7 @@ from sarmatch.training.comparison import alignment_effects, compare
 from sarmatch.training.config import Config, load_config, recipe
 from sarmatch.training.dense import DenseValidation, matching_cells
 from sarmatch.training.loop import train
+from sarmatch.training.prepare import searched_with
 from sarmatch.training.runs import evaluate, intervals, load_run, run
 from sarmatch.training.schedule import Schedule
 from tests import fake_data
@@ -487,6 +488,8 @@ def test_two_processes_get_the_losses_of_one(tmp_path):
         {"sharpness": "asam", "rho": 0.5, "loss_options": {"learnable_temperature": True}},
         {"refiner": "gnn", "refiner_options": {"width": 16, "dropout": 0.0}, "sampler": "cluster"},
         DENSE | {"alignment": "wasserstein", "augment": ("dihedral", "radiometry", "jitter")},
+        DENSE
+        | {"mined": 12, "augment": ("dihedral", "respeckle"), "epochs": 2, "pairs_per_epoch": 32, "val_queries": 20},
     ],
     ids=lambda change: "-".join(map(str, change)),
 )
@@ -595,6 +598,54 @@ class TestDense:
         control = run(config(**changes, kinds=("arbitrary",)), tmp_path, report=lambda history: None)
         rows = control.metrics.set_index("method")
         assert rows.loc["dense", "recall@1"] < rows.loc["cfog", "recall@1"] + 0.1
+
+    @pytest.mark.parametrize(
+        ("encoder", "options"),
+        [
+            ("dense", {"width": 8, "channels": 8, "dilations": (1,), "coarse": 2, "confidence": True}),
+            ("dense_timm", {"backbone": "resnet10t", "stride": 2, "coarse": 2}),
+        ],
+    )
+    def test_other_maps_of_features_are_trained_and_searched_by_their_name(
+        self, tiny_scene, tmp_path, monkeypatch, encoder, options
+    ):
+        monkeypatch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: tiny_scene)
+        small = {"epochs": 1, "batch_size": 8, "pairs_per_epoch": 32, "val_queries": 20, "test_queries": 40}
+        change = {"scene": "tiny", "protocols": ("cross_area",), "baseline_options": {}, **small}
+        learned = run(
+            recipe("dense", encoder=encoder, encoder_options=options, **change), tmp_path, report=lambda history: None
+        )
+        assert list(learned.metrics["method"]) == [encoder, "cfog"]
+        before, after = (e.state_dict() for e in (learned.untrained(), learned.encoder))
+        moved = [k for k, v in before.items() if v.is_floating_point() and not torch.equal(v, after[k])]
+        assert any("branch.query" in k for k in moved) and any("branch.reference" in k for k in moved)
+        assert not options.get("confidence") or any("trust" in k for k in moved)
+
+    @pytest.mark.slow
+    def test_one_network_gives_maps_of_features_and_vectors_pooled_from_them(self, tiny_scene, tmp_path, monkeypatch):
+        monkeypatch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: tiny_scene)
+        options = DENSE["encoder_options"] | {"pooling": "smd"}
+        small = {"epochs": 2, "pairs_per_epoch": 192, "batch_size": 8, "kinds": ("arbitrary",)}
+        change = DENSE | small | {"encoder_options": options, "auxiliary": {"infonce": 1.0}}
+        learned = run(config(**change), tmp_path, report=lambda history: None)
+        rows = learned.metrics.set_index("method")
+        assert list(rows.index) == ["dense", "cfog", "pooled"]
+        assert rows.loc["dense", "recall@1"] > rows.loc["pooled", "recall@1"]
+        assert rows.loc["pooled", "recall@10_low"] > rows.loc["pooled", "recall@10_chance"]
+        asked, tiles = learned.task(tiny_scene, "cross_area", "arbitrary")
+        found = sm.search.VectorSearch(learned.gallery(tiny_scene, tiles), learned.encoder).search(
+            runs.images_of(tiny_scene, asked, learned.config, learned.encoder), 1
+        )
+        right = (found.tile[:, 0] == asked["positive"]).mean()
+        assert right == pytest.approx(rows.loc["pooled", "recall@1"], abs=0.02)
+        assert learned.find(tiny_scene, asked[:3], tiles, k=2).tile is None
+        blind = learned.encoder
+        for parameter in blind.parameters():  # the control: features that are zero everywhere
+            parameter.data.zero_()
+        assert searched_with(learned.config, blind) == "dense"
+        for search in ("vector", "dense"):
+            report, _ = evaluate(blind, tiny_scene, learned.config, "cross_area", "arbitrary", search=search)
+            assert report["recall@10"] < 0.2, "chance is 0.1"
 
     @pytest.mark.parametrize(
         ("change", "message"),

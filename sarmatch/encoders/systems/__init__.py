@@ -16,19 +16,16 @@ from sarmatch.encoders.systems import (
     vigor,
     x_modality,
 )
-from sarmatch.encoders.systems.aggregators import create_aggregator, register_aggregator
 from sarmatch.encoders.systems.branches import Branch, TwoBranches
 
 __all__ = [
     "Branch",
     "TwoBranches",
     "cmpc",
-    "create_aggregator",
     "cvm_net",
     "fft_unet",
     "l2ltr",
     "osmnet",
-    "register_aggregator",
     "saig",
     "sample4geo",
     "transgeo",

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sarmatch.checks import Size
+from sarmatch.encoders.aggregators import Cells, create_aggregator
 from sarmatch.encoders.backbones import feature_map, stride_of
 from sarmatch.encoders.base import Encoder, Inputs, Modality, height_and_width
 from sarmatch.encoders.dual import OPTICAL_CHANNELS, Normalise
-from sarmatch.encoders.systems.aggregators import Cells, create_aggregator
 
 
 class Branch(nn.Module):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from sarmatch.checks import Count, Size
+from sarmatch.encoders.aggregators import create_aggregator
 from sarmatch.encoders.base import Modality, height_and_width, register_encoder
-from sarmatch.encoders.systems.aggregators import create_aggregator
 from sarmatch.encoders.systems.branches import TwoBranches
 from sarmatch.encoders.systems.tokens import resized_positions
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sarmatch.encoders.systems.aggregators import Cells
+from sarmatch.encoders.aggregators import Cells
 
 
 def resized_positions(table: Tensor, cells: Cells, to: Cells, mode: Literal["bilinear", "bicubic"]) -> Tensor:

@@ -1,4 +1,4 @@
-"""From a feature map to one vector of an image: the aggregators of the published systems, by name."""
+"""From a feature map to one vector of an image, by name: those of the published systems, and a spatial pyramid."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -17,13 +17,19 @@ AGGREGATORS: Registry[Callable[..., nn.Module]] = Registry("aggregator")
 register_aggregator = AGGREGATORS.register
 
 
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors `(B, D)` L2-normalised; those of zeros become vectors of equal entries, as each has to have a length."""
+    flat = ~vectors.any(1, keepdim=True)
+    return F.normalize(torch.where(flat, torch.ones_like(vectors), vectors), dim=1)
+
+
 def create_aggregator(name: str, channels: int, cells: Cells, **options) -> nn.Module:
     """An aggregator by name.
 
     Parameters
     ----------
     name
-        `average`, `max`, `gem`, `netvlad`, `safa`, `smd`, or one of one's own.
+        `average`, `max`, `gem`, `pyramid`, `netvlad`, `safa`, `smd`, or one of one's own.
     channels, cells
         Of the feature maps. Only `safa` and `smd` hold weights per cell: they take maps of this size alone.
     options
@@ -71,6 +77,23 @@ class GeM(Average):
 
     def forward(self, features: Tensor) -> Tensor:
         return features.clamp(min=1e-6).pow(self.power).mean((2, 3)).pow(1 / self.power)
+
+
+@register_aggregator("pyramid")
+class Pyramid(nn.Module):
+    """Mean of each channel in `parts` x `parts` parts of the map, side by side; nothing is learned.
+
+    References
+    ----------
+    .. [1] Lazebnik et al., "Beyond bags of features: spatial pyramid matching", CVPR 2006.
+    """
+
+    def __init__(self, channels: int, cells: Cells, parts: Count = 4) -> None:
+        super().__init__()
+        self.parts, self.feature_dim = parts, channels * parts**2
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(features, self.parts).flatten(1)
 
 
 @register_aggregator("netvlad")
