@@ -217,7 +217,8 @@ def systems_table(comparison: Comparison) -> str:
         for protocol in protocols:
             part = of_arm[of_arm["protocol"] == protocol]
             cells.append(" / ".join(_over_seeds(part[f"recall@{k}"]) for k in (1, 10)))
-        cells.append(f"{100 * part['recall@1%'].mean():.1f}")
+        top = part["recall@1%"].mean()  # dense search has a list of places, not of all tiles
+        cells.append("-" if pd.isna(top) else f"{100 * top:.1f}")
         cells += [f"{100 * part['within_10m'].mean():.1f} %", f"{part['median_m'].mean():,.0f} m"]
         rows.append([*cells, _gap(last.loc[arm]) if arm in last.index else ""])
         commits.append(commits_of(of_arm, commit))
