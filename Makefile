@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 # As many processes as cores, at most eight; each with one thread, or they wait for one another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
+# Where `make sweep` renders the simulated street panoramas.
+VIEWS  ?= data/cache/vigor_small
+
 .PHONY: demo check test lab sweep notebooks slides report lint types format hooks clean
 .DEFAULT_GOAL := demo
 
@@ -34,12 +37,18 @@ sweep: $(VENV)/.ready  ## the comparisons behind the tables, hours on a CPU; res
 		do $(BIN)/sarmatch sweep $$name || exit; done
 	$(BIN)/sarmatch sweep one_look_direction
 	$(BIN)/sarmatch sweep dense_choices
+	$(BIN)/sarmatch sweep systems_standard
+	$(BIN)/sarmatch sweep systems_ablations
+	$(BIN)/sarmatch simulate --crossview vigor_small "$(VIEWS)"
+	$(BIN)/sarmatch simulate --crossview vigor_small_unknown_heading "$(VIEWS)_unknown_heading"
+	for name in same_area cross_area; do $(BIN)/sarmatch sweep systems_panorama_$$name --scene "$(VIEWS)" || exit; done
 	$(BIN)/sarmatch refine refinement_easy
 	$(BIN)/sarmatch refine refinement_standard
 	$(BIN)/sarmatch refine lengths_easy
 	$(BIN)/sarmatch refine lengths_standard
 	$(BIN)/sarmatch refine peaks_standard
 	$(if $(REAL),$(BIN)/sarmatch sweep alignment_sentinel --scene "$(REAL)")
+	$(if $(REAL),$(BIN)/sarmatch sweep systems_sentinel --scene "$(REAL)")
 
 notebooks: $(VENV)/.ready  ## execute the notebooks and keep their outputs (what is committed)
 	$(BIN)/sarmatch notebooks

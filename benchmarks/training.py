@@ -40,21 +40,22 @@ def ours(settings: Config, scene: sm.Scene) -> float:
     times: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         train(settings, scene, Path(folder), report=lambda history: times.append(time.perf_counter()))
-    return PAIRS * (len(times) - 1) / (times[-1] - times[0])
+    return settings.pairs_per_epoch * (len(times) - 1) / (times[-1] - times[0])
 
 
 def bare(settings: Config, scene: sm.Scene) -> float:
     """Pairs per second of the shortest loop that learns the same."""
     size = scene.patch_size
     regions = training_regions(scene, settings.protocols, guard_band(scene, size))
-    pairs = TrainingPairs(scene, regions, size, settings.image_size, PAIRS, settings.offset, settings.seed)
+    count = settings.pairs_per_epoch
+    pairs = TrainingPairs(scene, regions, size, settings.image_size, count, settings.offset, settings.seed)
     encoder = sm.create_encoder(settings.encoder, settings.image_size, **settings.encoder_options)
     fit_normalisation(encoder, pairs)
     loss = sm.create_loss(settings.loss)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=settings.learning_rate)
     loader = torch.utils.data.DataLoader(pairs, settings.batch_size, drop_last=True)
     times = []
-    for epoch in range(EPOCHS):
+    for epoch in range(settings.epochs):
         pairs.draw(epoch)
         for batch in loader:
             embeddings = encoder(batch["query"], batch["reference"])
@@ -63,7 +64,7 @@ def bare(settings: Config, scene: sm.Scene) -> float:
             value.backward()
             optimizer.step()
         times.append(time.perf_counter())
-    return PAIRS * (EPOCHS - 1) / (times[-1] - times[0])
+    return count * (settings.epochs - 1) / (times[-1] - times[0])
 
 
 def main() -> None:

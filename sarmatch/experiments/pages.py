@@ -19,6 +19,8 @@ from sarmatch.experiments.records import (
     load_comparison,
     run_commit,
 )
+from sarmatch.experiments.sweeps import SWEEPS
+from sarmatch.experiments.systems import PUBLISHED
 from sarmatch.figures.style import PROTOCOL_WORDS, method_words, task_words
 from sarmatch.paths import ROOT
 from sarmatch.simulation.simulate import PRESETS
@@ -31,6 +33,7 @@ PAGES += (
     "data/results/sentinel.md",
     "data/results/dense.md",
     "data/results/localization.md",
+    "data/results/systems.md",
 )
 #: What README's table shows: queries as an acquisition gives them, in an area never seen.
 HARDEST = "protocol == 'cross_area' and kind == 'arbitrary'"
@@ -194,6 +197,44 @@ def sweep_table(comparison: Comparison) -> str:
         f"**{first['data']}**, {_count(seeds)}, gallery {first['gallery']:,}, "
         f"chance {_pair(first, 'recall@1_chance', 'recall@10_chance')}.",
     )
+
+
+def systems_table(comparison: Comparison) -> str:
+    """Systems at one budget: a row per system and training-free encoder, arbitrary queries, means over seeds.
+
+    Recall in percent with the worst and the best seed, and in an unseen area, where that was tested, the difference in
+    recall@10 to the first row with its paired 95 % interval over spatial blocks.
+    """
+    table, gaps, commit = comparison
+    table = table.query("kind == 'arbitrary'")
+    protocols = [p for p in PROTOCOL_WORDS if p in set(table["protocol"])]
+    last = gaps.query("protocol == @protocols[-1] and kind == 'arbitrary' and measure == 'recall@10'").set_index("arm")
+    head = ["system", "parameters", "pairs", *(f"{PROTOCOL_WORDS[p]}: @1 / @10" for p in protocols)]
+    head += [f"top 1 %, {PROTOCOL_WORDS[protocols[-1]]}", "within 10 m", "median error"]
+    rows, commits = [], []
+    for arm, of_arm in table.groupby("arm", sort=False):
+        cells = [method_words(arm), f"{of_arm['parameters'].iloc[0]:,.0f}", f"{of_arm['pairs'].iloc[0]:,.0f}"]
+        for protocol in protocols:
+            part = of_arm[of_arm["protocol"] == protocol]
+            cells.append(" / ".join(_over_seeds(part[f"recall@{k}"]) for k in (1, 10)))
+        top = part["recall@1%"].mean()  # dense search has a list of places, not of all tiles
+        cells.append("-" if pd.isna(top) else f"{100 * top:.1f}")
+        cells += [f"{100 * part['within_10m'].mean():.1f} %", f"{part['median_m'].mean():,.0f} m"]
+        rows.append([*cells, _gap(last.loc[arm]) if arm in last.index else ""])
+        commits.append(commits_of(of_arm, commit))
+    first, seeds = table[table["protocol"] == protocols[-1]].iloc[0], table["seed"].nunique()
+    note = f"**{first['data']}**, {_count(seeds)}, {first['queries']:,} queries, gallery {first['gallery']:,}, "
+    note += f"chance {_pair(first, 'recall@1_chance', 'recall@10_chance')}, {first['chance_median_m']:,.0f} m."
+    return _markdown([*head, f"@10 against {method_words(gaps['control'].iloc[0])}"], rows, commits, note)
+
+
+def published_table() -> str:
+    """What publications state of their systems on their own data: recall@1 in percent."""
+    lines = ["| system | CVUSA | VIGOR, same area | VIGOR, unseen area | stated in |", "|" + "---|" * 5]
+    for name, theirs in PUBLISHED.items():
+        numbers = ["-" if value is None else f"{value:.2f}" for value in theirs[:3]]
+        lines.append("| " + " | ".join([method_words(name), *numbers, theirs.source]) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def weights_table(comparison: Comparison) -> str:
@@ -364,6 +405,13 @@ TABLES: dict[str, Callable[[Path], str]] = {
         name: partial(_of_comparison, sweep_table, name)
         for name in ("alignment", "alignment_sentinel", "weights", "questions", "one_look_direction")
     },
+    **{
+        name: partial(_of_comparison, systems_table, name)
+        for name in SWEEPS
+        if name.startswith("systems_") and name != "systems_ablations"
+    },
+    "systems_ablations": partial(_of_comparison, sweep_table, "systems_ablations"),
+    "systems_published": lambda root: published_table(),
     "alignment_weights": partial(_of_comparison, weights_table, "alignment_weights"),
     **{
         name: partial(_of_comparison, refinement_table, name)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from sarmatch.atomic_io import check_writable, read_json, write, write_json
 from sarmatch.evaluation import bootstrap_difference
+from sarmatch.experiments import systems
 from sarmatch.paths import ROOT, runs_dir
 from sarmatch.progress import progress
 from sarmatch.simulation.simulate import with_acquisition
@@ -33,6 +34,9 @@ KEPT = (
     "median_m",
     "chance_median_m",
     "ceiling_median_m",
+    *(f"recall@1%{end}" for end in ("", "_chance")),
+    *(f"hit_rate{end}" for end in ("", "_chance")),
+    *(f"{start}within_10m" for start in ("", "chance_", "ceiling_")),
 )
 
 
@@ -51,6 +55,7 @@ class Sweep(NamedTuple):
     acquisitions: Sequence[str] = ()  # changes of the acquisition on which they are; all of them where none is named
     by_network: bool = False
     needs_data: bool = False  # a folder, given as scene
+    baselines: bool = False  # the training-free encoders beside the methods are rows too
 
 
 def _recipes(*names: str) -> Callable[[str], dict[str, Config]]:
@@ -164,6 +169,32 @@ SWEEPS: dict[str, Sweep] = {
     "alignment_weights_20_steps": _weights("wasserstein", "wasserstein_20_steps", critic_rate=1e-3, critic_steps=20),
     "alignment_weights_class_adversary": _weights("class_adversary", "class_adversary", critic_rate=1e-3),
     "alignment_weights_sinkhorn": _weights("sinkhorn", "sinkhorn"),
+    "systems_standard": Sweep(
+        "published systems at one budget, on `standard`",
+        systems.on_standard,
+        seeds=(0, 1),
+        baselines=True,
+    ),
+    "systems_sentinel": Sweep(
+        "some of them on real Sentinel-1/2 tiles, region A to B",
+        systems.on_sentinel,
+        seeds=(0, 1),
+        needs_data=True,
+        baselines=True,
+    ),
+    **{
+        f"systems_panorama_{protocol}": Sweep(
+            f"published systems at one budget, street panoramas against aerial tiles, {words}",
+            systems.on_panoramas(protocol),
+            seeds=(0, 1),
+            needs_data=True,
+            baselines=True,
+        )
+        for protocol, words in (("same_area", "towns that training knows"), ("cross_area", "other towns"))
+    },
+    "systems_ablations": Sweep(
+        "SAIG-S and VIGOR's network, one field changed at a time, on `standard`", systems.ablations, seeds=(0, 1)
+    ),
     "dense_choices": Sweep(
         "choices of dense search: losses, false peaks mined over the whole map, other towns, networks",
         _changes("dense", **{arm: NETWORKS["dense"][1] | change for arm, change in DENSE_TRIED.items()}),
@@ -222,7 +253,8 @@ def sweep(configs: Sequence[Config], names: Sequence[str] | None = None) -> pd.D
     that was kept the `validation_recall@10` and the exact `wasserstein_1` between the modalities on validation areas;
     that distance over its null, `ratio` with `ratio_low` and `ratio_high`, and in words the `effect` of the alignment,
     where the runs know them (see `sarmatch.compare`); `alignment`, its `weight`, and `network`, letters that stand for
-    all but the alignment and the seed; and the `commit` it was run from.
+    all but the alignment and the seed; the encoder's `parameters` and the training `pairs` that it has seen; and the
+    `commit` it was run from.
     """
     if not configs:
         raise ValueError("configs is empty: give at least one config to run")
@@ -234,6 +266,19 @@ def table_of(runs: Sequence[Run], names: Sequence[str]) -> pd.DataFrame:
     """The table of finished runs, see `sweep`."""
     effects = alignment_effects(runs)
     return pd.concat(map(_summary, runs, names, effects), ignore_index=True)
+
+
+def with_baselines(table: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
+    """The table of a sweep with a row for each training-free encoder, task and seed: nothing learned, 0 parameters."""
+    rows = []
+    for finished in runs:
+        config = finished.config
+        own = finished.metrics[finished.metrics["method"] == config.baseline]
+        commit = read_json(finished.path / "environment.json", dict).get("commit", "unknown")
+        names = {"arm": config.baseline, "seed": config.seed, "parameters": 0, "pairs": 0, "commit": commit}
+        rows.append(own[[c for c in KEPT if c in own]].assign(**names))
+    known = pd.concat(rows).drop_duplicates(["arm", "seed", "protocol", "kind"])
+    return pd.concat([table, known], ignore_index=True)[list(table)]
 
 
 def _summary(finished: Run, arm: str, effect: str) -> pd.DataFrame:
@@ -251,6 +296,8 @@ def _summary(finished: Run, arm: str, effect: str) -> pd.DataFrame:
         "alignment": config.alignment if config.aligned else "none",
         "weight": config.alignment_weight if config.aligned else 0.0,
         "network": seedless_key(finished, aligned=False),
+        "parameters": sum(weights.numel() for weights in finished.encoder.parameters()),
+        "pairs": config.epochs * config.pairs_per_epoch,
     }
     return own[columns].assign(**names, **apart, **which, commit=commit)[[*names, *columns, *apart, *which, "commit"]]
 
@@ -382,6 +429,8 @@ def run_sweep(name: str, scene: str = "", folder: Path | None = None, finished: 
         members = table.groupby("network", sort=False)["arm"].unique()
         families = [{arm: runs[arm] for arm in of_network} for of_network in members]
     gaps = [differences(family, f"recall@{k}") for family in families for k in (1, 10)]
+    if plan.baselines:
+        table = with_baselines(table, [r for of_arm in runs.values() for r in of_arm])
     tables = {"table.csv": table, "differences.csv": pd.concat(gaps, ignore_index=True)}
     if plan.robust:
         robust = {arm: runs[arm] for arm in plan.robust if arm in runs}

@@ -54,10 +54,12 @@ from sarmatch.figures.style import (
     to_display,
     use_style,
 )
+from sarmatch.figures.systems import attended, systems_flow
 from sarmatch.figures.views import panorama_on_tiles
 
 __all__ = [
     "ambiguity",
+    "attended",
     "by_windows",
     "drift_of",
     "located_strip",
@@ -115,6 +117,7 @@ __all__ = [
     "fractions_within",
     "method_words",
     "split_map",
+    "systems_flow",
     "tiling",
     "to_display",
     "training_curve",

@@ -202,6 +202,41 @@ METHOD_STYLES |= {
     f"wasserstein_{weight}": _method(f"InfoNCE + Wasserstein critic of weight {weight}", *line)
     for weight, line in (("1", (PURPLE, "--", "$w_1$")), ("10", (VERMILION, "--", "$w_{10}$")))
 }
+#: Published systems: what they are called, and those with one thing changed.
+_SYSTEMS = {
+    "cmpc_published": "CMPC as published",
+    "cmpc_mended": "CMPC, faults mended",
+    "vigor_vgg16": "VIGOR, SAFA on VGG16",
+    "vigor_resnet": "VIGOR, SAFA on a ResNet",
+    "vigor_hybrid": "VIGOR, hybrid loss",
+    "vigor_polar": "VIGOR, polar tiles",
+    "vigor_polar_shared": "VIGOR, polar tiles, one branch",
+    "vigor_unknown_heading": "VIGOR, heading unknown",
+    "transgeo": "TransGeo",
+    "saig_s_smd": "SAIG-S + SMD",
+    "saig_d_smd": "SAIG-D + SMD",
+    "sample4geo": "Sample4Geo",
+    "l2ltr": "L2LTR",
+    "cvm_net": "CVM-Net",
+    "panorama": "plain encoder, InfoNCE",
+    "fft_unet": "FFT U-Net, dense",
+    "osmnet": "OSMNet, dense",
+    "saig_average": "SAIG-S, average",
+    "saig_gem": "SAIG-S, GeM",
+    "saig_safa": "SAIG-S, SAFA",
+    "saig_triplet": "SAIG-S, soft-margin triplet",
+    "saig_infonce": "SAIG-S, symmetric InfoNCE",
+    "saig_adam": "SAIG-S, AdamW without ASAM",
+    "saig_sam": "SAIG-S, SAM",
+    "saig_sgd": "SAIG-S, SGD",
+    "saig_mined": "SAIG-S, mined pairs",
+    "saig_shared": "SAIG-S, one branch",
+    "saig_semi_positive": "SAIG-S, semi-positives",
+    "vigor_infonce": "VIGOR, InfoNCE",
+    "vigor_semi_positive": "VIGOR, semi-positives",
+    "vigor_unmined": "VIGOR, random pairs",
+}
+METHOD_STYLES |= {name: Method(words) for name, words in _SYSTEMS.items()}
 _OTHERS = (PURPLE, SKY, GREEN, VERMILION)
 
 WHITE_EDGE = [patheffects.withStroke(linewidth=2.5, foreground="white")]

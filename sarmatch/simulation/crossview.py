@@ -100,6 +100,13 @@ CROSSVIEWS: dict[str, ViewPreset] = {
     "vigor_unknown_heading": ViewPreset(
         "as vigor, but nobody knows where a panorama looks to", "vigor", _VIGOR, 11, 320, heading="unknown"
     ),
+    "vigor_small": ViewPreset(
+        "as vigor, of more streets in smaller images", "vigor", _VIGOR, 20, 128, panorama=(96, 192)
+    ),
+    "vigor_small_unknown_heading": ViewPreset(
+        "as vigor_small, but nobody knows where a panorama looks to", "vigor", _VIGOR, 20, 128, panorama=(96, 192),
+        heading="unknown",
+    ),
     "cvusa": ViewPreset(
         "a tile centred on every panorama, north known, another town to test on", "cvusa",
         (ViewTown("first", "suburb", 40.0, -90.0), ViewTown("second", "mixed", 36.0, -95.0)),

@@ -30,6 +30,7 @@ from tests.fake_archives import write_vigor
 
 #: Where one label serves all axes.
 SHARED = {
+    "attended",
     "answers",
     "edges_over",
     "feature_colours",
@@ -348,6 +349,9 @@ FIGURES = {
         scene.label,
     ),
     "drift_of": lambda scene, queries, tiles, metrics: figures.drift_of({"truth": NOISE[0, :4, :2]}, scene.label),
+    "attended": lambda scene, queries, tiles, metrics: figures.attended(
+        [np.random.default_rng(0).random((16, 16, 3))] * 2, {"TransGeo": [np.eye(4)] * 2}, 0.5, "simulated"
+    ),
     "panorama_on_tiles": lambda scene, queries, tiles, metrics: panorama(),
     "robustness": lambda scene, queries, tiles, metrics: figures.robustness(
         ARMS.assign(change="looks (count)", value=[1, 1, 4, 4], seed=0, **{"recall@10_chance": 0.05}), scene.label
@@ -405,7 +409,7 @@ def test_all_public_figures_are_drawn_here():
         "use_style",
     }
     makers = {name for name in figures.__all__ if name.islower()} - others
-    assert makers == set(FIGURES) | {"pipeline", "retrieval_rows"}
+    assert makers == set(FIGURES) | {"pipeline", "retrieval_rows", "systems_flow"}
 
 
 class TestDisplay:

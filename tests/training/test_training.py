@@ -714,6 +714,18 @@ class TestSweeps:
         assert set(gaps["arm"]) == {"shuffled"}
         assert (table["gallery"] == 100).all()
 
+    def test_the_table_says_what_was_trained_and_training_free_rows_stand_beside(self, arms):
+        table, _ = sweeps.load_sweep("tiny", arms[1])
+        finished = arms[0]["learnt"][0]
+        assert set(table["parameters"]) == {sum(p.numel() for p in finished.encoder.parameters())}
+        assert set(table["pairs"]) == {6 * 384}
+        every = [r for of_arm in arms[0].values() for r in of_arm]
+        rows = sweeps.with_baselines(table, every).query("arm == 'hog'")
+        assert len(rows) == 2 * 2, "a row per seed and kind, however many methods"
+        own = finished.metrics.query("method == 'hog' and kind == 'arbitrary'")["recall@1"].item()
+        assert rows.query("seed == 0 and kind == 'arbitrary'")["recall@1"].item() == own
+        assert (rows["parameters"] == 0).all()
+
     def test_differences_are_those_of_the_hits_seed_by_seed(self, arms):
         runs, folder = arms
         _, gaps = sweeps.load_sweep("tiny", folder)

@@ -1,0 +1,189 @@
+"""Which systems of the field are compared, on what, and at which budget: the methods of the sweeps `systems_*`.
+
+A system comes with its network in small, its loss, its sampler and its schedule. What it is given to learn from is the
+same for all: training pairs, image size and batches. Dense matchers learn from windows of the map, of which each holds
+a whole surface of shifts; they have a budget of their own, the same for all of them.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sarmatch.encoders import Encoder, create_encoder
+from sarmatch.encoders.base import height_and_width
+from sarmatch.training.config import Config, recipe
+
+#: What every system that makes a vector per tile is given.
+BUDGET = {"epochs": 8, "pairs_per_epoch": 1024, "batch_size": 32, "image_size": 64}
+#: What every dense matcher is given.
+DENSE_BUDGET = {"epochs": 4, "pairs_per_epoch": 360, "batch_size": 6, "image_size": 64}
+#: What a simulated cross-view set of a few streets still holds in every epoch.
+VIEW_BUDGET = BUDGET | {"epochs": 12, "pairs_per_epoch": 640}
+
+#: A vector per tile, our reference first. Of each the method is as published, the network small.
+SYSTEMS = (
+    "infonce",
+    "cmpc_published",
+    "cmpc_mended",
+    "vigor_vgg16",
+    "vigor_resnet",
+    "vigor_hybrid",
+    "transgeo",
+    "saig_s_smd",
+    "saig_d_smd",
+    "sample4geo",
+    "l2ltr",
+    "cvm_net",
+)
+MATCHERS = ("dense", "fft_unet", "osmnet")
+#: Those that are also trained on real data.
+CHOSEN = ("infonce", "cmpc_mended", "vigor_vgg16", "saig_s_smd", "sample4geo")
+CHOSEN_MATCHERS = ("dense", "osmnet")
+#: Those that are also trained on street panoramas.
+OF_PANORAMAS = ("vigor_vgg16", "vigor_resnet", "vigor_hybrid", "transgeo", "saig_s_smd", "saig_d_smd", "sample4geo")
+#: Added to the name of a cross-view set's folder: the same set, where nobody knows where a panorama looks to.
+UNKNOWN_HEADING = "_unknown_heading"
+
+
+class Published(NamedTuple):
+    """recall@1 in percent that a publication's own repository states, on its own data; None where it states none."""
+
+    cvusa: float | None
+    vigor_same_area: float | None
+    vigor_cross_area: float | None
+    source: str
+
+
+#: Theirs, on theirs: trained on tens of thousands of real panoramas from ImageNet's weights.
+PUBLISHED: dict[str, Published] = {
+    "transgeo": Published(94.08, None, None, "University-1652, state of the art"),
+    "saig_s_smd": Published(95.37, 57.57, 25.44, "SAIG, README; triplet and ASAM"),
+    "saig_d_smd": Published(96.08, 61.27, 27.61, "SAIG, README; triplet and ASAM"),
+    "sample4geo": Published(98.68, 77.86, 61.09, "University-1652, state of the art; names of checkpoints"),
+    "l2ltr": Published(94.05, None, None, "L2LTR, README; polar transform"),
+}
+
+_TESTED: dict[str, Any] = {
+    "protocols": ("same_area", "cross_area"),
+    "kinds": ("arbitrary",),
+    "val_queries": 200,
+    "test_queries": 500,
+}
+_PANORAMA, _WIDE = {"query_size": (64, 128)}, {"query_size": (64, 128), "reference_size": (64, 128)}
+
+
+def on_standard(scene: str = "") -> dict[str, Config]:
+    """Systems on the simulated scene `standard`: vectors, then the whole-map task."""
+    searched = {name: recipe(name, **_TESTED, **BUDGET) for name in SYSTEMS}
+    return searched | {name: recipe(name, **_TESTED, **DENSE_BUDGET) for name in MATCHERS}
+
+
+def on_sentinel(scene: str) -> dict[str, Config]:
+    """The chosen ones on real Sentinel-1 and Sentinel-2, trained on one region and tested on another."""
+    real = {**_TESTED, "scene": scene, "protocols": ("cross_area",), "offset": 0.5}
+    real["augment"] = ("dihedral", "radiometry")
+    real["baseline_options"] = recipe("sentinel").baseline_options
+    searched = {name: recipe(name, **real, **BUDGET) for name in CHOSEN}
+    dense = real | {name: getattr(recipe("dense_sentinel"), name) for name in ("offset", "augment", "baseline_options")}
+    return searched | {name: recipe(name, **dense, **DENSE_BUDGET) for name in CHOSEN_MATCHERS}
+
+
+def on_panoramas(protocol: str) -> Callable[[str], dict[str, Config]]:
+    """Systems on a cross-view set: on tiles as they are, on unrolled ones, and at unknown heading where that is there.
+
+    The set of unknown heading is looked for beside the folder, by the name with `UNKNOWN_HEADING` behind it.
+    """
+
+    def arms(scene: str) -> dict[str, Config]:
+        polar: dict[str, Any] = {"reference_view": "polar"}
+        changes: dict[str, tuple[str, dict[str, Any]]] = {"panorama": ("panorama", {})}
+        changes |= {name: (name, {}) for name in OF_PANORAMAS}
+        changes["vigor_polar"] = ("vigor_vgg16", {**polar, "encoder_options": _WIDE})
+        changes["vigor_polar_shared"] = ("vigor_vgg16", {**polar, "encoder_options": {**_WIDE, "shared": True}})
+        if scene and Path(scene + UNKNOWN_HEADING).is_dir():
+            changes["vigor_unknown_heading"] = ("vigor_vgg16", {"scene": scene + UNKNOWN_HEADING})
+        return {arm: _of_views(start, scene, protocol, change) for arm, (start, change) in changes.items()}
+
+    return arms
+
+
+def _of_views(start: str, scene: str, protocol: str, changes: dict[str, Any]) -> Config:
+    """A recipe on a cross-view set."""
+    fixed = {
+        "scene": scene or "none",
+        "bands": ("red", "green", "blue"),
+        "protocols": (protocol,),
+        "kinds": ("arbitrary",),
+        "augment": ("turn_views",),
+        "baseline_options": {},
+        "val_queries": 400,
+        "test_queries": 1000,
+    }
+    options = recipe(start).encoder_options | _PANORAMA | changes.get("encoder_options", {})
+    return recipe(start, **{**fixed, **VIEW_BUDGET, **changes, "encoder_options": options})
+
+
+def ablations(scene: str = "") -> dict[str, Config]:
+    """SAIG-S and VIGOR's network with one thing changed each, the control first."""
+    saig, vigor = recipe("saig_s_smd"), recipe("vigor_vgg16")
+    soft = {"loss": "soft_margin_triplet", "loss_options": {}}
+    changes: dict[str, tuple[Config, dict[str, Any]]] = {
+        "saig_s_smd": (saig, {}),
+        "saig_average": (saig, {"encoder_options": {**saig.encoder_options, "aggregator": "average"}}),
+        "saig_gem": (saig, {"encoder_options": {**saig.encoder_options, "aggregator": "gem"}}),
+        "saig_safa": (saig, {"encoder_options": {**saig.encoder_options, "aggregator": "safa"}}),
+        "saig_triplet": (saig, soft),
+        "saig_infonce": (saig, {"loss": "infonce"}),
+        "saig_adam": (saig, {"sharpness": "none"}),
+        "saig_sam": (saig, {"sharpness": "sam", "rho": 0.05}),
+        "saig_sgd": (saig, {"sharpness": "none", "optimizer": "sgd", "learning_rate": 2e-2}),
+        "saig_mined": (saig, {"sampler": "mined"}),
+        "saig_shared": (saig, {"encoder_options": {**saig.encoder_options, "shared": True}}),
+        "saig_semi_positive": (saig, {"auxiliary": {"iou_semi_positive": 0.1}}),
+        "vigor_vgg16": (vigor, {}),
+        "vigor_infonce": (vigor, {"loss": "infonce", "loss_options": {}}),
+        "vigor_semi_positive": (vigor, {"auxiliary": {"iou_semi_positive": 0.1}}),
+        "vigor_unmined": (vigor, {"sampler": "random"}),
+    }
+    return {arm: recipe(start.name, **{**_TESTED, **BUDGET, **change}) for arm, (start, change) in changes.items()}
+
+
+def sizes(names: Sequence[str] = (*SYSTEMS[1:], *MATCHERS[1:])) -> pd.DataFrame:
+    """Parameters and operations of systems at their published size and in ours, without computing anything.
+
+    Returns
+    -------
+    One row per system: `image` the side in pixels as published, `parameters` in millions and `gflops` (2 for each
+    multiplication and addition, of a query and a reference together), and the same of ours, `our_...`.
+    """
+    rows = []
+    for name in names:
+        row: dict[str, Any] = {"system": name}
+        for profile, start in (("full", ""), ("quick", "our_")):
+            config = recipe(name, profile=profile)
+            with torch.device("meta"):
+                encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options)
+            count = sum(weights.numel() for weights in encoder.parameters())
+            row |= {f"{start}image": config.image_size, f"{start}parameters": count / 1e6}
+            row[f"{start}gflops"] = operations(encoder, config.image_size) / 1e9
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def operations(encoder: Encoder, image_size: int) -> int:
+    """Floating-point operations of a forward pass of one query and one reference; on the device `meta` none is done."""
+    encoder.eval()
+    device = next(encoder.parameters()).device
+    with FlopCounterMode(display=False) as counter:
+        for modality in ("query", "reference"):
+            wants = encoder.inputs[modality]
+            image = torch.empty(1, wants.channels, *height_and_width(wants.image_size or image_size), device=device)
+            features = encoder.forward_features(image, modality)
+            if hasattr(encoder, "feature_dim"):
+                encoder.forward_head(features, modality)
+    return counter.get_total_flops()

@@ -1,0 +1,95 @@
+"""Systems are compared at one budget: what each is given to learn from is the same, and every one can be built."""
+
+import pandas as pd
+import pytest
+
+from sarmatch.encoders import create_encoder
+from sarmatch.experiments import systems
+from sarmatch.experiments.pages import published_table, systems_table
+from sarmatch.experiments.records import Comparison
+from sarmatch.experiments.sweeps import SWEEPS
+from sarmatch.training.config import Config
+from sarmatch.training.prepare import check_parts
+
+OF_SYSTEMS = [name for name in SWEEPS if name.startswith("systems_")]
+BUDGETED = ("epochs", "pairs_per_epoch", "batch_size", "image_size")
+TESTED = ("protocols", "kinds", "val_queries", "test_queries", "bands", "profile", "augment", "offset")
+
+
+def by_search(arms: dict[str, Config]) -> dict[str, list[Config]]:
+    """Those that search by vectors, and dense matchers."""
+    searches = dict.fromkeys(config.search for config in arms.values())
+    return {search: [c for c in arms.values() if c.search == search] for search in searches}
+
+
+@pytest.mark.parametrize("name", OF_SYSTEMS)
+def test_every_method_of_a_table_has_the_same_budget_and_the_same_test(name):
+    arms = SWEEPS[name].arms("a_folder")
+    assert len({config.key for config in arms.values()}) == len(arms), "a method stands twice"
+    for configs in by_search(arms).values():
+        for field in (*BUDGETED, *TESTED):
+            assert len({str(getattr(config, field)) for config in configs}) == 1, field
+    for field in ("protocols", "kinds", "test_queries", "seed"):  # across both searches: paired query by query
+        assert len({str(getattr(config, field)) for config in arms.values()}) == 1, field
+
+
+@pytest.mark.parametrize("name", ["systems_standard", "systems_panorama_cross_area", "systems_ablations"])
+def test_every_method_can_be_built(name):
+    for config in SWEEPS[name].arms("a_folder").values():
+        check_parts(config)
+
+
+def test_an_ablation_changes_one_thing():
+    arms = systems.ablations()
+    for start in ("saig", "vigor"):
+        control, *others = [config for arm, config in arms.items() if arm.startswith(start)]
+        own = control.model_dump()
+        for config in others:
+            changed = {name for name, value in config.model_dump().items() if value != own[name]}
+            assert changed in (
+                {"encoder_options"}, {"loss"}, {"loss", "loss_options"}, {"sampler"}, {"auxiliary"},
+                {"sharpness"}, {"sharpness", "rho"}, {"sharpness", "optimizer", "learning_rate"},
+            )  # fmt: skip
+
+
+def test_unknown_heading_is_a_method_where_its_set_lies_beside(tmp_path):
+    (tmp_path / f"set{systems.UNKNOWN_HEADING}").mkdir()
+    arms = SWEEPS["systems_panorama_same_area"].arms(str(tmp_path / "set"))
+    assert arms["vigor_unknown_heading"].scene.endswith(systems.UNKNOWN_HEADING)
+    assert "vigor_unknown_heading" not in SWEEPS["systems_panorama_same_area"].arms(str(tmp_path / "other"))
+
+
+def test_sizes_are_the_published_ones_and_operations_those_of_convolutions():
+    row = systems.sizes(["saig_s_smd"]).iloc[0]
+    own = 9_156_096 + 1_285_208  # a branch at 320 x 320, three channels, and its SMD
+    assert row["parameters"] * 1e6 == 2 * own - 2 * 9 * 64, "one SAR band in the place of three channels"
+    assert row["our_parameters"] < 1
+    unet = create_encoder("fft_unet", width=8, depth=1)
+    large, small = (systems.operations(unet, side) for side in (64, 32))
+    assert large == 4 * small > 0
+
+
+def test_a_table_of_systems_says_budget_difference_and_chance():
+    common = {"seed": 0, "kind": "arbitrary", "data": "simulated", "queries": 500, "gallery": 400, "commit": "aaa"}
+    common |= {"recall@1_chance": 0.0025, "recall@10_chance": 0.025, "chance_median_m": 990.0, "within_10m": 0.01}
+    arms = {"infonce": (0.3, 792_352, 8192), "transgeo": (0.1, 758_912, 8192), "hog": (0.08, 0, 0)}
+    rows = [
+        {**common, "arm": arm, "protocol": protocol, "recall@1": found / 10, "recall@10": found, "recall@1%": found / 2}
+        | {"parameters": size, "pairs": pairs, "median_m": 700.0}
+        for arm, (found, size, pairs) in arms.items()
+        for protocol in ("same_area", "cross_area")
+    ]
+    gap = {"arm": "transgeo", "control": "infonce", "protocol": "cross_area", "kind": "arbitrary"}
+    gaps = pd.DataFrame([gap | {"measure": "recall@10", "difference": -0.2, "low": -0.3, "high": -0.1}])
+    table = systems_table(Comparison(pd.DataFrame(rows), gaps, ""))
+    lines = table.splitlines()
+    assert "| TransGeo | 758,912 | 8,192 | **1.0** / **10.0** |" in lines[3]
+    assert "**-20.0 (-30.0 to -10.0)**" in lines[3] and "-20.0" not in lines[2]
+    assert lines[4].startswith("| HOG, training-free | 0 | 0 |")
+    assert "**simulated**, 1 seed, 500 queries, gallery 400, chance 0.25 / 2.5, 990 m." in table
+
+
+def test_what_publications_state_is_marked_as_theirs():
+    lines = published_table().splitlines()
+    assert len(lines) == 2 + len(systems.PUBLISHED)
+    assert all("stated in" in lines[0] and 0 < theirs.cvusa < 100 for theirs in systems.PUBLISHED.values())
