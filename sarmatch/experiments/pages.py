@@ -177,7 +177,8 @@ def sweep_table(comparison: Comparison) -> str:
     interval over spatial blocks.
     """
     table, gaps, commit = comparison
-    groups = [(p, k) for k in ("arbitrary", "aligned") for p in PROTOCOL_WORDS if p in set(table["protocol"])]
+    tested = set(zip(table["protocol"], table["kind"], strict=True))
+    groups = [(p, k) for k in ("arbitrary", "aligned") for p in PROTOCOL_WORDS if (p, k) in tested]
     head = ["method", *(f"{task_words(p, k)}: @1 / @10" for p, k in groups)]
     control = method_words(gaps["control"].iloc[0])
     last = gaps.query("protocol == 'cross_area' and kind == 'arbitrary' and measure == 'recall@10'").set_index("arm")
@@ -403,7 +404,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     ),
     **{
         name: partial(_of_comparison, sweep_table, name)
-        for name in ("alignment", "alignment_sentinel", "weights", "questions", "one_look_direction")
+        for name in ("alignment", "alignment_sentinel", "weights", "questions", "one_look_direction", "dense_choices")
     },
     **{
         name: partial(_of_comparison, systems_table, name)
