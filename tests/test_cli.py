@@ -58,7 +58,7 @@ def test_own_data_in_a_folder_of_pairs_reports_recall_and_no_metres(pairs_folder
         (["refine", "nonsense"], "'nonsense' is neither a finished run's folder nor"),
         (["sweep", "nonsense"], "no comparison is called 'nonsense'"),
         (["sweep", "alignment_sentinel", "--scene", "no/such/folder"], "no/such/folder"),
-        (["sweep", "panorama_cross_area"], "needs data"),
+        (["sweep", "systems_panorama_cross_area"], "needs data"),
         (["simulate", "--crossview", "vigour", "no-such-folder"], "no cross-view set is called 'vigour'"),
     ],
 )

@@ -117,6 +117,29 @@ class Encoder(nn.Module):
         return self.encode_query(query), self.encode_reference(reference)
 
 
+class TwoLevels(Encoder):
+    """Base of encoders whose feature maps come at two strides at once, for a search from coarse to fine.
+
+    One of one's own writes `forward_levels`, which makes both.
+
+    Attributes
+    ----------
+    pooled : int
+        Cells along the side of a coarse cell.
+    """
+
+    stride: int
+    pooled: int
+
+    @property
+    def levels(self) -> tuple[int, int]:
+        return self.stride, self.stride * self.pooled
+
+    def forward_features(self, images: torch.Tensor, modality: Modality) -> torch.Tensor:
+        """Images `(B, C, H, W)` to the finer features `(B, channels, H / stride, W / stride)`, whatever their size."""
+        return self.forward_levels(images, modality)[0]
+
+
 @contextmanager
 def in_use(encoder: Encoder) -> Iterator[None]:
     """An encoder in evaluation mode and without gradients, and afterwards in the mode it was in."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sarmatch.checks import Count, Few, Hundreds
 from sarmatch.encoders.aggregators import create_aggregator, unit
-from sarmatch.encoders.base import Encoder, Inputs, Modality, register_encoder
+from sarmatch.encoders.base import Inputs, Modality, TwoLevels, register_encoder
 from sarmatch.encoders.cfog import averaged
 from sarmatch.encoders.dual import OPTICAL_CHANNELS, Normalise
 from sarmatch.encoders.orientation import ORIENTATIONS, blurred, oriented
@@ -72,7 +72,7 @@ class Branch(nn.Module):
 
 
 @register_encoder("dense")
-class DenseEncoder(Encoder):
+class DenseEncoder(TwoLevels):
     """Orientation channels at several scales, and what each modality learns to add to them: for dense search.
 
     Before the first step its features are a mix of the channels, the same for both modalities, so that it begins where
@@ -141,16 +141,8 @@ class DenseEncoder(Encoder):
             self.feature_dim = self.head.feature_dim  # type: ignore[assignment] # an attribute of any aggregator
         self.to(memory_format=torch.channels_last)
 
-    @property
-    def levels(self) -> tuple[int, int]:
-        return self.stride, self.stride * self.pooled
-
-    def forward_features(self, images: Tensor, modality: Modality) -> Tensor:
-        """Images `(B, C, H, W)` to `(B, channels, H / stride, W / stride)`, of queries with their confidence."""
-        return self.forward_levels(images, modality)[0]
-
     def forward_levels(self, images: Tensor, modality: Modality) -> tuple[Tensor, Tensor]:
-        """Features at `stride` and at `coarse` times it, whatever the images' size."""
+        """Features at `stride` and at `coarse` times it, whatever the images' size, of queries with confidence."""
         images = self._seen(images, modality)
         with torch.no_grad():
             channels, seen = self._channels(images)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sarmatch.checks import Count, Few, Hundreds
 from sarmatch.encoders.backbones import create_network
-from sarmatch.encoders.base import Encoder, Inputs, Modality, register_encoder
+from sarmatch.encoders.base import Inputs, Modality, TwoLevels, register_encoder
 from sarmatch.encoders.dual import OPTICAL_CHANNELS, Normalise
 
 SIDES = (256, 2048)  # pixels of images on which one looks how far a cell sees
@@ -29,7 +29,7 @@ class Level(nn.Module):
 
 
 @register_encoder("dense_timm")
-class DenseTimm(Encoder):
+class DenseTimm(TwoLevels):
     """The feature maps of a timm backbone at one of its strides, projected to few channels: for dense search.
 
     Each modality has a backbone of its own; their projections are the same at first. The backbone has to be
@@ -95,16 +95,8 @@ class DenseTimm(Encoder):
         self.reach = stride * cells_seen(self.branch["reference"].trunk, stride, backbone)
         self.to(memory_format=torch.channels_last)
 
-    @property
-    def levels(self) -> tuple[int, int]:
-        return self.stride, self.stride * self.pooled
-
-    def forward_features(self, images: Tensor, modality: Modality) -> Tensor:
-        """Images `(B, C, H, W)` to `(B, channels, H / stride, W / stride)`; what fills no cell is left out."""
-        return self.forward_levels(images, modality)[0]
-
     def forward_levels(self, images: Tensor, modality: Modality) -> tuple[Tensor, Tensor]:
-        """Features at `stride` and at `coarse` times it, whatever the images' size."""
+        """Features at `stride` and at `coarse` times it, whatever the images' size; what fills no cell is left out."""
         high, wide = (side - side % self.stride for side in images.shape[2:])
         return self.branch[modality](self.normalise[modality](images[:, :, :high, :wide]))
 

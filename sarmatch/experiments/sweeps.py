@@ -115,18 +115,6 @@ def _weights(alignment: str, prefix: str, **options: Any) -> Sweep:
     return Sweep(f"{words}: {prefix.replace('_', ' ')}", arms, by_network=True)
 
 
-def _panoramas(protocol: str) -> Callable[[str], dict[str, Config]]:
-    """Tiles as they are, against tiles unrolled about their centre."""
-    size = {"encoder_options": {"query_size": (64, 128), "reference_size": (64, 128)}}
-    changes: dict[str, dict[str, Any]] = {
-        "aerial": {},
-        "polar": {"reference_view": "polar", **size},
-    }
-    return lambda scene: {
-        arm: recipe("panorama", scene=scene, protocols=(protocol,), **change) for arm, change in changes.items()
-    }
-
-
 SWEEPS: dict[str, Sweep] = {
     "alignment": Sweep(
         "what an alignment is worth beside a metric loss, on `standard`",
@@ -135,10 +123,6 @@ SWEEPS: dict[str, Sweep] = {
         shipped=("infonce", "triplet", "wasserstein"),
     ),
     "alignment_sentinel": Sweep("the same on real Sentinel-1/2 tiles, region A to B", _sentinel, needs_data=True),
-    "panorama_same_area": Sweep(
-        "street panoramas against aerial tiles of towns that training knows", _panoramas("same_area"), needs_data=True
-    ),
-    "panorama_cross_area": Sweep("the same in towns that it does not know", _panoramas("cross_area"), needs_data=True),
     "questions": Sweep(
         "one field changed at a time",
         _changes(

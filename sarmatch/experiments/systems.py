@@ -102,6 +102,7 @@ def on_panoramas(protocol: str) -> Callable[[str], dict[str, Config]]:
         polar: dict[str, Any] = {"reference_view": "polar"}
         changes: dict[str, tuple[str, dict[str, Any]]] = {"panorama": ("panorama", {})}
         changes |= {name: (name, {}) for name in OF_PANORAMAS}
+        changes["panorama_polar"] = ("panorama", {**polar, "encoder_options": _WIDE})
         changes["vigor_polar"] = ("vigor_vgg16", {**polar, "encoder_options": _WIDE})
         changes["vigor_polar_shared"] = ("vigor_vgg16", {**polar, "encoder_options": {**_WIDE, "shared": True}})
         if scene and Path(scene + UNKNOWN_HEADING).is_dir():

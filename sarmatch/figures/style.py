@@ -219,6 +219,7 @@ _SYSTEMS = {
     "l2ltr": "L2LTR",
     "cvm_net": "CVM-Net",
     "panorama": "plain encoder, InfoNCE",
+    "panorama_polar": "plain encoder, polar tiles",
     "fft_unet": "FFT U-Net, dense",
     "osmnet": "OSMNet, dense",
     "saig_average": "SAIG-S, average",
