@@ -29,7 +29,7 @@ test: $(VENV)/.ready lint types  ## the whole: lint, types, doctests, every test
 lab: $(VENV)/.ready  ## JupyterLab at the first notebook
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
-sweep: $(VENV)/.ready  ## the comparisons behind the tables, hours on a CPU; resumes; REAL=folder for the real one
+sweep: $(VENV)/.ready  ## the comparisons behind the tables, hours on a CPU; resumes; REAL=folder for the real one, IMAGENET=1 with the extra `pretrained`
 	$(BIN)/sarmatch sweep alignment
 	$(BIN)/sarmatch sweep questions
 	$(BIN)/sarmatch sweep weights
@@ -37,6 +37,7 @@ sweep: $(VENV)/.ready  ## the comparisons behind the tables, hours on a CPU; res
 		do $(BIN)/sarmatch sweep $$name || exit; done
 	$(BIN)/sarmatch sweep one_look_direction
 	$(BIN)/sarmatch sweep dense_choices
+	$(if $(IMAGENET),for name in pretrained pretrained_dense; do $(BIN)/sarmatch sweep $$name || exit; done)
 	$(BIN)/sarmatch sweep systems_standard
 	$(BIN)/sarmatch sweep systems_ablations
 	$(BIN)/sarmatch simulate --crossview vigor_small "$(VIEWS)"

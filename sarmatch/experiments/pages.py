@@ -404,7 +404,10 @@ TABLES: dict[str, Callable[[Path], str]] = {
     ),
     **{
         name: partial(_of_comparison, sweep_table, name)
-        for name in ("alignment", "alignment_sentinel", "weights", "questions", "one_look_direction", "dense_choices")
+        for name in (
+            *("alignment", "alignment_sentinel", "weights", "questions", "one_look_direction", "dense_choices"),
+            *("pretrained", "pretrained_dense"),
+        )
     },
     **{
         name: partial(_of_comparison, systems_table, name)

@@ -96,6 +96,23 @@ DENSE_TRIED: dict[str, dict[str, Any]] = {
     "dense_vectors": {"encoder_options": {"stride": 4, "pooling": "gem"}, "auxiliary": {"infonce": 0.1}},
     "dense_resnet": {"encoder": "dense_timm", "encoder_options": {"backbone": "resnet18", "stride": 4}},
 }
+#: What is cheap to change in a search by vectors: larger images, and a network that begins with ImageNet's weights.
+LITE0, OF_IMAGENET = {"encoder": "tf_efficientnet_lite0"}, {"shared": True, "pretrained": True}
+VECTORS_TRIED: dict[str, dict[str, Any]] = {
+    "infonce": {},
+    "infonce_96": {"image_size": 96},
+    "infonce_128": {"image_size": 128},
+    "lite0": LITE0,
+    "lite0_imagenet": LITE0 | {"encoder_options": OF_IMAGENET},
+    "lite0_imagenet_slow": LITE0 | {"encoder_options": OF_IMAGENET, "learning_rate": 5e-4},
+    "lite0_imagenet_128": LITE0 | {"encoder_options": OF_IMAGENET, "image_size": 128},
+}
+_DENSE_LITE0 = {"backbone": LITE0["encoder"], "stride": 4}
+DENSE_PRETRAINED: dict[str, dict[str, Any]] = {
+    "dense_cross_entropy": {},
+    "dense_lite0": {"encoder": "dense_timm", "encoder_options": _DENSE_LITE0},
+    "dense_lite0_imagenet": {"encoder": "dense_timm", "encoder_options": _DENSE_LITE0 | {"pretrained": True}},
+}
 
 
 def _weights(alignment: str, prefix: str, **options: Any) -> Sweep:
@@ -182,6 +199,16 @@ SWEEPS: dict[str, Sweep] = {
     "dense_choices": Sweep(
         "choices of dense search: losses, false peaks mined over the whole map, other towns, networks",
         _changes("dense", **{arm: NETWORKS["dense"][1] | change for arm, change in DENSE_TRIED.items()}),
+        seeds=(0, 1),
+    ),
+    "pretrained": Sweep(
+        "one vector per tile lifted by what is cheap: image size, and weights from ImageNet (extra `pretrained`)",
+        _changes("infonce", **{arm: SHORT | change for arm, change in VECTORS_TRIED.items()}),
+        seeds=(0, 1),
+    ),
+    "pretrained_dense": Sweep(
+        "dense search from weights of ImageNet (extra `pretrained`)",
+        _changes("dense", **{arm: NETWORKS["dense"][1] | change for arm, change in DENSE_PRETRAINED.items()}),
         seeds=(0, 1),
     ),
     "one_look_direction": Sweep(

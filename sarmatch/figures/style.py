@@ -189,8 +189,20 @@ _CHOICES = {
     "confidence": "query confidence",
     "vectors": "vectors learned along",
     "resnet": "maps of a ResNet-18",
+    "lite0": "maps of an EfficientNet-Lite0",
+    "lite0_imagenet": "the same from ImageNet's weights",
 }
 METHOD_STYLES |= {f"dense_{name}": Method(words) for name, words in _CHOICES.items()}
+#: What lifts a search by vectors cheaply.
+_LIFTS = {
+    "infonce_96": "images of 96 pixels",
+    "infonce_128": "images of 128 pixels",
+    "lite0": "EfficientNet-Lite0",
+    "lite0_imagenet": "EfficientNet-Lite0 from ImageNet's weights",
+    "lite0_imagenet_slow": "the same at a quarter of the rate",
+    "lite0_imagenet_128": "from ImageNet's weights, images of 128 pixels",
+}
+METHOD_STYLES |= {name: Method(words) for name, words in _LIFTS.items()}
 METHOD_STYLES |= {f"{network}_0": Method(f"{words}, no alignment") for network, words in _NETWORKS.items()}
 METHOD_STYLES |= {
     f"{network}_{alignment}_{weight}": Method(f"{words}, {of_alignment} of weight {weight}")

@@ -93,3 +93,16 @@ def test_what_publications_state_is_marked_as_theirs():
     lines = published_table().splitlines()
     assert len(lines) == 2 + len(systems.PUBLISHED)
     assert all("stated in" in lines[0] and 0 < theirs.cvusa < 100 for theirs in systems.PUBLISHED.values())
+
+
+def test_what_begins_with_weights_of_imagenet_differs_in_that_alone():
+    """And in its rate or image size where its name says so: both are shared by the two modalities."""
+    arms = SWEEPS["pretrained"].arms("")
+    assert all(config.encoder_options["shared"] for config in arms.values())
+    dense = SWEEPS["pretrained_dense"].arms("")
+    for control, ours in (
+        (arms["lite0"], arms["lite0_imagenet"]),
+        (dense["dense_lite0"], dense["dense_lite0_imagenet"]),
+    ):
+        assert ours.model_dump() | {"encoder_options": control.encoder_options} == control.model_dump()
+        assert ours.encoder_options == control.encoder_options | {"pretrained": True}
