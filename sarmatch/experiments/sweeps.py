@@ -105,7 +105,6 @@ VECTORS_TRIED: dict[str, dict[str, Any]] = {
     "lite0": LITE0,
     "lite0_imagenet": LITE0 | {"encoder_options": OF_IMAGENET},
     "lite0_imagenet_slow": LITE0 | {"encoder_options": OF_IMAGENET, "learning_rate": 5e-4},
-    "lite0_imagenet_128": LITE0 | {"encoder_options": OF_IMAGENET, "image_size": 128},
 }
 _DENSE_LITE0 = {"backbone": LITE0["encoder"], "stride": 4}
 DENSE_PRETRAINED: dict[str, dict[str, Any]] = {

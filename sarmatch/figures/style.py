@@ -200,7 +200,6 @@ _LIFTS = {
     "lite0": "EfficientNet-Lite0",
     "lite0_imagenet": "EfficientNet-Lite0 from ImageNet's weights",
     "lite0_imagenet_slow": "the same at a quarter of the rate",
-    "lite0_imagenet_128": "from ImageNet's weights, images of 128 pixels",
 }
 METHOD_STYLES |= {name: Method(words) for name, words in _LIFTS.items()}
 METHOD_STYLES |= {f"{network}_0": Method(f"{words}, no alignment") for network, words in _NETWORKS.items()}
