@@ -93,14 +93,18 @@ def warmed(background: NDArray, extent: tuple[float, float, float, float], heat:
     return ((1 - alpha) * background + alpha * colormaps["magma"](level)[..., :3]).astype(np.float32)
 
 
-def map_page(scene: Scene, answer: Answer, background: NDArray) -> str:
-    """The map of an area with its scores, where the query lies (a ring) and the places found (their signs)."""
+def map_picture(scene: Scene, answer: Answer, background: NDArray) -> tuple[NDArray, tuple[float, float, float, float]]:
+    """The map of an area with its scores, and its left, right, bottom and top in local metres."""
     row0, col0, row1, col1 = scene.area(answer.area).map.bounds
     (left, top), (right, bottom) = scene.metres(answer.area, np.array([row0, row1]), np.array([col0, col1]))
-    picture = background
-    if answer.heat is not None:
-        picture = warmed(background, (left, right, bottom, top), answer.heat)
-    height = round(MAP_SIDE * (row1 - row0) / (col1 - col0))
+    extent = (left, right, bottom, top)
+    return background if answer.heat is None else warmed(background, extent, answer.heat), extent
+
+
+def map_page(scene: Scene, answer: Answer, background: NDArray) -> str:
+    """The map of an area with its scores, where the query lies (a ring) and the places found (their signs)."""
+    picture, (left, right, bottom, top) = map_picture(scene, answer, background)
+    height = round(MAP_SIDE * (top - bottom) / (right - left))
     address = thumbnail(picture, (MAP_SIDE, height))
 
     def pixel(xy: NDArray) -> tuple[float, float]:

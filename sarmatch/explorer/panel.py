@@ -5,11 +5,13 @@ from contextlib import contextmanager
 from functools import lru_cache, partial
 
 import ipywidgets as widgets
+from matplotlib.figure import Figure
 
 from sarmatch.explorer import pages
 from sarmatch.explorer.finders import ALONE
 from sarmatch.explorer.sources import MAX_BYTES, Disturbance, Source
 from sarmatch.explorer.state import COUNT, LONGEST, Answer, Explorer, Settings
+from sarmatch.explorer.still import still
 from sarmatch.scenes import Scene
 from sarmatch.training import Run
 
@@ -140,6 +142,14 @@ class ExplorerPanel(widgets.VBox):
                 control.value = 0.0
         self._answer()
 
+    def still(self) -> Figure:
+        """What is shown now as a figure: an export has it in the place of the panel, which needs a kernel."""
+        return still(self.state, self.answer, self._method_words())
+
+    def _method_words(self) -> str:
+        words = self.state.words(self.method.value)
+        return words if self.refiner.value == ALONE else f"{words}, then {self.state.words(self.refiner.value)}"
+
     def _refiners(self) -> list[tuple[str, str]]:
         return [(self.state.words(name), name) for name in self.state.refiners(self.method.value)]
 
@@ -172,10 +182,7 @@ class ExplorerPanel(widgets.VBox):
         self._show(self.answer)
 
     def _show(self, answer: Answer) -> None:
-        method = self.state.words(self.method.value)
-        if self.refiner.value != ALONE:
-            method += f", then {self.state.words(self.refiner.value)}"
-        self.status.value = pages.headline(answer, method)
+        self.status.value = pages.headline(answer, self._method_words())
         self.query.value = pages.card(answer.image, answer.source.label, side=pages.QUERY_SIDE)
         if self.state.scene.has_coordinates:
             self.map.value = pages.map_page(self.state.scene, answer, self._background(answer.area))

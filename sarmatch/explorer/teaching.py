@@ -128,7 +128,8 @@ def overlap_panel(state: Explorer, number: int = 0, steps: int = 8) -> Stills:
         curve.plot(fraction, cosine, color=BLUE, marker="o", ms=4)
         curve.plot(fraction[i], cosine[i], "*", ms=16, color=RED, mec="black")
         curve.set(xlabel="overlap (fraction of the query)", ylabel="cosine (no unit)", xlim=(1.04, -0.04))
-        curve.set_title(f"similarity {cosine[i]:.2f} ({state.scene.label})")
+        title = f"{fraction[i]:.0%} of the query lie in the window: cosine {cosine[i]:.2f}"
+        figure.suptitle(f"{title} ({state.scene.label})")
         return figure
 
     return Stills("window of the map slides by (steps)", list(range(len(shifts))), draw)
@@ -141,7 +142,7 @@ def _row_of(state: Explorer, number: int) -> pd.DataFrame:
     return pd.DataFrame([row | {"size": source.size, "modality": "sar"}])
 
 
-def blur_panel(x: np.ndarray, y: np.ndarray, data: str, blurs: Sequence[float] = (0.05, 0.1, 0.2, 0.5, 1.0)) -> Stills:
+def blur_panel(x: np.ndarray, y: np.ndarray, data: str, blurs: Sequence[float] = (0, 0.1, 0.2, 0.5, 1)) -> Stills:
     """Blur in optimal transport: the plan between two samples, sharp first, and everything to everything at last.
 
     Parameters
@@ -151,13 +152,16 @@ def blur_panel(x: np.ndarray, y: np.ndarray, data: str, blurs: Sequence[float] =
     data
         What they are.
     blurs
-        Roots of the entropic regularisation, in the unit of the points (Cuturi, NeurIPS 2013).
+        Roots of the entropic regularisation, in the unit of the points (Cuturi, NeurIPS 2013); 0 is the exact plan.
     """
     cost = ot.dist(x, y)
     weights = [np.full(len(points), 1 / len(points)) for points in (x, y)]
 
     def draw(blur: float) -> Figure:
-        plan = ot.sinkhorn(*weights, cost, blur**2, method="sinkhorn_log", numItermax=2000, warn=False)
+        if blur:
+            plan = ot.sinkhorn(*weights, cost, blur**2, method="sinkhorn_log", numItermax=2000, warn=False)
+        else:
+            plan = ot.emd(*weights, cost)
         paid = np.sqrt((plan * cost).sum())
         return transport(x, y, {f"blur {blur:g}": plan}, f"Transport at blur {blur:g} costs {paid:.2f}", data)
 

@@ -16,6 +16,7 @@ from sarmatch.explorer.panel import ExplorerPanel
 from sarmatch.explorer.sources import MAX_BYTES, Asked, Disturbance, Source, asked, uploaded
 from sarmatch.explorer.state import Explorer, Settings
 from sarmatch.figures import method_words
+from sarmatch.figures.style import PLACES, embedded
 from sarmatch.scenes import NoCoordinatesError, Raster
 from sarmatch.training import Config, Run
 
@@ -247,6 +248,15 @@ class TestPanel:
     def test_methods_are_worded(self, panel, vectors):
         assert [words for words, _ in panel.method.options] == [method_words(n) for n in panel.state.methods]
         assert "vote of neighbours on the map" in [words for words, _ in ExplorerPanel(vectors).refiner.options]
+
+    def test_a_still_shows_what_the_panel_shows(self, panel):
+        figure = panel.still()
+        assert figure.get_suptitle() == f"Query {panel.source.label}: {method_words('cfog')} (simulated)"
+        titles = [axes.get_title() for axes in figure.axes]
+        assert [t.split("\n")[0] for t in titles[2:]] == pages.results(panel.answer)[:4]
+        assert [t.split("\n")[1] for t in titles[2:]] == [PLACES[p]["sign"] for p in panel.answer.places[:4]]
+        low, high = Image.open(io.BytesIO(embedded(figure, "jpeg")[0])).convert("L").getextrema()
+        assert high - low > 100
 
     def test_k_shows_as_many_results(self, panel):
         panel.k.value = 7

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from sarmatch.evaluation import METRICS
 from sarmatch.explorer.state import Explorer
 from sarmatch.explorer.teaching import Stills, blur_panel, overlap_panel, weight_panel
 from sarmatch.figures import overlap_by_stride
@@ -46,10 +47,11 @@ def test_a_picture_is_drawn_once():
 def test_blur_spreads_the_plan():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(12, 2)), rng.normal(size=(12, 2)) + 2
-    panel = blur_panel(x, y, "made up", (0.1, 2.0))
+    panel = blur_panel(x, y, "made up", (0, 0.5, 2.0))
     assert sliders_change_the_picture(panel)
-    costs = [float(panel.still(b).get_suptitle().split("costs ")[1].split()[0]) for b in (0.1, 2.0)]
-    assert costs[0] < costs[1], "what is blurred costs more than the cheapest"
+    costs = [float(panel.still(b).get_suptitle().split("costs ")[1].split()[0]) for b in (0, 0.5, 2.0)]
+    assert costs[0] == pytest.approx(METRICS["wasserstein_2"](x, y), abs=0.005)
+    assert costs == sorted(costs), "what is blurred costs more than the cheapest"
 
 
 def test_weights_are_added_one_by_one():
@@ -67,5 +69,6 @@ def test_overlap_falls_from_all_to_nothing(tiny_scene, tmp_path, monkeypatch):
     assert sliders_change_the_picture(panel)
     assert "100% overlap" in panel.still(0).axes[1].get_title()
     assert "0% overlap" in panel.still(4).axes[1].get_title()
+    assert panel.still(0).get_suptitle().startswith("100% of the query lie in the window: cosine ")
     with pytest.raises(ValueError, match="needs a run of search by vectors"):
         overlap_panel(Explorer(untrained_run(tmp_path, **DENSE), tiny_scene, count=3))
