@@ -53,4 +53,4 @@ def _draw_map(ax: Axes, state: Explorer, answer: Answer, count: int) -> None:
             ax.annotate(str(i + 1), found.xy[0, i], (6, 5), textcoords="offset points", **style)
     if answer.true is not None:
         ax.plot(*answer.true, "o", ms=18, mfc="none", mec=GREEN, mew=2.5, path_effects=WHITE_EDGE)
-    ax.set_title(f"map of {answer.area}, bright: high scores; ring: the query")
+    ax.set_title(f"map of {answer.area}; ring: the query")
