@@ -208,7 +208,7 @@ def _scores(search: DenseSearch, features: Tensor, masks: Tensor | None, part: t
     if all(
         s.stop - s.start == n - k + 1 for s, n, k in zip(part, fmap.features.shape[1:], features.shape[2:], strict=True)
     ):
-        (whole,) = search.surfaces(features, masks)
+        (whole,) = search.surfaces(features, masks)  # with spectra that are kept for the next pose
         return whole.numpy()
     rows, cols = (slice(s.start, s.stop + k - 1) for s, k in zip(part, features.shape[2:], strict=True))
     piece = fmap.part(rows, cols)

@@ -245,9 +245,7 @@ def locate(
     >>> found.lonlat, found.probability  # doctest: +SKIP
     """
     if near is None and radius is not None:
-        raise ValueError(
-            f"radius is {radius}, but about no place; expected a longitude and a latitude near which to look"
-        )
+        raise ValueError(f"radius is {radius} and near is None, expected both or neither")
     if window is not None:
         whole_number("window", window, LEAST)
     wanted = finder(run, method)
