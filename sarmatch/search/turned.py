@@ -37,8 +37,8 @@ class TurnedSearch:
 
     A query is turned north up as if its heading were each of `headings`, and encoded; its coarse level is correlated
     with the whole map. The highest peaks of all headings together are looked at again on the fine map, and the `few`
-    best of them also at headings between those. A turned image fills a part of its frame only, and a mask leaves out the
-    rest: no pixel is lost, and as every heading compares the same pixels, their scores can be compared.
+    best of them also at headings between those. A turned image fills a part of its frame only, and a mask leaves out
+    the rest: no pixel is lost, and as every heading compares the same pixels, their scores can be compared.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class TurnedSearch:
     keep, radius, reach, device, budget
         See `CoarseToFine`; `keep` counts the peaks of all headings together.
     few
-        Peaks that are tried at `finer` headings, the highest on the fine map.
+        Peaks that are tried at `finer` headings, the highest on the fine map; 30 by default, as many as are kept.
 
     Raises
     ------
