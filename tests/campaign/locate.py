@@ -133,8 +133,9 @@ def _replaced(make: Callable[[Path], object]) -> Break:
 def _large_claim(path: Path) -> None:
     """The header says two million pixels a side and the file holds the first of them."""
     content = bytearray(path.read_bytes())
+    first = int.from_bytes(content[4:8], "little")  # of the tags that count: older ones may lie before
     for tag in (256, 257):
-        at = content.index(tag.to_bytes(2, "little") + b"\3\0")
+        at = content.index(tag.to_bytes(2, "little") + b"\3\0", first)
         content[at + 2 : at + 12] = b"\4\0\1\0\0\0" + (2_000_000).to_bytes(4, "little")
     path.write_bytes(content)
 
@@ -146,9 +147,8 @@ def _upside_down(path: Path) -> None:
     image.save(path, exif=exif)
 
 
-Tried = tuple[
-    Break, Words, Words, Right | None
-]  # what is changed, words of the error, more words of the line, or right
+#: What is changed, words of the error, more words of the line, or who says whether an answer is right.
+Tried = tuple[Break, Words, Words, Right | None]
 
 
 def _both(which: str) -> dict[str, Tried]:
@@ -175,7 +175,7 @@ def _both(which: str) -> dict[str, Tried]:
         "has pixels of 100 km": (changed(np.copy, transform=Affine(1e5, 0, WEST, 0, -1e5, NORTH)), [name]),
         "has pixels of a tenth of a millimetre": (
             changed(np.copy, transform=Affine(1e-4, 0, WEST, 0, -1e-4, NORTH)),
-            [name],
+            ["strip.tif", "pixel_size is", "that of the map is"],
         ),
         "is of one pixel": (changed(lambda image: image[:, :1, :1]), [name]),
         "is of one row": (changed(lambda image: image[:, :1]), [name]),
@@ -226,7 +226,7 @@ STRIPS: dict[str, Tried] = _both("strip") | {
 MAPS: dict[str, Tried] = _both("map") | {
     "says not where it lies": (_changed(np.copy, "map", crs=None), ["map.tif", "reference system"], (), None),
     "is of one tile": (_changed(lambda image: image[:, :290, :98], "map"), ["map.tif", "one window"], (), None),
-    "is narrower than the strip": (_changed(lambda image: image[:, :90], "map"), ["strip.tif", "map.tif"], (), None),
+    "is narrower than the strip": (_changed(lambda image: image[..., :90], "map"), ["map.tif", "90 x 480"], (), None),
     "has two bands": (_changed(lambda image: image[:2], "map"), ["map.tif", "2 bands"], (), None),
     "is complex": (_changed(lambda image: image.astype(np.complex64), "map"), ["map.tif", "complex"], (), None),
     "is in no system on Earth": (
