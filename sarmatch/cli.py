@@ -229,6 +229,9 @@ def locate(
 
     if out.suffix.lower() not in (".geojson", ".json"):
         raise ValueError(f"{out}: expected a name that ends in .geojson")
+    for given in (strip, map):
+        if given.resolve() in [out.with_suffix(end).resolve() for end in (out.suffix, ".csv", ".png", ".tif")]:
+            raise ValueError(f"{out}: a file beside it would replace {given}, expected a name of its own")
     check_writable(out.parent)
     warnings.simplefilter("ignore", LocationWarning)  # they are told below
     found = sm.locate(

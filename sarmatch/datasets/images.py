@@ -82,8 +82,13 @@ def read_image(path: Path, channels: int) -> np.ndarray:
         values that look like an undeclared nodata value.
     """
     require_file(path)
+    return _read_image(path, channels, version_of(path))
+
+
+def version_of(path: Path) -> tuple[int, int, int]:
+    """What differs where a file has been replaced by another of its name."""
     about = path.stat()
-    return _read_image(path, channels, (about.st_mtime_ns, about.st_size, about.st_ino))
+    return about.st_mtime_ns, about.st_size, about.st_ino
 
 
 @lru_cache(maxsize=256)

@@ -31,7 +31,7 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from sarmatch.atomic_io import write
-from sarmatch.datasets.images import DENSEST, undeclared_nodata
+from sarmatch.datasets.images import DENSEST, undeclared_nodata, version_of
 from sarmatch.datasets.rasters import (
     BadImageError,
     has_palette,
@@ -268,7 +268,7 @@ class Warped(NamedTuple):
     def read(self, rows: slice, cols: slice) -> NDArray:
         """Pixels of a part of the box, float32, 8-bit values divided by 255, NaN where there is no data."""
         window = Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
-        view = _view(os.getpid(), threading.get_ident(), self)
+        view = _view(os.getpid(), threading.get_ident(), version_of(self.source.path), self)
         try:
             with reading():
                 values = view.read(self.indexes, window=window, masked=True)
@@ -285,8 +285,8 @@ class Warped(NamedTuple):
 
 
 @lru_cache(maxsize=128)
-def _view(process: int, thread: int, warped: Warped) -> WarpedVRT:
-    """An open file. Handles of GDAL may be shared neither by threads nor across a fork, so each has its own."""
+def _view(process: int, thread: int, version: tuple[int, int, int], warped: Warped) -> WarpedVRT:
+    """An open file of this version. Threads and forked processes share no handles of GDAL, so each has its own."""
     source, grid = warped.source, warped.grid
     row, col, height, width = warped.box
     file = open_raster(source.path)

@@ -8,7 +8,17 @@ import pandas as pd
 from rasterio import Affine
 from rasterio.crs import CRS
 
-from sarmatch.datasets.mosaic import COARSEST, FINEST, AreaGrid, Layout, grid_of, read_map, read_strip, source_of
+from sarmatch.datasets.mosaic import (
+    COARSEST,
+    FINEST,
+    AreaGrid,
+    Layout,
+    Source,
+    grid_of,
+    read_map,
+    read_strip,
+    source_of,
+)
 from sarmatch.datasets.rasters import BadImageError, open_raster, sidecar_of
 from sarmatch.scenes import Raster, Scene
 from sarmatch.scenes.scene import Area
@@ -87,7 +97,7 @@ def map_scene(path: Path | str, pixel_size: float | None = None, **layout) -> Sc
     """
     path = Path(path)
     source = source_of(path)
-    grid = grid_of([source], pixel_size)
+    grid = _grid(source, pixel_size)
     rows = pd.DataFrame({"path": [path], "source": [source]})
     chart, problems = read_map(rows, grid, Layout(**layout))
     if chart is None:
@@ -119,7 +129,17 @@ def nominal_pose(path: Path | str) -> tuple[float, float] | None:
         if (file.crs or beside.crs) is None or (beside.transform or file.transform).is_identity:
             return None
     source = source_of(path)
-    grid = grid_of([source], None)
+    grid = _grid(source)
     up = source.transform @ (0.0, 0.0), source.transform @ (0.0, 1.0)
     east, north = (a - b for a, b in zip(*up, strict=True))
     return grid.step / grid.per_metre, math.degrees(math.atan2(east, north)) % 360
+
+
+def _grid(source: Source, pixel_size: float | None = None) -> AreaGrid:
+    """The grid of one file; a BadImageError names it where it has none."""
+    try:
+        return grid_of([source], pixel_size)
+    except BadImageError:
+        raise
+    except ValueError as error:
+        raise BadImageError(f"{source.path}: lies where no grid in metres is ({error})") from error

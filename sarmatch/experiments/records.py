@@ -21,7 +21,7 @@ from sarmatch.patches import PatchImages, positions
 from sarmatch.paths import ROOT
 from sarmatch.search import surface
 from sarmatch.simulation.simulate import PRESETS
-from sarmatch.training.checkpoints import WEIGHTS, describe_environment, save_weights
+from sarmatch.training.checkpoints import OFFSET_HEAD, WEIGHTS, describe_environment, save_weights
 from sarmatch.training.config import recipe
 from sarmatch.training.runs import DISCREPANCY, Run, baseline_rows, dense_search, load_run
 
@@ -60,7 +60,9 @@ def keep_run(run: Run, folder: Path, weights: bool = False) -> None:
     if run.discrepancy:  # older runs have none
         write_json(folder / DISCREPANCY, run.discrepancy)
     if weights:
-        write(folder / WEIGHTS, partial(save_weights, copy.deepcopy(run.encoder).half()))
+        for name, part in {WEIGHTS: run.encoder, OFFSET_HEAD: run.offset_head}.items():
+            if part is not None:
+                write(folder / name, partial(save_weights, copy.deepcopy(part).half()))
 
 
 def record_baselines(root: Path = ROOT) -> pd.DataFrame:

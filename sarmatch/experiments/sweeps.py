@@ -37,6 +37,7 @@ KEPT = (
     *(f"recall@1%{end}" for end in ("", "_chance")),
     *(f"hit_rate{end}" for end in ("", "_chance")),
     *(f"{start}within_10m" for start in ("", "chance_", "ceiling_")),
+    *(f"centre_{name}" for name in ("median_m", "within_10m")),  # of answers that an offset head has moved
 )
 
 
@@ -490,7 +491,7 @@ def robustness(arms: Mapping[str, Sequence[Run]], kind: str = "arbitrary", chang
         if key not in known:  # the scene itself stands in every panel
             bands = ("HH",) if config.bands == "first" else config.bands
             scene = with_acquisition(config.scene, config.profile, bands, **options)
-            known[key] = evaluate(finished.encoder, scene, config, "cross_area", kind)[0]
+            known[key] = evaluate(finished.encoder, scene, config, "cross_area", kind, head=finished.offset_head)[0]
         names = {"change": change, "value": value, "arm": arm, "seed": config.seed, "data": "simulated", "kind": kind}
         rows.append(names | {k: v for k, v in known[key].items() if k in KEPT})
     return pd.DataFrame(rows)

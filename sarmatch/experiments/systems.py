@@ -6,16 +6,22 @@ a whole surface of shifts; they have a budget of their own, the same for all of 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sarmatch.encoders import Encoder, create_encoder
 from sarmatch.encoders.base import height_and_width
+from sarmatch.evaluation import error_summary, localization_errors
+from sarmatch.patches import positions
 from sarmatch.training.config import Config, recipe
+from sarmatch.training.runs import Run, nearest, tile_widths
+from sarmatch.training.vectors import moved
 
 #: What every system that makes a vector per tile is given.
 BUDGET = {"epochs": 8, "pairs_per_epoch": 1024, "batch_size": 32, "image_size": 64}
@@ -151,6 +157,38 @@ def ablations(scene: str = "") -> dict[str, Config]:
         "vigor_unmined": (vigor, {"sampler": "random"}),
     }
     return {arm: recipe(start.name, **{**_TESTED, **BUDGET, **change}) for arm, (start, change) in changes.items()}
+
+
+def moved_answers(finished: Run) -> pd.DataFrame:
+    """What the offset head of a run is worth, on the test queries of its first protocol and kind.
+
+    Returns
+    -------
+    One row per `tile`, the `first` found or the `right` one whatever was found, and `answer`: its `centre`, the place
+    `moved` by the head, and as a `control` one moved by what the head says of another query, which has the same spread.
+    Columns are those of `error_summary`.
+
+    Raises
+    ------
+    ValueError
+        Where the run trained no offset head.
+    """
+    head, config, scene = finished.offset_head, finished.config, finished.scene()
+    if head is None:
+        raise ValueError(f"{finished.path}: auxiliary is {config.auxiliary}, expected 'offset_regression' among it")
+    asked, tiles = finished.task(scene, config.protocols[0], config.kinds[0])
+    query, reference = finished.embed(scene, asked, tiles)
+    widths, own = tile_widths(scene, tiles), asked["positive"].to_numpy()[:, None]
+    first = nearest(scene, tiles, query, reference, 1)
+    right = replace(first, tile=own, places=positions(tiles)[own])
+    order = np.random.default_rng(config.seed).permutation(len(asked))
+    rows = []
+    for tile, found in (("first", first), ("right", right)):
+        shift = moved(found, query, reference, widths, head).xy - found.xy
+        for answer, by in (("centre", 0 * shift), ("moved", shift), ("control", shift[order])):
+            errors = localization_errors((found.xy + by)[:, 0], positions(asked))
+            rows.append({"tile": tile, "answer": answer, **error_summary(errors)})
+    return pd.DataFrame(rows)
 
 
 def sizes(names: Sequence[str] = (*SYSTEMS[1:], *MATCHERS[1:])) -> pd.DataFrame:

@@ -106,11 +106,11 @@ def located_strip(
 
 def _heat(ax, log_prob: NDArray, extent: Sequence[float], unit: float = KILOMETRE) -> None:
     """A posterior as heat over what is drawn already, in logarithms down to `SHOWN` below its peak."""
-    shown = ((log_prob - log_prob.max()) / SHOWN + 1).clip(0, 1)
-    factor = max(1, -(-max(shown.shape) // 500))
-    high, wide = (n // factor * factor for n in shown.shape)
-    small = shown[:high, :wide].reshape(high // factor, factor, wide // factor, factor).max((1, 3))
-    ax.imshow(small, extent=np.array(extent) / unit, cmap=HEAT, vmin=0, vmax=1, interpolation="nearest")
+    factor = max(1, -(-max(log_prob.shape) // 500))
+    high, wide = (n // factor * factor for n in log_prob.shape)
+    small = log_prob[:high, :wide].reshape(high // factor, factor, wide // factor, factor).max((1, 3))
+    shown = ((small - log_prob.max()) / SHOWN + 1).clip(0, 1)
+    ax.imshow(shown, extent=np.array(extent) / unit, cmap=HEAT, vmin=0, vmax=1, interpolation="nearest")
 
 
 def sharpening(

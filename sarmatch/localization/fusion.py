@@ -23,6 +23,7 @@ Surface = NDArray[np.floating]  # (H, W)
 
 FLOOR = 1e-300  # of a probability, before its logarithm is taken
 REACH = 3.0  # standard deviations of the drift that a step may take
+BAND = 1 << 22  # cells of a map that are looked at together
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,34 @@ class Likelihood:
                 raise ValueError(f"{name} must lie in (0, 1), got {getattr(self, name)}")
 
 
-def log_likelihood(scores: Surface, model: Likelihood) -> NDArray[np.float64]:
+class Crowd(NamedTuple):
+    """What a softmax over all scores of a window needs of them: the highest, the sum of the exponentials of the others
+    against it, and how many there are."""
+
+    top: float
+    total: float
+    places: int
+
+    def and_those(self, other: "Crowd", model: Likelihood) -> "Crowd":
+        """Of the scores of both."""
+        top = max(self.top, other.top)
+        total = sum(c.total * math.exp((c.top - top) / model.temperature) for c in (self, other) if c.places)
+        return Crowd(top, total, self.places + other.places)
+
+
+NOBODY = Crowd(-math.inf, 0.0, 0)
+
+
+def crowd(scores: Surface, model: Likelihood) -> Crowd:
+    """Of scores of a window, minus infinity where it does not lie on the map."""
+    known = np.asarray(scores, np.float64)[np.isfinite(scores)]
+    if not known.size:
+        return NOBODY
+    top = float(known.max())
+    return Crowd(top, float(np.exp((known - top) / model.temperature).sum()), known.size)
+
+
+def log_likelihood(scores: Surface, model: Likelihood, whole: Crowd | None = None) -> NDArray[np.float64]:
     """Log-likelihood of each place for a window, against that of a window that says nothing.
 
     Parameters
@@ -67,18 +95,19 @@ def log_likelihood(scores: Surface, model: Likelihood) -> NDArray[np.float64]:
         `(H, W)` of one window; minus infinity where it does not lie on the map.
     model
         Temperature and outliers.
+    whole
+        Of the whole map's scores, where these are a part of them.
 
     Returns
     -------
     float64 (H, W), `log(e + (1 - e) N p)` with `p` the softmax over the N places that have a score and `e` the fraction
     of outliers. Its exponential is 1 on average over these places; where there is no score, it is `log e`.
     """
-    scores = np.asarray(scores, np.float64)
-    known = np.isfinite(scores)
-    if not known.any():
+    whole = crowd(scores, model) if whole is None else whole
+    if not whole.places:
         return np.full(scores.shape, math.log(model.outliers))
-    peaked = np.where(known, np.exp((scores - scores[known].max()) / model.temperature), 0.0)
-    return np.log(model.outliers + (1 - model.outliers) * peaked * (known.sum() / peaked.sum()))
+    peaked = np.exp((np.asarray(scores, np.float64) - whole.top) / model.temperature)
+    return np.log(model.outliers + (1 - model.outliers) * peaked * (whole.places / whole.total))
 
 
 def shifted(surface: Surface, step: Sequence[int], fill: float) -> NDArray[np.float64]:
@@ -92,13 +121,38 @@ def shifted(surface: Surface, step: Sequence[int], fill: float) -> NDArray[np.fl
     return out
 
 
-def diffused(belief: Surface, drift: float) -> NDArray[np.float64]:
-    """A log-belief after a step that may go `drift` cells astray, on each axis; what leaves the grid is lost."""
+def diffused(belief: Surface, drift: float) -> Surface:
+    """A log-belief after a step that may go `drift` cells astray, on each axis; what leaves the grid is lost.
+
+    Of the type that it is given: half as wide numbers suffice for a large map.
+    """
     if not drift:
-        return np.asarray(belief, np.float64)
-    top = belief.max()
-    spread = gaussian_filter(np.exp(belief - top), drift, mode="constant", truncate=REACH)
-    return np.log(np.maximum(spread, FLOOR)) + top
+        return belief
+    top, reach, out = belief.max(), around(drift), np.empty_like(belief)
+    for rows in bands(belief.shape):
+        first = max(0, rows.start - reach)
+        chance = np.exp(np.asarray(belief[first : rows.stop + reach], np.float64) - top)
+        spread = gaussian_filter(chance, drift, mode="constant", truncate=REACH)[rows.start - first :]
+        out[rows] = np.log(np.maximum(spread[: rows.stop - rows.start], FLOOR)) + top
+    return out
+
+
+def around(drift: float) -> int:
+    """Cells on each side of a place that a step may come from."""
+    return int(REACH * drift + 0.5)  # as the filter counts them
+
+
+def bands(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Rows of a surface that are looked at together, so that what is made of them on the way stays small."""
+    step = max(1, BAND // shape[1])
+    for start in range(0, shape[0], step):
+        yield slice(start, min(start + step, shape[0]))
+
+
+def log_sum(surface: Surface) -> float:
+    """Logarithm of the sum of exponentials."""
+    top = float(surface.max())
+    return top + math.log(sum(np.exp(surface[rows] - top).sum(dtype=np.float64) for rows in bands(surface.shape)))
 
 
 def filtered(levels: Iterable[Surface], drift: float = 0.0) -> Iterator[NDArray[np.float64]]:
@@ -123,13 +177,13 @@ class Posterior:
 
     Attributes
     ----------
-    log_prob : float64 (H, W)
+    log_prob : float (H, W)
         Of each cell.
     log_absent : float
         Of "not on this map"; together with the cells it makes 1.
     """
 
-    log_prob: NDArray[np.float64]
+    log_prob: Surface
     log_absent: float
 
     @property
@@ -151,7 +205,7 @@ class Posterior:
                 break
             near = slice(max(0, row - apart), row + apart + 1), slice(max(0, col - apart), col + apart + 1)
             at.append(refined(self.log_prob, int(row), int(col)))
-            mass.append(np.exp(rest[near]).sum())
+            mass.append(np.exp(rest[near]).sum(dtype=np.float64))
             rest[near] = -np.inf
         return Peaks(np.array(at), np.array(mass))
 
@@ -164,7 +218,7 @@ class Posterior:
         r, c = np.ogrid[rows, cols]
         part = self.log_prob[rows, cols]
         near = np.hypot(r[: part.shape[0]] - row, c[:, : part.shape[1]] - col) <= radius
-        return float(np.exp(part[near]).sum())
+        return float(np.exp(part[near]).sum(dtype=np.float64))
 
     def area(self, mass: float = 0.9) -> NDArray[np.bool_]:
         """The smallest set of cells that holds `mass` of what lies on the map: the search area."""
@@ -172,13 +226,14 @@ class Posterior:
             raise ValueError(f"mass must lie in (0, 1], got {mass}")
         flat = self.log_prob.ravel()
         total = np.exp(flat - flat.max())
-        wanted = mass * total.sum() * (1 - 1e-12)
-        few = np.flatnonzero(total > total.sum() * 1e-4 / total.size)  # most cells hold next to nothing
-        if total[few].sum() < wanted:
+        whole = total.sum(dtype=np.float64)
+        wanted = mass * whole * (1 - 1e-12)
+        few = np.flatnonzero(total > whole * 1e-4 / total.size)  # most cells hold next to nothing
+        if total[few].sum(dtype=np.float64) < wanted:
             few = np.arange(total.size)
         order = few[np.argsort(-total[few], kind="stable")]
         chosen = np.zeros(flat.shape, bool)
-        chosen[order[: int(np.searchsorted(np.cumsum(total[order]), wanted)) + 1]] = True
+        chosen[order[: int(np.searchsorted(np.cumsum(total[order], dtype=np.float64), wanted)) + 1]] = True
         return chosen.reshape(self.log_prob.shape)
 
 
@@ -215,12 +270,12 @@ def posterior_of(belief: Surface, model: Likelihood, prior: Surface | None = Non
     prior
         Log-probability of each place `(H, W)` before anything is looked at, of sum 1; uniform by default.
     """
-    prior = np.full(belief.shape, -math.log(belief.size)) if prior is None else prior
-    joint = belief + prior + math.log1p(-model.absent)
+    joint = belief + (-math.log(belief.size) if prior is None else prior.astype(belief.dtype))
+    joint += math.log1p(-model.absent)
     absent = math.log(model.absent)
-    top = max(float(joint.max()), absent)
-    total = top + math.log(np.exp(joint - top).sum() + math.exp(absent - top))
-    return Posterior(joint - total, absent - total)
+    total = float(np.logaddexp(log_sum(joint), absent))
+    joint -= total
+    return Posterior(joint, absent - total)
 
 
 def aligned(levels: Iterable[Surface], steps: NDArray[np.int64], fill: float) -> Iterator[NDArray[np.float64]]:
@@ -296,5 +351,5 @@ def rivals(surface: Surface, at: Sequence[int], apart: int) -> float:
     """The highest score of a surface more than `apart` cells from a place: how much else looks like it."""
     row, col = at
     rest = np.where(np.isfinite(surface), surface, -np.inf)
-    rest[max(0, row - apart) : row + apart + 1, max(0, col - apart) : col + apart + 1] = -np.inf
+    rest[max(0, row - apart) : max(0, row + apart + 1), max(0, col - apart) : max(0, col + apart + 1)] = -np.inf
     return float(rest.max())

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform as warp_points
 
 from sarmatch.atomic_io import read_json, write_json
+from sarmatch.checks import whole_number
 from sarmatch.datasets.mosaic import Layout
 from sarmatch.datasets.unplaced import map_scene, nominal_pose, unplaced_strip
 from sarmatch.encoders import Encoder, create_encoder
@@ -24,6 +26,7 @@ from sarmatch.localization.windows import LEAST, PLAIN_DB, Windows, contrast, cu
 from sarmatch.paths import ROOT
 from sarmatch.scenes import Raster, Scene
 from sarmatch.search import DenseSearch, FeatureMap, build_maps, galleries_dir
+from sarmatch.search.correlate import Correlator
 from sarmatch.search.turned import HEADINGS
 from sarmatch.training.runs import Run, load_run
 
@@ -166,14 +169,23 @@ def finder(run: Run | Path | str | None = None, method: str | None = None) -> Fi
     scene = run.scene()
     own = run.path / OWN_CALIBRATION
     shipped = run.path.resolve() == SHIPPED.resolve()
-    known = Likelihood(**read_json(own, dict)) if own.is_file() else calibration_of("dense") if shipped else None
-    return Finder(run.encoder, run.config.encoder, scene.pixel_size, run.config.patch_size or scene.patch_size, known)
+    known = _likelihood(own, read_json(own, dict)) if own.is_file() else calibration_of("dense") if shipped else None
+    window = max(LEAST, run.config.patch_size or scene.patch_size)
+    return Finder(run.encoder, run.config.encoder, scene.pixel_size, window, known)
 
 
 def calibration_of(name: str, path: Path = CALIBRATED) -> Likelihood | None:
     """The likelihood of a method as it was calibrated on validation ground; None where nobody has."""
     known = read_json(path, dict) if path.is_file() else {}
-    return Likelihood(**known[name]) if name in known else None
+    return _likelihood(path, known[name]) if name in known else None
+
+
+def _likelihood(path: Path, fields: dict) -> Likelihood:
+    """The likelihood of a file; a ValueError names a file that holds none."""
+    try:
+        return Likelihood(**fields)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not usable as a likelihood ({error})") from error
 
 
 def keep_calibration(likelihoods: dict[str, Likelihood], path: Path = CALIBRATED) -> None:
@@ -232,6 +244,10 @@ def locate(
     >>> found = sm.locate("strip.tif", "map.tif")  # doctest: +SKIP
     >>> found.lonlat, found.probability  # doctest: +SKIP
     """
+    if near is None and radius is not None:
+        raise ValueError(f"radius is {radius} and near is None, expected both or neither")
+    if window is not None:
+        whole_number("window", window, LEAST)
     wanted = finder(run, method)
     strip, map = Path(strip), Path(map)
     scene = _map_for(map, wanted, layout)
@@ -280,8 +296,8 @@ def _nominal(path: Path, pixel_size: float | None, heading: float | str | None) 
         if own is None:
             raise ValueError(f"{path}: does not say how large its pixels are; expected a pixel_size in metres")
         pixel_size = own[0]
-    if not (math.isfinite(pixel_size) and pixel_size > 0):
-        raise ValueError(f"pixel_size is {pixel_size}, expected metres above 0")
+    if not (isinstance(pixel_size, Real) and math.isfinite(pixel_size) and pixel_size > 0):
+        raise ValueError(f"pixel_size is {pixel_size!r}, expected metres above 0")
     if heading == "unknown":
         return pixel_size, TURNED
     if heading is None:
@@ -293,9 +309,10 @@ def _nominal(path: Path, pixel_size: float | None, heading: float | str | None) 
 
 def _scales(scale: float | Sequence[float]) -> tuple[float, ...]:
     """The scales that are tried: one, or a range in steps of 5 %."""
-    low, high = (scale, scale) if isinstance(scale, (int, float)) else tuple(scale)
-    if not 0.5 <= low <= high <= 2:
-        raise ValueError(f"scale is {scale}, expected a number or a range from 0.5 to 2")
+    ends = [scale, scale] if isinstance(scale, Real) else list(scale) if isinstance(scale, Sequence) else []
+    if len(ends) != 2 or not all(isinstance(v, Real) for v in ends) or not 0.5 <= ends[0] <= ends[1] <= 2:
+        raise ValueError(f"scale is {scale!r}, expected a number or a range from 0.5 to 2")
+    low, high = ends
     return tuple(np.linspace(low, high, 1 + math.ceil((high - low) / SCALE_STEP - 1e-9)))
 
 
@@ -343,9 +360,13 @@ def _prior(scene: Scene, fmap: FeatureMap, near: tuple[float, float], radius: fl
     """Log-probability of the cells of a map where somebody says that the strip lies near a place."""
     if radius is None or not radius > 0:
         raise ValueError(f"radius is {radius}, expected metres above 0 about the place {near}")
-    if not (abs(near[0]) <= 180 and abs(near[1]) <= 90):
-        raise ValueError(f"near is {near}, expected a longitude and a latitude in degrees")
-    x, y = (v[0] for v in warp_points(LONLAT, scene.crs, [near[0]], [near[1]]))
+    try:
+        longitude, latitude = map(float, near)
+    except (TypeError, ValueError):
+        longitude = latitude = math.nan
+    if not (abs(longitude) <= 180 and abs(latitude) <= 90):
+        raise ValueError(f"near is {near!r}, expected a longitude and a latitude in degrees")
+    x, y = (v[0] for v in warp_points(LONLAT, scene.crs, [longitude], [latitude]))
     east, north = ~frame_of(scene) @ (x, y)
     row, col = (fmap.corner[1] - north) / fmap.metres, (east - fmap.corner[0]) / fmap.metres
     height, width = fmap.features.shape[1:]
@@ -395,5 +416,6 @@ def self_similarity(search: DenseSearch, xy: NDArray, cells: int) -> float:
     height, width = fmap.features.shape[1:]
     row = int(np.clip(round((fmap.corner[1] - xy[1]) / fmap.metres - cells / 2), 0, height - cells))
     col = int(np.clip(round((xy[0] - fmap.corner[0]) / fmap.metres - cells / 2), 0, width - cells))
-    (scores,) = search.surfaces(fmap.cut(row, col, cells, cells).float()[None])
-    return rivals(scores[0].numpy(), (row, col), cells // 2)
+    whole = Correlator(fmap, (cells, cells), device=search.device)
+    blocks = whole.blocks(fmap.cut(row, col, cells, cells).float()[None])
+    return max(rivals(b.scores[0].cpu().numpy(), (row - b.row, col - b.col), cells // 2) for b in blocks)

@@ -69,9 +69,7 @@ def _found(
     high, wide = height + 2 * reach, width + 2 * reach
     if min(row, col) < 0 or row + high > fmap.features.shape[1] or col + wide > fmap.features.shape[2]:
         return nothing
-    valid = None if fmap.valid is None else fmap.data(row, col, high, wide)
-    part = fmap._replace(features=fmap.features[:, row : row + high, col : col + wide], valid=valid)
-    scores = surface(part, query, mask).numpy()
+    scores = surface(fmap.part(slice(row, row + high), slice(col, col + wide)), query, mask).numpy()
     r, c = np.unravel_index(int(scores.argmax()), scores.shape)
     if not (0 < r < 2 * reach and 0 < c < 2 * reach):  # a peak on the rim lies elsewhere
         return nothing

@@ -89,4 +89,8 @@ class OffsetRegression(nn.Module):
         if offset is None or offset.shape != (len(query), 2):
             got = None if offset is None else tuple(offset.shape)
             raise ValueError(f"offset_regression needs offset ({len(query)}, 2), got {got}")
-        return F.mse_loss(self.head(torch.cat([query, reference], dim=1)), offset.to(query))
+        return F.mse_loss(self.predict(query, reference), offset.to(query))
+
+    def predict(self, query: Tensor, reference: Tensor) -> Tensor:
+        """Rows and columns `(B, 2)` from query to reference, in patch widths, as the head sees it."""
+        return self.head(torch.cat([query, reference], dim=1))

@@ -50,6 +50,12 @@ class FeatureMap(NamedTuple):
     centred: bool = True
     scale: Tensor | None = None
 
+    def part(self, rows: slice, cols: slice) -> "FeatureMap":
+        """A part of it as a map of its own."""
+        x, y = self.metres_of(np.array(rows.start), np.array(cols.start))
+        valid = None if self.valid is None else self.valid[rows, cols]
+        return self._replace(features=self.features[:, rows, cols], valid=valid, corner=(float(x), float(y)))
+
     def cut(self, row: int, col: int, height: int, width: int) -> Tensor:
         """Features `(C, height, width)` from a cell on, as floats; zero beyond the map."""
         part = _padded(self.features, row, col, height, width)

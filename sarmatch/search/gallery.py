@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +24,7 @@ from sarmatch.patches import PatchImages, positions
 from sarmatch.paths import cache_dir
 from sarmatch.scenes import NoCoordinatesError, Raster, Scene
 
-STRIPE = 1024  # rows of a map that are hashed at once
+HASHED = 1024  # pixels of a map that are hashed at once along each side
 PLAIN = (bool, int, float, str, tuple, list, dict)  # what an encoder's options are made of
 T = TypeVar("T")
 UNIT = 1e-3  # how far the length of a vector may be from one
@@ -227,9 +228,9 @@ def hash_raster(digest: "hashlib._Hash", raster: Raster) -> None:
     digest.update(f"{raster.bands} {raster.scale} {raster.window}".encode())
     for tile in raster.tiles:
         digest.update(f"{tile.row} {tile.col} {tile.height} {tile.width}".encode())
-        for top in range(0, tile.height, STRIPE):
-            stripe = tile.read(slice(top, min(top + STRIPE, tile.height)), slice(0, tile.width))
-            digest.update(np.ascontiguousarray(stripe).tobytes())
+        for top, left in product(range(0, tile.height, HASHED), range(0, tile.width, HASHED)):
+            rows, cols = slice(top, min(top + HASHED, tile.height)), slice(left, min(left + HASHED, tile.width))
+            digest.update(np.ascontiguousarray(tile.read(rows, cols)).tobytes())
 
 
 def unit_rows(name: str, value: NDArray | torch.Tensor) -> NDArray[np.float32]:

@@ -1,17 +1,19 @@
 """Feature maps of a scene's areas under a dense encoder: made once, in windows, kept on disk in few bytes."""
 
 import json
+import math
+import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sarmatch.atomic_io import write
@@ -26,6 +28,9 @@ Bounds = tuple[int, int, int, int]  # first row and column, and those after the 
 
 LAYOUT = b"feature maps 3"  # of a kept file; another number where it changes, and files of the old one are left alone
 WINDOW = 1024  # pixels of a map that are encoded at once along each side, a margin left out
+ROWS = 256  # of a map's cells that are looked at together
+LARGE = 1 << 28  # bytes of features from which on they are put together on disk
+TYPES = {torch.float32: "F32", torch.float16: "F16", torch.int8: "I8", torch.bool: "BOOL"}  # as safetensors calls them
 INT8 = 127  # of the largest feature of a channel
 
 
@@ -92,7 +97,7 @@ class DenseGallery:
                 raise ValueError(
                     f"map of area {name!r}: features {tuple(features.shape)}{masked}, expected ({channels}, H, W)"
                 )
-            if not features.isfinite().all():
+            if not all(part.isfinite().all() for part in features.split(ROWS, dim=1)):
                 raise ValueError(f"map of area {name!r}: its features are not finite")
             if features.is_floating_point() != (scale is None) or (scale is not None and scale.shape != (channels,)):
                 scaled = "no scale" if scale is None else f"a scale {tuple(scale.shape)}"
@@ -127,7 +132,7 @@ class DenseGallery:
             places = [(name, m.corner, m.metres, m.centred) for name, m in level.maps.items()]
             levels.append({"stride": level.stride, "places": places})
             level = level.coarse
-        write(path, lambda p: save_file(tensors, p, {"levels": json.dumps(levels)}))
+        write(path, lambda p: save_tensors(p, tensors, {"levels": json.dumps(levels)}))
 
     @classmethod
     def load(cls, path: Path) -> "DenseGallery":
@@ -147,6 +152,22 @@ class DenseGallery:
             raise ValueError(
                 f"{path}: not readable as feature maps ({error}); delete it, and they are built anew"
             ) from error
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+    """Write a safetensors file one tensor after the other; the library's own function copies all of them first."""
+    header: dict[str, Any] = {"__metadata__": dict(about)}
+    tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].itemsize))  # aligned, as the format wants it
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            file.write(tensor.numpy().data)
 
 
 def build_maps(
@@ -180,8 +201,9 @@ def build_maps(
 
     Notes
     -----
-    Maps are read and encoded in windows that overlap by what a cell depends on, so that a map larger than memory needs
-    no more than its features, `(C, H / stride, W / stride)` in half precision. All levels are made at once.
+    Maps are read and encoded in windows that overlap by what a cell depends on. Features that are kept are put together
+    on disk and read from there as they are needed, so that neither a map nor its features need to fit into memory;
+    those that are not kept, `(C, H / stride, W / stride)` in half precision, do. All levels are made at once.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}, expected one of {sorted(PRECISIONS)}")
@@ -208,7 +230,12 @@ def build_maps(
         x, y = scene.metres(name, np.array([row]), np.array([col]))[0].tolist()
         with in_use(encoder):
             made = encode_raster(
-                encoder, scene.area(name).map, "reference", bounds=bounds[name], dtype=PRECISIONS[precision].dtype
+                encoder,
+                scene.area(name).map,
+                "reference",
+                bounds=bounds[name],
+                dtype=PRECISIONS[precision].dtype,
+                room=keep,
             )
         for maps, stride, (whole, valid) in zip(levels, encoder.levels, made, strict=True):
             features, scale = PRECISIONS[precision].keep(whole)
@@ -219,6 +246,23 @@ def build_maps(
     if path is not None:
         keep_if_possible(path, gallery.save)
     return gallery
+
+
+def _zeros(shape: Sequence[int], dtype: torch.dtype, folder: Path | None) -> Tensor:
+    """Zeros in memory, or in a file without a name in a folder, which is gone when nobody needs it any more."""
+    size = math.prod(shape) * dtype.itemsize
+    if folder is None or size < LARGE:
+        return torch.zeros(*shape, dtype=dtype)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):  # a disk that is full later would end the process
+                os.posix_fallocate(file.fileno(), 0, size)
+            return torch.from_numpy(
+                np.memmap(file, torch.zeros(0, dtype=dtype).numpy().dtype, "r+", shape=tuple(shape))
+            )
+    except OSError:  # no room there
+        return torch.zeros(*shape, dtype=dtype)
 
 
 def _known(bounds: Mapping[str, Bounds], strides: Sequence[int], path: Path) -> DenseGallery:
@@ -255,12 +299,14 @@ def encode_raster(
     window: int = WINDOW,
     bounds: Bounds | None = None,
     dtype: torch.dtype = torch.float16,
+    room: Path | None = None,
 ) -> list[Level]:
     """Features `(C, H, W)` of a raster, and where they see nothing but data: of every level.
 
     Of the whole of it, or of the part within `bounds`; what lies beyond them is seen by the cells at their edge.
 
-    Nodata is filled with the mean of what a window has; cells that would see it are 0 and not valid.
+    Nodata is filled with the mean of what a window has; cells that would see it are 0 and not valid. Large features are
+    put together on disk in the folder `room`, where there is one.
     """
     row0, col0, row1, col1 = bounds or raster.bounds
     strides, coarsest = encoder.levels, max(encoder.levels)
@@ -276,7 +322,7 @@ def encode_raster(
             end = min(row0 + row + step, row1), min(col0 + col + step, col1)
             parts = _encoded(encoder, raster, modality, (row0 + row, col0 + col, *end))
             if not features:
-                features = [torch.zeros(len(p), *s, dtype=dtype) for (p, _), s in zip(parts, sides, strict=True)]
+                features = [_zeros((len(p), *s), dtype, room) for (p, _), s in zip(parts, sides, strict=True)]
             for level, (part, sees) in enumerate(parts):
                 top, left = row // strides[level], col // strides[level]
                 rows, cols = slice(top, top + sees.shape[0]), slice(left, left + sees.shape[1])

@@ -36,9 +36,9 @@ class TurnedSearch:
     """Every query at many headings, and at several scales: which way is north is found along with the place.
 
     A query is turned north up as if its heading were each of `headings`, and encoded; its coarse level is correlated
-    with the whole map. The highest peaks of all headings together are looked at again on the fine map. A turned image
-    fills a part of its frame only, and a mask leaves out the rest: no pixel is lost, and as every heading compares the
-    same pixels, their scores can be compared.
+    with the whole map. The highest peaks of all headings together are looked at again on the fine map, and the `few`
+    best of them also at headings between those. A turned image fills a part of its frame only, and a mask leaves out
+    the rest: no pixel is lost, and as every heading compares the same pixels, their scores can be compared.
 
     Parameters
     ----------
@@ -51,9 +51,11 @@ class TurnedSearch:
     scales
         How much larger its pixels may be than those of the map: at 1.1 it shows 1.1 times as much ground along a side.
     finer
-        Degrees about the heading of a coarse peak that are tried on the fine map.
+        Degrees about their own heading that the `few` best peaks are tried at on the fine map.
     keep, radius, reach, device, budget
         See `CoarseToFine`; `keep` counts the peaks of all headings together.
+    few
+        Peaks that are tried at `finer` headings, the highest on the fine map; 30 by default, as many as are kept.
 
     Raises
     ------
@@ -64,7 +66,8 @@ class TurnedSearch:
     Notes
     -----
     Its cost is that of encoding and of one coarse search for each heading and scale, 36 of them by default, and again
-    that of encoding for each heading that is looked at on the fine map.
+    that of encoding for each heading that is looked at on the fine map: one for each that has a peak, and `few` at most
+    for each value of `finer`.
     """
 
     def __init__(
@@ -79,12 +82,14 @@ class TurnedSearch:
         reach: Count | None = None,
         device: torch.device | str | None = None,
         budget: int = BUDGET,
+        few: Count = KEEP,
     ) -> None:
         if not (len(headings) and len(scales) and len(finer)):
             raise ValueError(f"headings, scales and finer need one value each, got {headings}, {scales} and {finer}")
         if min(scales) <= 0:
             raise ValueError(f"scales must be above 0, got {min(scales)}")
-        self.gallery, self.finer, self.keep, self.radius = gallery, finer, keep, radius
+        self.gallery, self.finer, self.radius = gallery, finer, radius
+        self.keep, self.few = keep, whole_number("few", few)
         self.upright = CoarseToFine(gallery, encoder, keep, radius, reach, device, budget)
         self.poses = [Pose(*pose) for pose in product(headings, scales)]
 
@@ -118,48 +123,58 @@ class TurnedSearch:
             peaks, poses = self._fine(images[rows], *self._coarse(images[rows]))
             order = apart(peaks, self.radius, k)
             parts.append(_taken(peaks, order))
-            posed.append(poses.gather(1, order[..., None].clamp(min=0).expand(-1, -1, 2)))
+            posed.append(_of(poses, order))
         found = candidates_of(parts, self.gallery, (0, 0), k)
         heading, scale = torch.cat([torch.zeros(0, k, 2, dtype=torch.float64), *posed]).unbind(-1)
         return replace(found, heading=heading.numpy() % 360, scale=scale.numpy())
 
     def _coarse(self, images: Tensor) -> tuple[Peaks, Tensor]:
-        """Of some queries the `keep` highest peaks of all poses, at their centres, and the number of the pose of each.
+        """Of some queries the `keep` highest peaks of all poses, at their centres, and the pose of each `(Q, K, 2)`.
 
         Poses whose frames have one size follow each other, as what is kept of the map serves one size.
         """
-        found, number = [], []
-        for i in sorted(range(len(self.poses)), key=lambda i: frame(images, self.poses[i], self.gallery.stride)):
-            (fine, coarse), masks = self._seen(images, self.poses[i])
+        found, poses = [], []
+        for pose in self._in_order(images, self.poses):
+            (fine, coarse), masks = self._seen(images, pose)
             peaks = self.upright.coarse_peaks(coarse, masks, self.keep)
             found.append(peaks._replace(at=peaks.at + torch.tensor(fine.shape[2:]) / 2))
-            number.append(torch.full_like(peaks.area, i))
+            poses.append(torch.tensor(pose, dtype=torch.float64).expand(*peaks.scores.shape, 2))
         peaks = Peaks(*(torch.cat(values, 1) for values in zip(*found, strict=True)))
         order = apart(peaks, max(self.radius, self.upright.ratio), self.keep)
-        return _taken(peaks, order), torch.cat(number, 1).gather(1, order.clamp(min=0))
+        return _taken(peaks, order), _of(torch.cat(poses, 1), order)
 
-    def _fine(self, images: Tensor, coarse: Peaks, number: Tensor) -> tuple[Peaks, Tensor]:
-        """Scores and centres of coarse peaks on the fine map, each at the best of the headings about its own; and this
-        heading and scale `(Q, K, 2)`."""
-        best = coarse._replace(scores=torch.full_like(coarse.scores, -torch.inf), at=coarse.at.clone())
-        poses = torch.tensor(self.poses, dtype=torch.float64)[number]
-        known = torch.isfinite(coarse.scores)
-        tried = [
-            (i, self.poses[i]._replace(heading=self.poses[i].heading + more))
-            for i, more in product(number[known].unique().tolist(), self.finer)
-        ]
-        for i, pose in sorted(tried, key=lambda one: frame(images, one[1], self.gallery.stride)):
-            here = (number == i) & known
+    def _fine(self, images: Tensor, coarse: Peaks, poses: Tensor) -> tuple[Peaks, Tensor]:
+        """Scores and centres of coarse peaks on the fine map, and their poses `(Q, K, 2)`: all as they were found, and
+        the `few` highest of them at the best of the headings about their own."""
+        peaks = self._scored(images, coarse, poses)
+        order = peaks.scores.argsort(dim=1, descending=True, stable=True)
+        peaks, poses = peaks.taken(order), _of(poses, order)
+        best, own = Peaks(*(values[:, : self.few] for values in peaks)), poses[:, : self.few].clone()
+        for more in filter(None, self.finer):  # their own is known
+            tried = own + torch.tensor((more, 0.0))
+            found = self._scored(images, best, tried)
+            better = found.scores > peaks.scores[:, : self.few]
+            for values, new in zip((*peaks[:2], poses), (*found[:2], tried), strict=True):
+                values[:, : self.few][better] = new[better]
+        return peaks, poses
+
+    def _scored(self, images: Tensor, peaks: Peaks, poses: Tensor) -> Peaks:
+        """The highest fine score about the centre of each peak, and where, with its query in the pose of it."""
+        scores, at = torch.full_like(peaks.scores, -torch.inf), peaks.at.clone()
+        known = torch.isfinite(peaks.scores)
+        for pose in self._in_order(images, [Pose(*pose) for pose in poses[known].unique(dim=0).tolist()]):
+            here = (poses == torch.tensor(pose, dtype=torch.float64)).all(-1) & known
             rows = here.any(1)
             (fine, _), masks = self._seen(images[rows], pose)
             middle = torch.tensor(fine.shape[2:]) / 2
-            wanted = Peaks(coarse.scores.masked_fill(~here, -torch.inf), coarse.at - middle, coarse.area)
+            wanted = Peaks(peaks.scores.masked_fill(~here, -torch.inf), peaks.at - middle, peaks.area)
             found = self.upright.fine_peaks(fine, masks, Peaks(*(values[rows] for values in wanted)))
-            better = found.scores > best.scores[rows]
-            best.scores[rows] = torch.where(better, found.scores, best.scores[rows])
-            best.at[rows] = torch.where(better[..., None], found.at + middle, best.at[rows])
-            poses[rows] = torch.where(better[..., None], torch.tensor(pose, dtype=torch.float64), poses[rows])
-        return best, poses
+            scores[here], at[here] = found.scores[here[rows]], (found.at + middle)[here[rows]]
+        return Peaks(scores, at, peaks.area)
+
+    def _in_order(self, images: Tensor, poses: Sequence[Pose]) -> list[Pose]:
+        """Poses by the size of their frames: what is made ready for one size serves those that follow each other."""
+        return sorted(poses, key=lambda pose: frame(images, pose, self.gallery.stride))
 
     def _seen(self, images: Tensor, pose: Pose) -> tuple[tuple[Tensor, Tensor], Tensor]:
         """Features of turned images at both levels, and how much of each fine cell they fill `(Q, h, w)`."""
@@ -172,6 +187,11 @@ def _taken(peaks: Peaks, order: Tensor) -> Peaks:
     """Peaks of these numbers `(Q, K)`; minus infinity where a number is -1."""
     taken = peaks.taken(order.clamp(min=0))
     return taken._replace(scores=taken.scores.masked_fill(order < 0, -torch.inf))
+
+
+def _of(poses: Tensor, order: Tensor) -> Tensor:
+    """Poses `(Q, K, 2)` of these numbers; that of the first where a number is -1."""
+    return poses.gather(1, order[..., None].clamp(min=0).expand(-1, -1, 2))
 
 
 def frame(images: Tensor, pose: Pose, stride: int = 1) -> tuple[int, int]:

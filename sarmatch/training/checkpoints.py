@@ -20,7 +20,9 @@ from sarmatch.paths import ROOT
 STATE = "training.safetensors"
 WEIGHTS = "model.safetensors"
 REFINER = "refiner.safetensors"
+OFFSET_HEAD = "offset_head.safetensors"
 HISTORY = "history.csv"
+LEARNED = (WEIGHTS, REFINER, OFFSET_HEAD, HISTORY)  # all that a training leaves beside its state
 ENVIRONMENT = "environment.json"
 VERSION = 2  # of the training state; 1 had no number, no sampler and no schedule
 PACKAGES = ("torch", "timm", "numpy", "accelerate", "scikit-image", "POT", "torch-geometric")

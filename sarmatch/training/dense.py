@@ -144,7 +144,7 @@ class DenseLearner(nn.Module):
         may, where the encoder pools vectors from its features.
     """
 
-    refining = None
+    refining = offset_head = None
 
     def __init__(self, encoder: Encoder, config: Config, size: int) -> None:
         super().__init__()

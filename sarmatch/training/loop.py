@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from sarmatch.progress import progress
 from sarmatch.scenes.scene import Scene
 from sarmatch.training.checkpoints import (
     HISTORY,
+    OFFSET_HEAD,
     REFINER,
     STATE,
     WEIGHTS,
@@ -55,7 +57,8 @@ def train(config: Config, scene: Scene | Views, folder: Path, report: Report = p
     scene
         Where the patches come from, or a cross-view set.
     folder
-        Run folder: `training.safetensors` (to go on), `model.safetensors` (best epoch), `history.csv`.
+        Run folder: `training.safetensors` (to go on), `model.safetensors` (best epoch), `history.csv`, and
+        `refiner.safetensors` or `offset_head.safetensors` where one learns along.
     report
         Called after every epoch with the history so far: one row per epoch with `loss`, the critic's `estimate`, the
         exact `wasserstein_1` and `recall@k` on validation areas.
@@ -147,6 +150,8 @@ def keep(config: Config, folder: Path, encoder: Encoder, step: Step, sampler: Ba
         write(folder / WEIGHTS, lambda path: save_weights(encoder, path))
         if step.refining is not None:
             step.refining.save(folder / REFINER)
+        if step.offset_head is not None:
+            write(folder / OFFSET_HEAD, partial(save_weights, step.offset_head))
     write(folder / HISTORY, lambda path: pd.DataFrame(history).to_csv(path, index=False))
     state = {"history": history, "sampler": sampler.state_dict(), "schedule": step.schedule.state_dict()}
     save_training_state(folder / STATE, step.parts, **state)

@@ -16,7 +16,7 @@ from sarmatch.losses import LOSSES
 from sarmatch.patches import create_sampler
 from sarmatch.patches.transforms import CROPS, TRANSFORMS
 from sarmatch.scenes import NoCoordinatesError, Scene
-from sarmatch.training.checkpoints import ENVIRONMENT, HISTORY, REFINER, STATE, WEIGHTS
+from sarmatch.training.checkpoints import ENVIRONMENT, LEARNED, STATE
 from sarmatch.training.config import NOT_OF_TRAINING, Config, load_config
 from sarmatch.training.data import other_towns
 from sarmatch.training.objectives import OBJECTIVES
@@ -129,7 +129,7 @@ def take_over_training(config: Config, folder: Path) -> Path | None:
         if other == folder or not _same_training(config, other / "config.json"):
             continue
         state = (other / STATE).read_bytes()  # first: what else is kept is never older, should it train on meanwhile
-        for name in (WEIGHTS, REFINER, HISTORY):
+        for name in LEARNED:
             if (other / name).is_file():
                 write(folder / name, partial(Path.write_bytes, data=(other / name).read_bytes()))
         write(folder / STATE, partial(Path.write_bytes, data=state))
@@ -154,7 +154,7 @@ def use_training(config: Config, folder: Path, trained: Path) -> None:
         own, other = (c.model_dump(mode="json", exclude=set(NOT_OF_TRAINING)) for c in (config, held))
         differing = ", ".join(f"{k}: {other[k]!r}, not {v!r}" for k, v in own.items() if v != other[k])
         raise ValueError(f"{trained}: trained by another config ({differing})")
-    for name in (WEIGHTS, HISTORY, REFINER):
+    for name in LEARNED:
         if (trained / name).is_file():
             write(folder / name, partial(Path.write_bytes, data=(trained / name).read_bytes()))
 

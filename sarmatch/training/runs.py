@@ -26,6 +26,7 @@ from sarmatch.evaluation import (
     retrieval_report,
     tiles_of_places,
 )
+from sarmatch.losses import OffsetRegression, create_loss
 from sarmatch.patches import PatchImages, ScenePixels, positions, protocols_of, queries, search_task
 from sarmatch.paths import runs_dir
 from sarmatch.refinement import LabelledLists, LearnedRefiner, RefinementContext, label_lists
@@ -45,6 +46,7 @@ from sarmatch.search import (
 from sarmatch.training.checkpoints import (
     ENVIRONMENT,
     HISTORY,
+    OFFSET_HEAD,
     REFINER,
     WEIGHTS,
     describe_environment,
@@ -65,8 +67,8 @@ from sarmatch.training.prepare import (
     trained_by,
     use_training,
 )
-from sarmatch.training.vectors import MEASURED
-from sarmatch.training.views import Views, check_views, views_of
+from sarmatch.training.vectors import MEASURED, moved
+from sarmatch.training.views import Views, check_views, pixel_sizes, views_of
 
 MEASURES = ("recall@1", "recall@5", "recall@10", "recall@1%", "hit_rate", "median_m")
 TOP = 10  # candidates kept per query in a run's results
@@ -177,6 +179,24 @@ class Run:
             )
         return LearnedRefiner.load(self.path / REFINER)
 
+    @cached_property
+    def offset_head(self) -> OffsetRegression | None:
+        """What was trained along with the encoder to say where in its tile a query lies; None where nothing was.
+
+        Raises
+        ------
+        FileNotFoundError
+            Where the run trained one before such heads were kept.
+        """
+        if "offset_regression" not in self.config.auxiliary:
+            return None
+        path = self.path / OFFSET_HEAD
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no offset head here, which older versions did not keep; train it anew")
+        head = create_loss("offset_regression", self.encoder.feature_dim)
+        load_weights(head, path)
+        return head.eval()
+
     @property
     def summary(self) -> pd.DataFrame:
         """The numbers to read first, each beside the training-free floor, chance, and the ceiling of the grid.
@@ -216,13 +236,16 @@ class Run:
         return embed_tables(self.encoder, scene, asked, tiles, self.config)
 
     def find(self, scene: Scene, asked: pd.DataFrame, tiles: pd.DataFrame, k: int = TOP) -> Candidates:
-        """The `k` best places `(Q, k)` for every query: tiles, or anywhere on their ground by dense search."""
+        """The `k` best places `(Q, k)` for every query: tiles, or anywhere on their ground by dense search.
+
+        A tile's place is its centre or, where the run trained an offset head, where this says that the query lies.
+        """
         if self.config.search == "dense":
             return dense_search(self.encoder, scene, tiles).search(
                 images_of(scene, asked, self.config, self.encoder), k
             )
         query, reference = self.embed(scene, asked, tiles)
-        return VectorSearch(Gallery(tiles, reference)).search(query, min(k, len(tiles)))
+        return nearest(scene, tiles, query, reference, k, self.offset_head)
 
     def gallery(self, scene: Scene, tiles: pd.DataFrame) -> Gallery:
         """What the map has become under the encoder; made once and kept among the caches."""
@@ -333,7 +356,7 @@ def run(config: Config, folder: Path | None = None, report: Report = print_epoch
 
     encoder = train(config, scene, folder, report) if trained is None else Run(folder, config).encoder
     write_json(folder / DISCREPANCY, validation_discrepancy(config, scene, encoder))
-    rows = tested_rows(config, scene, folder, encoder)
+    rows = tested_rows(config, scene, folder, encoder, Run(folder, config).offset_head)
     write_json(finished, rows + refined_rows(Run(folder, config), scene))
     return load_run(folder)
 
@@ -383,19 +406,25 @@ def checked_scene(config: Config) -> Scene | Views:
     return scene
 
 
-def tested_rows(config: Config, scene: Scene, folder: Path, encoder: Encoder) -> list[dict[str, Any]]:
-    """Rows of `metrics` of the encoder and the baseline, with the encoder's results written beside them.
+def tested_rows(
+    config: Config, scene: Scene, folder: Path, encoder: Encoder, head: OffsetRegression | None = None
+) -> list[dict[str, Any]]:
+    """Rows of `metrics` of the encoder, whose answers its offset head moves, and of the baseline.
+
+    The encoder's results are written beside them.
 
     An encoder of dense search with a head has a row `pooled` as well: tiles by the vectors of the same network.
 
     Where the baseline is the better one, both are compared on validation areas too: see `Run.validation`.
     """
-    methods = {config.encoder: encoder, config.baseline: baseline_of(config)}
+    methods = {config.encoder: (encoder, head), config.baseline: (baseline_of(config), None)}
     pools = searched_with(config, encoder) == "dense" and hasattr(encoder, "feature_dim")
     rows, validation = [], []
     for protocol, kind in product(config.protocols, config.kinds):
         names = {"protocol": protocol, "kind": kind}
-        tested = {name: evaluate(model, scene, config, protocol, kind) for name, model in methods.items()}
+        tested = {
+            name: evaluate(model, scene, config, protocol, kind, head=own) for name, (model, own) in methods.items()
+        }
         if pools:
             tested[POOLED] = evaluate(encoder, scene, config, protocol, kind, search="vector")
         rows += [{**names, "method": name, "data": scene.label, **numbers} for name, (numbers, _) in tested.items()]
@@ -403,8 +432,8 @@ def tested_rows(config: Config, scene: Scene, folder: Path, encoder: Encoder) ->
         save = partial(results.to_json, orient="records", double_precision=6)
         write(folder / f"results_{protocol}_{kind}.json", save)
         if tested[config.baseline][0]["recall@1"] > tested[config.encoder][0]["recall@1"]:
-            for name, model in methods.items():
-                numbers, _ = evaluate(model, scene, config, protocol, kind, "val")
+            for name, (model, own) in methods.items():
+                numbers, _ = evaluate(model, scene, config, protocol, kind, "val", head=own)
                 validation.append({**names, "method": name, "data": scene.label, **numbers})
     if validation:
         write_json(folder / VALIDATION, validation)
@@ -512,16 +541,21 @@ def evaluate(
     kind: str,
     split: str = "test",
     search: str | None = None,
+    head: OffsetRegression | None = None,
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Search all queries of a split among their gallery: with `vector` or `dense`, by default as the config says.
+
+    With an offset head an answer of vector search is no longer the centre of the first tile, but where in it the head
+    says that the query lies. Which tiles are found, and so all of recall, stays as it is.
 
     Returns
     -------
     report
-        See `sarmatch.evaluation.retrieval_report`.
+        See `sarmatch.evaluation.retrieval_report`; with an offset head errors are those of moved answers, and
+        `centre_...` says what they would be without it.
     results
         The query table with `rank`, `found` and `score` (lists of the first ten tiles), and `error_m` of the first one
-        where the scene has coordinates.
+        where the scene has coordinates; with an offset head, or of dense search, their places `found_xy`.
     """
     asked, tiles = task(config, scene, protocol, kind, split)
     if (search or searched_with(config, encoder)) == "dense":
@@ -536,7 +570,7 @@ def evaluate(
     report = retrieval_report(scores, asked["positive"].to_numpy(), list(asked["semi"]), **metres)
     found = ranks(scores, asked["positive"].to_numpy())
     report |= intervals(found, blocks(scene, asked))
-    candidates = VectorSearch(Gallery(tiles, reference)).search(query, min(TOP, len(tiles)))
+    candidates = nearest(scene, tiles, query, reference, TOP, head)
     results = asked.assign(
         rank=found,
         found=candidates.tile.tolist(),
@@ -544,7 +578,35 @@ def evaluate(
     )
     if scene.has_coordinates:
         results["error_m"] = localization_errors(candidates.xy[:, 0], query_xy)
+        if head is not None:
+            results["found_xy"] = candidates.xy.tolist()
+            errors = error_summary(results["error_m"].to_numpy(), tile_m=metres["tile_m"])
+            report |= {f"centre_{name}": report[name] for name in errors} | errors
     return report, results
+
+
+def nearest(
+    scene: Scene | Views,
+    tiles: pd.DataFrame,
+    query: np.ndarray,
+    reference: np.ndarray,
+    k: int,
+    head: OffsetRegression | None = None,
+) -> Candidates:
+    """The first `k` tiles of every query by vectors `(Q, D)` and `(N, D)`, all of them where there are less.
+
+    Their places are their centres; where an offset head is given and places exist, those that it predicts.
+    """
+    found = VectorSearch(Gallery(tiles, reference)).search(query, min(k, len(tiles)))
+    if head is None or not scene.has_coordinates:
+        return found
+    return moved(found, query, reference, tile_widths(scene, tiles), head)
+
+
+def tile_widths(scene: Scene | Views, tiles: pd.DataFrame) -> np.ndarray:
+    """Metres from edge to edge of each tile `(N,)`; those of a cross-view set differ from town to town."""
+    pixel = pixel_sizes(tiles) if isinstance(scene, Views) else scene.pixel_size
+    return tiles["size"].to_numpy() * pixel
 
 
 def _evaluate_dense(

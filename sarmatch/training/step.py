@@ -63,7 +63,7 @@ class Step:
     def __init__(self, config: Config, accelerator: Accelerator, encoder: Encoder, size: int) -> None:
         self.config, self.accelerator = config, accelerator
         self.learner = OBJECTIVES[config.search].learner(encoder, config, size)
-        self.refining = self.learner.refining
+        self.refining, self.offset_head = self.learner.refining, self.learner.offset_head
         self.alignment = create_alignment(config.alignment, self.learner.feature_dim, **config.alignment_options)
         self.alignment.to(accelerator.device)
         self.optimizer = OPTIMIZERS[config.optimizer](

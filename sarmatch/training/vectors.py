@@ -1,15 +1,19 @@
 """What is learned for vector search: embeddings of whole patches."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from sarmatch.encoders import Encoder, embed, image_sizes
 from sarmatch.evaluation import ranks, recall_at_k, wasserstein
-from sarmatch.losses import LOSSES, EmbeddedBatch, create_loss
+from sarmatch.losses import LOSSES, EmbeddedBatch, OffsetRegression, create_loss
 from sarmatch.patches import PatchImages, TrainingPairs, pair_overlap, search_task
 from sarmatch.refinement.learned import NETWORKS, LearnedRefiner
 from sarmatch.scenes import Scene
+from sarmatch.search import Candidates
 from sarmatch.training.config import Config
 from sarmatch.training.data import training_ground
 from sarmatch.training.distributed import gather
@@ -62,6 +66,11 @@ class VectorLearner(nn.Module):
             refiner = LearnedRefiner(config.refiner, **config.refiner_options)
             memory = max(config.batch_size, min(MEMORY, config.pairs_per_epoch // 2))
             self.refining = RefinerLoss(refiner, dim, size, config.refiner_weight, memory)
+
+    @property
+    def offset_head(self) -> OffsetRegression | None:
+        """What learns to say where in its tile a query lies; None where nothing does."""
+        return next((part for part in self.auxiliary.values() if isinstance(part, OffsetRegression)), None)
 
     def forward(
         self,
@@ -121,3 +130,28 @@ class VectorValidation:
         pairs = {"query": self.images["query"], "reference": torch.stack(list(below))}
         query, reference = (embed(encoder, images.split(batch_size), name) for name, images in pairs.items())
         return query, reference
+
+
+@torch.no_grad()
+def moved(
+    candidates: Candidates, query: NDArray, reference: NDArray, side: NDArray, head: OffsetRegression
+) -> Candidates:
+    """Candidates at the places where an offset head says that each query lies in its tile, no longer at its centre.
+
+    Parameters
+    ----------
+    candidates
+        Tiles that a vector search has found; these and their scores stay as they are.
+    query, reference
+        Embeddings of all queries `(Q, D)` and of all tiles `(N, D)`.
+    side
+        Widths of the tiles in metres `(N,)`.
+    head
+        Predicts from both embeddings.
+    """
+    tile = candidates.tile
+    pairs = np.repeat(query, tile.shape[1], axis=0), reference[tile.ravel()]
+    offset = head.predict(*map(torch.from_numpy, pairs)).numpy().reshape(*tile.shape, 2)
+    # from the tile to the query: the other way; and rows count to the south
+    shift = offset[..., ::-1] * (-1.0, 1.0) * side[tile][..., None]
+    return replace(candidates, places=candidates.xy + shift)

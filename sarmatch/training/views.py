@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from sarmatch.checks import Size
 from sarmatch.datasets import CrossView, load_crossview
@@ -90,7 +91,7 @@ class Views:
         """Metres per pixel of a tile's 640, the mean over its towns; None without places."""
         if not self.has_coordinates:
             return None
-        return float(np.mean([pixel_size(latitude) for latitude in self._train.references["latitude"]]))
+        return float(np.mean(pixel_sizes(self._train.references)))
 
     def task(self, split: str, count: int | None = None, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Queries of `train`, `val` or `test` and the tiles they are searched among.
@@ -149,6 +150,11 @@ class Views:
             raise ValueError("image_size: panoramas and tiles are brought to a size, and the encoder names none")
         change = polar_transform if polar and not query else None
         return ViewImages(table, height_and_width(size), change)
+
+
+def pixel_sizes(tiles: pd.DataFrame) -> NDArray[np.float64]:
+    """Metres per pixel of a tile's 640 `(N,)`, for each tile by its latitude."""
+    return np.array([pixel_size(latitude) for latitude in tiles["latitude"]])
 
 
 def views_of(config: Config) -> Views | None:
@@ -222,7 +228,7 @@ class ViewPairs(torch.utils.data.Dataset):
             corner = np.stack([np.arange(len(positive)) * UNPLACED_PX, np.zeros(len(positive), int)], 1)
             return np.column_stack([corner, corner, towns]), np.zeros((len(positive), 2), np.float32)
         tile = self.tiles.iloc[positive]
-        metres = np.array([pixel_size(latitude) for latitude in tile["latitude"]])[:, None]
+        metres = pixel_sizes(tile)[:, None]
         query, reference = (np.stack([-t["y"], t["x"]], 1) / metres for t in (self.queries, tile))
         corners = np.round(np.concatenate([query, reference], 1) - TILE_PX / 2).astype(np.int64)
         return np.column_stack([corners, towns]), (reference - query).astype(np.float32)

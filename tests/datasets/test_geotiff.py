@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -221,6 +222,21 @@ def test_a_survey_is_made_again_where_a_file_changed(tmp_path):
     fake.write_tiff(folder / "strips" / "s0.tif", 100 * fake.sar(place, (240, 239)), place)
     after = load_scene(folder).areas[0].strips[0].window
     assert np.subtract(after, before) == pytest.approx(20.0, abs=1.0)
+
+
+def test_a_file_that_was_replaced_is_read_anew(tmp_path):
+    """Under its old name, with the same size and place: an open handle would go on with the old pixels."""
+    folder = fake.write_own(tmp_path, strips=1)
+    patch = next(references(load_scene(folder), 32).itertuples(index=False))
+    before = read_patch(load_scene(folder), patch)
+    place = Affine(1, 0, fake.WEST, 0, -1, fake.NORTH)
+    (path,) = folder.glob("map.*")
+    with rasterio.open(path) as file:
+        pixels = file.read()
+    fake.write_tiff(path, pixels[::-1], place)
+    assert (
+        np.abs(read_patch(load_scene(folder), patch) - before[::-1]).max() < 1e-6 < np.abs(before - before[::-1]).max()
+    )
 
 
 def test_handles_are_not_shared_between_processes(tmp_path):

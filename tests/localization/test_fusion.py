@@ -6,13 +6,17 @@ import math
 import numpy as np
 import pytest
 
+from sarmatch.localization import fusion
 from sarmatch.localization.fusion import (
+    NOBODY,
     Likelihood,
     Posterior,
     aligned,
+    crowd,
     diffused,
     fuse,
     log_likelihood,
+    log_sum,
     near_prior,
     posterior_of,
     refined,
@@ -69,6 +73,23 @@ def test_the_belief_is_that_of_a_plain_loop_over_all_paths(drift, at):
         weight = math.exp(sum(levels[w][cells[p]] for w, p in enumerate(path)))
         expected[cells[path[at]]] += weight * step[path[0], path[1]] * step[path[1], path[2]]
     np.testing.assert_allclose(np.exp(fuse(list(levels), drift, at)), expected, rtol=1e-6)
+
+
+def test_parts_of_a_map_say_what_the_whole_does(monkeypatch):
+    rng = np.random.default_rng(4)
+    scores = 0.1 * rng.normal(size=(40, 30))
+    scores[3:5] = -np.inf
+    parts = [np.full((2, 30), -np.inf), scores[:17], scores[17:]]
+    whole = NOBODY
+    for part in parts:
+        whole = whole.and_those(crowd(part, MODEL), MODEL)
+    found = np.concatenate([log_likelihood(part, MODEL, whole) for part in parts[1:]])
+    np.testing.assert_allclose(found, log_likelihood(scores, MODEL), atol=1e-12)
+    belief = rng.normal(size=(50, 40))
+    spread = diffused(belief, 1.7)
+    monkeypatch.setattr(fusion, "BAND", 200)
+    np.testing.assert_array_equal(diffused(belief, 1.7), spread)
+    assert log_sum(belief) == pytest.approx(math.log(np.exp(belief).sum()))
 
 
 def test_posterior_sums_to_one_with_absence_and_follows_a_prior():

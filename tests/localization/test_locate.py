@@ -17,7 +17,7 @@ import sarmatch as sm
 from sarmatch.cli import app
 from sarmatch.datasets.rasters import BadImageError
 from sarmatch.localization import geojson, save, table
-from sarmatch.localization.location import finder
+from sarmatch.localization.location import calibration_of, finder
 from sarmatch.localization.outputs import warped
 from sarmatch.search.turned import Pose, turned
 
@@ -86,6 +86,18 @@ def test_feature_maps_are_built_once(files, found, monkeypatch):
     monkeypatch.setattr("sarmatch.search.maps.encode_raster", lambda *a, **k: pytest.fail("built anew"))
     again = sm.locate(files / "strip.tif", files / "map.tif", method="cfog", window=96)
     np.testing.assert_allclose(again.fix.place, found.fix.place)
+
+
+def test_a_map_searched_part_by_part_gives_the_same_place(files, found, monkeypatch, tmp_path):
+    monkeypatch.setenv("SARMATCH_CACHE", str(tmp_path))
+    monkeypatch.setattr("sarmatch.localization.fix.SCORES", 3 * 70**2)
+    monkeypatch.setattr("sarmatch.localization.fusion.BAND", 5000)
+    monkeypatch.setattr("sarmatch.search.maps.LARGE", 1000)  # and its features put together on disk
+    again = sm.locate(files / "strip.tif", files / "map.tif", method="cfog", window=96)
+    np.testing.assert_allclose(again.fix.posterior.log_prob, found.fix.posterior.log_prob, atol=1e-3)
+    np.testing.assert_allclose(again.fix.track, found.fix.track)
+    np.testing.assert_allclose(again.footprint, found.footprint, atol=1e-3)
+    assert [p.suffix for p in (tmp_path / "galleries").iterdir()] == [".safetensors"]
 
 
 def test_a_strip_of_another_town_is_not_on_this_map(files, tmp_path):
@@ -218,9 +230,28 @@ class TestRefused:
             write(files / "coarse.map.tif", np.repeat((255 * field(0))[None], 3, 0).astype(np.uint8), pixel=2.0)
             sm.locate(files / "strip.tif", files / "coarse.map.tif")
 
+    def test_what_was_given_is_not_replaced(self, files, tmp_path):
+        for path in ("strip.tif", "map.tif"):
+            (tmp_path / path).write_bytes((files / path).read_bytes())
+        for name in ("strip", "map"):
+            asked = ["locate", str(tmp_path / "strip.tif"), str(tmp_path / "map.tif"), "--method", "cfog"]
+            told = CliRunner().invoke(app, [*asked, "-o", str(tmp_path / f"{name}.geojson")])
+            assert told.exit_code == 2 and f"{name}.tif" in told.output
+        assert {p.name for p in tmp_path.iterdir()} == {"strip.tif", "map.tif"}
+
+    def test_a_calibration_that_is_none(self, tmp_path):
+        (tmp_path / "calibration.json").write_text('{"cfog": {"temperature": -1}}')
+        with pytest.raises(ValueError, match="calibration.json: not usable as a likelihood .temperature"):
+            calibration_of("cfog", tmp_path / "calibration.json")
+
     @pytest.mark.parametrize(
         ("option", "said"),
         [
+            ({"method": "cfog", "window": -1}, "window must be a whole number of at least 32"),
+            ({"method": "cfog", "scale": []}, "scale is"),
+            ({"method": "cfog", "pixel_size": "1"}, "pixel_size is '1'"),
+            ({"method": "cfog", "radius": 50.0}, "radius is 50.0 and near is None"),
+            ({"method": "cfog", "radius": 50.0, "near": "9,45"}, "near is '9,45'"),
             ({"method": "hog"}, "method is 'hog'"),
             ({"method": "cfog", "run": "data/dense"}, "expected one of the two"),
             ({"method": "cfog", "heading": "north"}, "heading is 'north'"),

@@ -85,6 +85,20 @@ def test_any_heading_is_found_to_less_than_a_step(gallery, heading):
     assert np.abs(found.heading[:, 0] - heading).max() < 10 / 3
 
 
+def test_finer_headings_are_tried_for_the_few_best_alone(gallery):
+    queries, _ = cut(gallery.maps["a"].features, 37.0)
+    steps, one, all_ = (
+        sm.TurnedSearch(gallery, Pixels(), **more).search(queries, 5)
+        for more in ({"finer": [0]}, {"few": 1}, {"few": 30})
+    )
+    assert not (steps.heading % 10).any() and not (one.heading[:, 1:] % 10).any()
+    np.testing.assert_allclose(one.heading[:, 0], 40 - 10 / 3)
+    assert (one.scores[:, 0] > steps.scores[:, 0]).all()
+    np.testing.assert_allclose(one.scores[:, 1:], steps.scores[:, 1:], atol=1e-5)
+    np.testing.assert_allclose(one.scores[:, 0], all_.scores[:, 0], atol=1e-5)
+    assert (all_.scores >= one.scores - 1e-5).all() and (all_.heading[:, 1:] % 10).any()
+
+
 def test_a_scale_is_found_with_the_heading(gallery):
     queries, centres = cut(gallery.maps["a"].features, 142.0, 1.1)
     found = sm.TurnedSearch(gallery, Pixels(), scales=(0.9, 1.0, 1.1)).search(queries, 1)
@@ -151,6 +165,8 @@ def test_it_is_made_by_name_and_what_does_not_fit_is_named(gallery):
         sm.TurnedSearch(gallery, Pixels(), scales=[1, -1])
     with pytest.raises(ValueError, match="k must be from 1 to the 30 peaks that are kept, got 31"):
         search.search(torch.zeros(1, 1, SIDE, SIDE), 31)
+    with pytest.raises(ValueError, match="few must be a whole number of at least 1, got 0"):
+        sm.TurnedSearch(gallery, Pixels(), few=0)
     with pytest.raises(ValueError, match="no coarse level"):
         sm.TurnedSearch(DenseGallery(gallery.maps, 1), Pixels())
     with pytest.raises(ValueError, match="k must be a whole number of at least 1, got 0"):

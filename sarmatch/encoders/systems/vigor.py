@@ -10,8 +10,8 @@ from sarmatch.encoders.systems.branches import Branch, TwoBranches
 class VIGOR(TwoBranches):
     """Two convolutional trunks without a common weight, each under an aggregator: SAFA of eight heads as published.
 
-    With the loss `offset_regression`, an offset head reads from both vectors where in the tile the query lies; there it
-    sees them after, in the publication before their normalisation.
+    With the loss `offset_regression`, an offset head reads from both vectors where in the tile the query lies, and a
+    run answers with that place; here it sees them after, in the publication before their normalisation.
 
     Parameters
     ----------
