@@ -45,6 +45,7 @@ JOINT = {
     "encoder, batches of neighbours": "data/results/joint_without",
     "encoder that learns with a graph network": "data/results/joint",
 }
+STRIPS = ("localization",)
 BASELINE_WORDS = {"hog": "HOG", "cfog": "CFOG"}
 CONTROL_WORDS = {"none": "", "shuffled_pairs": ", trained with shuffled pairs"}
 DAGGER = "†"
@@ -119,14 +120,15 @@ def dense_table(folders: Sequence[Path]) -> str:
     return _markdown(head, rows, commits)
 
 
-def strips_table(folder: Path) -> str:
+def strips_table(folders: Sequence[Path]) -> str:
     """Strips located, against the number of windows fused."""
-    head = ["data", "method", "windows", "strips", "within 10 m", "within 25 m", "within 50 m", "median error"]
+    within = (10, 25, 50, 100)
+    head = ["data", "method", "windows", "strips", *(f"within {m} m" for m in within), "median error"]
     head += ["called 90 % sure", "right of those", "truth in the 90 % area", "called absent: on the map / strangers"]
     rows, commits = [], []
-    for row in pd.read_csv(folder / "table.csv").to_dict("records"):
-        within = [[100 * row[f"within_{m}m{end}"] for end in ("", "_low", "_high")] for m in (10, 25, 50)]
-        texts = ["**{:.1f}** ({:.1f} to {:.1f})".format(*values) for values in within]
+    for row in pd.concat([pd.read_csv(folder / "table.csv") for folder in folders]).to_dict("records"):
+        ends = [[100 * row[f"within_{m}m{end}"] for end in ("", "_low", "_high")] for m in within]
+        texts = ["**{:.1f}** ({:.1f} to {:.1f})".format(*values) for values in ends]
         sure = f"{100 * row['sure']:.0f} %", f"{100 * row['sure_right']:.1f} %" if row["sure"] else "-"
         absent = f"{100 * row['called_absent']:.1f} / {100 * row['strangers_called_absent']:.1f} %"
         what = [f"{row['scene']}, **{row['data']}**", method_words(row["method"]), f"{row['windows']}"]
@@ -397,7 +399,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "demo": lambda root: results_table([load_run(root / "data/demo")]),
     "dense": lambda root: results_table([load_run(root / p) for p in ("data/dense", "data/results/dense_sentinel")]),
     "dense_tasks": lambda root: dense_table([root / "data/results" / name for name in ("dense", "dense_sentinel")]),
-    "strips": lambda root: strips_table(root / "data/results/localization"),
+    "strips": lambda root: strips_table([root / "data/results" / name for name in STRIPS]),
     "presets": lambda root: presets_table(load_baselines(root)),
     "sentinel": lambda root: results_table(
         [load_run(root / "data/results" / name) for name in ("sentinel", "sentinel_shuffled")]
