@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sarmatch.paths import ROOT
-from sarmatch.training.checkpoints import describe_environment
+from sarmatch.training.checkpoints import commit_of, describe_environment
 from sarmatch.training.runs import Run
 
 
@@ -65,8 +65,8 @@ def provenance_line(*packages: str) -> str:
 
     Returns
     -------
-    The profile is that of the environment variable `SARMATCH_PROFILE`, else `quick`; a commit with changes on top of it
-    ends in `-dirty`.
+    The profile is that of the environment variable `SARMATCH_PROFILE`, else `quick`; a commit with changes on top of
+    it, also of the records that notebooks show, ends in `-dirty`.
 
     Raises
     ------
@@ -78,4 +78,4 @@ def provenance_line(*packages: str) -> str:
     versions = ", ".join(f"{name} {environment.get(name) or metadata.version(name)}" for name in names)
     device = environment["machine"].split(", ")[-1]
     profile = os.environ.get("SARMATCH_PROFILE", "quick")
-    return f"{versions}, device: {device}, profile: {profile}, commit: {environment['commit']}"
+    return f"{versions}, device: {device}, profile: {profile}, commit: {commit_of(ROOT)}"

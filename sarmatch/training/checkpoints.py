@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ OFFSET_HEAD = "offset_head.safetensors"
 HISTORY = "history.csv"
 LEARNED = (WEIGHTS, REFINER, OFFSET_HEAD, HISTORY)  # all that a training leaves beside its state
 ENVIRONMENT = "environment.json"
+WRITTEN = ("data/results/*.csv", f"data/results/*{ENVIRONMENT}")  # what comparisons write
 VERSION = 2  # of the training state; 1 had no number, no sampler and no schedule
 PACKAGES = ("torch", "timm", "numpy", "accelerate", "scikit-image", "POT", "torch-geometric")
 
@@ -128,16 +130,30 @@ def _restore(parts: Parts, tensors: dict[str, torch.Tensor]) -> None:
         thing.load_state_dict({"state": state, "param_groups": thing.state_dict()["param_groups"]})
 
 
+def commit_of(root: Path, ignored: Sequence[str] = ()) -> str:
+    """The short hash of a folder's commit, `HASH-dirty` where tracked files have changed since, but for `ignored` ones;
+    `unknown` where it is under no version control."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git(
+        "status", "--porcelain", "--untracked-files=no", "--", ".", *(f":(exclude){path}" for path in ignored)
+    )
+    found = git("describe", "--always")
+    return f"{found}-dirty" if found and changed else found or "unknown"
+
+
 def describe_environment() -> dict[str, str]:
-    """Versions, machine and commit that a number was made with."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
+    """Versions, machine and commit that a number was made with.
+
+    Of the commit records are no part: one comparison that is recorded leaves the next one the code that it was.
+    """
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return {
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {device}",
         "threads": str(torch.get_num_threads()),
-        "commit": commit or "unknown",
+        "commit": commit_of(ROOT, WRITTEN),
         **{name: metadata.version(name) for name in PACKAGES},
     }

@@ -1,6 +1,7 @@
 """What README and the shipped checkpoint claim is what the code gives."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from sarmatch.experiments.pages import (
 from sarmatch.experiments.records import RECORDS, Comparison, commits_of, keep_run, load_comparison
 from sarmatch.paths import ROOT
 from sarmatch.training import evaluate
+from sarmatch.training.checkpoints import WRITTEN, commit_of
 from tests.fake_data import save_image
 from tests.fake_mosaics import NORTH, WEST, optical, sar, write_tiff
 
@@ -281,3 +283,27 @@ def test_refined_lists_stand_beside_the_baseline_of_the_same_queries():
     hog = run.metrics.query("protocol == 'cross_area' and kind == 'arbitrary' and method == 'hog'").iloc[0]
     assert "one vector per tile, then correlation of pixels in its first 30" in row
     assert f"| HOG {100 * hog['recall@1']:.3g} / {100 * hog['recall@10']:.3g} |" in row
+
+
+def test_a_record_leaves_the_commit_what_it_was_and_code_does_not(tmp_path):
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=tmp_path, check=True)
+
+    files = {name: tmp_path / name for name in ("sarmatch.py", "data/results/one/table.csv", "data/results/two.json")}
+    for path in files.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1")
+    assert commit_of(tmp_path) == "unknown"
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "one")
+    clean = commit_of(tmp_path)
+    assert re.fullmatch(r"[0-9a-f]{7,}", clean)
+    (tmp_path / "new").write_text("not tracked")
+    files["data/results/one/table.csv"].write_text("2")
+    assert commit_of(tmp_path, WRITTEN) == clean
+    assert commit_of(tmp_path) == f"{clean}-dirty"
+    for name in ("sarmatch.py", "data/results/two.json"):
+        files[name].write_text("2")
+        assert commit_of(tmp_path, WRITTEN) == f"{clean}-dirty"
+        files[name].write_text("1")
