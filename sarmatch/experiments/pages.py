@@ -45,7 +45,7 @@ JOINT = {
     "encoder, batches of neighbours": "data/results/joint_without",
     "encoder that learns with a graph network": "data/results/joint",
 }
-STRIPS = ("localization",)
+STRIPS = ("localization", "localization_sentinel")  # simulated, then real
 BASELINE_WORDS = {"hog": "HOG", "cfog": "CFOG"}
 CONTROL_WORDS = {"none": "", "shuffled_pairs": ", trained with shuffled pairs"}
 DAGGER = "†"
