@@ -76,6 +76,7 @@ class Source(NamedTuple):
     palette: bool  # whether the bands are the colours of a palette
     declares: bool  # whether the file says where it holds no data
     nodata: float | None  # that value where a file beside it says it
+    version: tuple[int, int, int]  # of the file, so that one that has replaced it is not taken for it
 
 
 def source_of(path: Path, crs: CRS | None = None, transform: Affine | None = None, own_place: bool = True) -> Source:
@@ -105,7 +106,7 @@ def source_of(path: Path, crs: CRS | None = None, transform: Affine | None = Non
         declares = file.mask_flag_enums[0] != [MaskFlags.all_valid]
         found = Source(
             Path(path), crs, transform, height, width, count, dtype, file.descriptions, alpha, has_palette(file),
-            declares or beside.nodata is not None, None if declares else beside.nodata,
+            declares or beside.nodata is not None, None if declares else beside.nodata, version_of(Path(path)),
         )  # fmt: skip
     size = Path(path).stat().st_size
     if height * width > MOST_PIXELS or raw > DENSEST * size:
@@ -268,7 +269,7 @@ class Warped(NamedTuple):
     def read(self, rows: slice, cols: slice) -> NDArray:
         """Pixels of a part of the box, float32, 8-bit values divided by 255, NaN where there is no data."""
         window = Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
-        view = _view(os.getpid(), threading.get_ident(), version_of(self.source.path), self)
+        view = _view(os.getpid(), threading.get_ident(), self)
         try:
             with reading():
                 values = view.read(self.indexes, window=window, masked=True)
@@ -285,8 +286,8 @@ class Warped(NamedTuple):
 
 
 @lru_cache(maxsize=128)
-def _view(process: int, thread: int, version: tuple[int, int, int], warped: Warped) -> WarpedVRT:
-    """An open file of this version. Threads and forked processes share no handles of GDAL, so each has its own."""
+def _view(process: int, thread: int, warped: Warped) -> WarpedVRT:
+    """An open file. Handles of GDAL may be shared neither by threads nor across a fork, so each has its own."""
     source, grid = warped.source, warped.grid
     row, col, height, width = warped.box
     file = open_raster(source.path)
