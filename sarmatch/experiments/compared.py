@@ -1,13 +1,14 @@
 """What a notebook compares at hand: refined lists side by side, as `studies` records them, and groups of queries."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from sarmatch.evaluation import bootstrap_difference, bootstrap_mean
+from sarmatch.evaluation import bootstrap_difference, bootstrap_mean, ranks
 from sarmatch.experiments.studies import COMPARED, Task, judge, measures
 from sarmatch.search import Candidates
+from sarmatch.training.runs import whitened
 
 
 def compare_candidates(
@@ -75,3 +76,47 @@ def by_group(hit: np.ndarray, groups: Mapping[str, np.ndarray], block: np.ndarra
         interval = dict(zip(("mean", "low", "high"), ends, strict=True))
         rows[name] = interval | {"queries": int(inside.sum()), "blocks": blocks}
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def whitening_by_gallery(
+    query: np.ndarray,
+    reference: np.ndarray,
+    positive: np.ndarray,
+    centre: np.ndarray,
+    sizes: Sequence[int] = (10, 20, 50, 100, 200, 400),
+    draws: int = 20,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What whitening is worth in smaller galleries: random parts of one, and the queries whose tile is in the part.
+
+    Parameters
+    ----------
+    query, reference
+        Embeddings `(Q, D)` and `(N, D)`, L2-normalised.
+    positive
+        The true tile of each query `(Q,)`.
+    centre
+        Of the queries' modality `(D,)`, see `sarmatch.training.runs.query_mean`.
+    sizes
+        Tiles of a part, at most N.
+    draws
+        Parts of each size.
+
+    Returns
+    -------
+    Index `tiles`; recall@1 as a mean over parts by plain `cosine` and `whitened`, and how many `queries` a part has.
+    """
+    draw = np.random.default_rng(seed)
+    rows = []
+    for size in sizes:
+        for part in (draw.permutation(len(reference))[:size] for _ in range(draws)):
+            place = np.full(len(reference), -1)
+            place[part] = np.arange(size)
+            at = np.flatnonzero(place[positive] >= 0)
+            if not len(at):
+                continue
+            pairs = {"cosine": (query[at], reference[part])}
+            pairs["whitened"] = whitened(pd.DataFrame(index=range(size)), *pairs["cosine"], centre)
+            found = {name: ranks(q @ r.T, place[positive[at]]) < 1 for name, (q, r) in pairs.items()}
+            rows.append({"tiles": size} | {name: hit.mean() for name, hit in found.items()} | {"queries": len(at)})
+    return pd.DataFrame(rows).groupby("tiles").mean()

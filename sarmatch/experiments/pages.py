@@ -84,11 +84,18 @@ def results_table(runs: Sequence[Run], refined: Sequence[tuple[Run, Comparison]]
         words += CONTROL_WORDS[run.config.control]
         chosen = run.metrics.query(only) if only else run.metrics
         for (protocol, kind), group in chosen.groupby(["protocol", "kind"], sort=False):
-            ours, baseline = (group[group.method == m].iloc[0] for m in (run.config.encoder, run.config.baseline))
-            error = "{median_m:,.0f} m (ceiling {ceiling_median_m:,.0f}, chance {chance_median_m:,.0f})".format(**ours)
-            error = error.replace("ceiling 0, ", "") if run.config.search == "dense" else error  # there is no grid
-            rows.append(_result(run, ours, baseline, task_words(protocol, kind), words, error))
-            commits.append(run_commit(run.path))
+            of = group.set_index("method")
+            for then, also in (("", ""), (" + whitened", ", whitened")):
+                if run.config.encoder + then not in of.index:
+                    continue
+                ours, baseline = (of.loc[name + then] for name in (run.config.encoder, run.config.baseline))
+                error = "{median_m:,.0f} m (ceiling {ceiling_median_m:,.0f}, chance {chance_median_m:,.0f})".format(
+                    **ours
+                )
+                if run.config.search == "dense":
+                    error = error.replace("ceiling 0, ", "")  # there is no grid
+                rows.append(_result(run, ours, baseline, task_words(protocol, kind), words + also, error))
+                commits.append(run_commit(run.path))
     for run, comparison in refined:
         task = run.metrics.query(HARDEST).set_index("method")
         baseline, table = task.loc[run.config.baseline], comparison.table
@@ -147,14 +154,30 @@ def joint_table(runs: dict[str, Run]) -> str:
     rows, commits = [], []
     for words, run in runs.items():
         task = run.metrics.query("protocol == 'cross_area' and kind == 'arbitrary'").set_index("method")
-        for method, row in task.drop(index=run.config.baseline).iterrows():
-            what = words if method == run.config.encoder else f"{words}, then its refiner"
+        for method, row in task[task.index.str.startswith(run.config.encoder)].iterrows():
+            then = method.partition(" + ")[2]
+            what = words + {"": "", "whitened": ", whitened"}.get(then, ", then its refiner")
             rows.append([what, *(_with_interval(row, k) for k in (1, 10)), f"{row['median_m']:,.0f} m"])
             commits.append(run_commit(run.path))
     first = next(iter(runs.values())).metrics.query("protocol == 'cross_area' and kind == 'arbitrary'").iloc[0]
     chance = _pair(first, "recall@1_chance", "recall@10_chance")
     note = f"**{first['data']}**, one seed, gallery {first['gallery']:,}, chance {chance}."
     return _markdown(["method", "recall@1", "recall@10", "median error"], rows, commits, note)
+
+
+def whitening_table(run: Run) -> str:
+    """What whitening is worth to a run of vectors and to its training-free baseline: a row per task and method."""
+    rows, commits = [], []
+    for (protocol, kind), group in run.metrics.groupby(["protocol", "kind"], sort=False):
+        of = group.set_index("method")
+        for method in (run.config.encoder, run.config.baseline):
+            plain, whitened = (of.loc[name] for name in (method, f"{method} + whitened"))
+            recall = [f"{100 * plain[f'recall@{k}']:.1f} → {_with_interval(whitened, k)}" for k in (1, 10)]
+            rows.append([task_words(protocol, kind), method_words(method), *recall])
+            commits.append(run_commit(run.path))
+    first = run.metrics.iloc[0]
+    note = f"**{first['data']}**, `{Path(run.config.scene).name}`, one seed, gallery {first['gallery']:,}."
+    return _markdown(["test", "vectors of", "recall@1", "recall@10"], rows, commits, note)
 
 
 def presets_table(baselines: pd.DataFrame) -> str:
@@ -397,6 +420,7 @@ def _by_scene(start: str, scenes: Sequence[str], root: Path) -> dict[str, Compar
 TABLES: dict[str, Callable[[Path], str]] = {
     "results": _results,
     "demo": lambda root: results_table([load_run(root / "data/demo")]),
+    "demo_whitened": lambda root: whitening_table(load_run(root / "data/demo")),
     "dense": lambda root: results_table([load_run(root / p) for p in ("data/dense", "data/results/dense_sentinel")]),
     "dense_tasks": lambda root: dense_table([root / "data/results" / name for name in ("dense", "dense_sentinel")]),
     "strips": lambda root: strips_table([root / "data/results" / name for name in STRIPS]),

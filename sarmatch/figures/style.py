@@ -328,11 +328,20 @@ def method_line(name: str) -> dict[str, Any]:
     style = METHOD_STYLES.get(name)
     if style is not None and style.line is not None:
         return style.line
+    first, _, then = name.partition(" + ")
+    if then:
+        return method_line(first) | {"linestyle": ":", "markerfacecolor": "white"}
     return {"color": _OTHERS[sum(map(ord, name)) % len(_OTHERS)], "linestyle": "-", "marker": "D"}
 
 
 def method_words(name: str) -> str:
-    """What a method is called where people read it; a name that is not known is shown as it is."""
+    """What a method is called where people read it; a name that is not known is shown as it is.
+
+    `ENCODER + REFINER` is how a run names what stands behind its encoder.
+    """
+    first, _, then = name.partition(" + ")
+    if then:
+        return f"{method_words(first)}, " + ("whitened" if then == "whitened" else f"then {method_words(then)}")
     return METHOD_STYLES[name].words if name in METHOD_STYLES else name
 
 

@@ -1,7 +1,7 @@
 """From a config to a run folder: scene, training, evaluation, report."""
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,9 @@ from sarmatch.training.views import Views, check_views, pixel_sizes, views_of
 MEASURES = ("recall@1", "recall@5", "recall@10", "recall@1%", "hit_rate", "median_m")
 TOP = 10  # candidates kept per query in a run's results
 POOLED = "pooled"  # the method of a dense encoder that is searched with by the vectors of its head
+WHITENED = "{} + whitened"  # the method of an encoder of vectors that are compared whitened
+WHITENED_FROM = 100  # tiles of a gallery; the axes of a smaller one are too uncertain to gain by them
+CENTRE_PATCHES = 500  # whose mean is the centre of a modality
 LIST_LENGTH = 30  # candidates that a refiner is given
 METRICS = "metrics.json"
 VALIDATION = "validation.json"
@@ -158,11 +161,8 @@ class Run:
 
     @cached_property
     def query_mean(self) -> np.ndarray:
-        """Mean embedding `(D,)` of 500 SAR patches of the areas it was trained on: where that modality is centred."""
-        scene, config = self.scene(), self.config
-        ground = training_ground(config, scene, config.patch_size or scene.patch_size)
-        patches = queries(scene, "arbitrary", config.patch_size, ground, count=500, seed=config.seed + 3)
-        return embed(self.encoder, images_of(scene, patches, config, self.encoder), "query").mean(0)
+        """Mean embedding `(D,)` of SAR patches of the areas it was trained on: where that modality is centred."""
+        return query_mean(self.encoder, map_of(self.config), self.config)
 
     @cached_property
     def refiner(self) -> LearnedRefiner:
@@ -238,14 +238,17 @@ class Run:
     def find(self, scene: Scene, asked: pd.DataFrame, tiles: pd.DataFrame, k: int = TOP) -> Candidates:
         """The `k` best places `(Q, k)` for every query: tiles, or anywhere on their ground by dense search.
 
-        A tile's place is its centre or, where the run trained an offset head, where this says that the query lies.
+        Vectors are compared whitened (see `RefinementContext.whitened`), but among less than 100 tiles, whose axes are
+        too uncertain, and on a cross-view set. A tile's place is its centre or, where the run trained an offset head,
+        where this says that the query lies.
         """
         if self.config.search == "dense":
             return dense_search(self.encoder, scene, tiles).search(
                 images_of(scene, asked, self.config, self.encoder), k
             )
         query, reference = self.embed(scene, asked, tiles)
-        return nearest(scene, tiles, query, reference, k, self.offset_head)
+        centre = self.query_mean if whitens(scene, tiles) else None
+        return nearest(scene, tiles, query, reference, k, self.offset_head, centre)
 
     def gallery(self, scene: Scene, tiles: pd.DataFrame) -> Gallery:
         """What the map has become under the encoder; made once and kept among the caches."""
@@ -414,11 +417,13 @@ def tested_rows(
     The encoder's results are written beside them.
 
     An encoder of dense search with a head has a row `pooled` as well: tiles by the vectors of the same network.
+    A method that compares vectors has a row `METHOD + whitened` where that is how they are compared by default.
 
     Where the baseline is the better one, both are compared on validation areas too: see `Run.validation`.
     """
     methods = {config.encoder: (encoder, head), config.baseline: (baseline_of(config), None)}
     pools = searched_with(config, encoder) == "dense" and hasattr(encoder, "feature_dim")
+    centre = lru_cache(maxsize=None)(lambda name: query_mean(methods[name][0], scene, config))
     rows, validation = [], []
     for protocol, kind in product(config.protocols, config.kinds):
         names = {"protocol": protocol, "kind": kind}
@@ -427,6 +432,10 @@ def tested_rows(
         }
         if pools:
             tested[POOLED] = evaluate(encoder, scene, config, protocol, kind, search="vector")
+        for name, (model, own) in methods.items():
+            if searched_with(config, model) == "vector" and whitens(scene, task(config, scene, protocol, kind)[1]):
+                more = {"head": own, "centre": centre(name)}
+                tested[WHITENED.format(name)] = evaluate(model, scene, config, protocol, kind, **more)
         rows += [{**names, "method": name, "data": scene.label, **numbers} for name, (numbers, _) in tested.items()]
         results = tested[config.encoder][1]
         save = partial(results.to_json, orient="records", double_precision=6)
@@ -542,8 +551,11 @@ def evaluate(
     split: str = "test",
     search: str | None = None,
     head: OffsetRegression | None = None,
+    centre: np.ndarray | None = None,
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Search all queries of a split among their gallery: with `vector` or `dense`, by default as the config says.
+
+    With the `centre` `(D,)` of the queries' modality, see `query_mean`, vectors are compared whitened.
 
     With an offset head an answer of vector search is no longer the centre of the first tile, but where in it the head
     says that the query lies. Which tiles are found, and so all of recall, stays as it is.
@@ -562,7 +574,8 @@ def evaluate(
         return _evaluate_dense(encoder, scene, config, asked, tiles)
     query, reference = embed_tables(encoder, scene, asked, tiles, config)
     query_xy, tile_xy = positions(asked), positions(tiles)
-    scores = query @ reference.T
+    searched = (query, reference) if centre is None else whitened(tiles, query, reference, centre)
+    scores = searched[0] @ searched[1].T
     metres = {}
     if scene.has_coordinates:
         side = int(tiles["size"].iloc[0]) * scene.pixel_size
@@ -570,7 +583,7 @@ def evaluate(
     report = retrieval_report(scores, asked["positive"].to_numpy(), list(asked["semi"]), **metres)
     found = ranks(scores, asked["positive"].to_numpy())
     report |= intervals(found, blocks(scene, asked))
-    candidates = nearest(scene, tiles, query, reference, TOP, head)
+    candidates = nearest(scene, tiles, query, reference, TOP, head, centre)
     results = asked.assign(
         rank=found,
         found=candidates.tile.tolist(),
@@ -592,15 +605,43 @@ def nearest(
     reference: np.ndarray,
     k: int,
     head: OffsetRegression | None = None,
+    centre: np.ndarray | None = None,
 ) -> Candidates:
     """The first `k` tiles of every query by vectors `(Q, D)` and `(N, D)`, all of them where there are less.
 
-    Their places are their centres; where an offset head is given and places exist, those that it predicts.
+    With the `centre` of the queries' modality vectors are compared whitened. Places of tiles are their centres; where
+    an offset head is given and places exist, those that it predicts.
     """
-    found = VectorSearch(Gallery(tiles, reference)).search(query, min(k, len(tiles)))
+    asked, held = (query, reference) if centre is None else whitened(tiles, query, reference, centre)
+    found = VectorSearch(Gallery(tiles, held)).search(asked, min(k, len(tiles)))
     if head is None or not scene.has_coordinates:
         return found
     return moved(found, query, reference, tile_widths(scene, tiles), head)
+
+
+def whitens(scene: Scene | Views, tiles: pd.DataFrame) -> bool:
+    """Whether vectors of these tiles are compared whitened by default."""
+    return len(tiles) >= WHITENED_FROM and not isinstance(scene, Views)
+
+
+def whitened(
+    tiles: pd.DataFrame, query: np.ndarray, reference: np.ndarray, centre: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of queries and tiles in the gallery's own axes, see `RefinementContext.whitened`.
+
+    One that is the mean of its modality has no direction left; all of those are given the same one.
+    """
+    pair = RefinementContext(Gallery(tiles, reference), query, centre).whitened
+    for vectors in pair:
+        vectors[~vectors.any(1), 0] = 1
+    return pair
+
+
+def query_mean(encoder: Encoder, scene: Scene, config: Config) -> np.ndarray:
+    """Mean embedding `(D,)` of 500 SAR patches of the areas that a config trains on."""
+    ground = training_ground(config, scene, config.patch_size or scene.patch_size)
+    patches = queries(scene, "arbitrary", config.patch_size, ground, count=CENTRE_PATCHES, seed=config.seed + 3)
+    return embed(encoder, images_of(scene, patches, config, encoder), "query").mean(0)
 
 
 def tile_widths(scene: Scene | Views, tiles: pd.DataFrame) -> np.ndarray:

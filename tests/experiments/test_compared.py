@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sarmatch.experiments.compared import by_group, compare_candidates
+from sarmatch.experiments.compared import by_group, compare_candidates, whitening_by_gallery
 from sarmatch.experiments.records import baseline_of
 from sarmatch.experiments.studies import Task, judge, measures
 from sarmatch.refinement import RefinementContext, create_refiner, label_lists
@@ -79,3 +79,13 @@ def test_a_group_in_one_block_has_no_interval_and_an_empty_one_no_row():
     assert list(found.index) == ["one block"]
     assert found["mean"].item() == 0.5
     assert found[["low", "high"]].isna().all(axis=None)
+
+
+def test_the_whole_gallery_is_one_of_the_sizes_and_a_part_is_easier(task):
+    context = task.lists.context
+    found = whitening_by_gallery(context.query, context.reference, task.positive, context.query_mean, (5, 25), 8)
+    refined = {n: create_refiner(n).refine(task.lists.candidates, context) for n in ("coarse", "whitened")}
+    table, _ = compare_candidates(refined, task)
+    assert found.loc[25, ["cosine", "whitened"]].tolist() == pytest.approx(table["recall@1"].tolist())
+    assert found.loc[5, "cosine"] > found.loc[25, "cosine"]
+    assert found["queries"].tolist() == pytest.approx([8, 40], abs=4)

@@ -278,7 +278,27 @@ def test_shuffled_pairs_stay_at_chance(tiny_scene, tmp_path):
     assert row["recall@10"] < 2 * row["recall@10_chance"]
 
 
-def test_a_collapsed_encoder_scores_no_better_than_chance(tiny_scene):
+def test_whitened_vectors_are_a_row_and_what_a_run_finds_by(trained, tiny_scene):
+    rows = trained.metrics.query("protocol == 'cross_area' and kind == 'arbitrary'").set_index("method")
+    assert list(rows.index) == ["plain", "hog", "plain + whitened", "hog + whitened"]
+    asked, tiles = trained.task(tiny_scene, "cross_area", "arbitrary")
+    query, reference = trained.embed(tiny_scene, asked, tiles)
+    spread, axes = np.linalg.eigh(np.cov(reference.T))
+    turn = axes / np.sqrt(np.maximum(np.sqrt(spread.clip(0)), 0.01 * np.sqrt(spread.max())))
+    sides = [(query - trained.query_mean) @ turn, (reference - reference.mean(0)) @ turn]
+    one, other = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides)
+    cosine = one @ other.T
+    right = (cosine.argmax(1) == asked["positive"]).mean()
+    assert right == pytest.approx(rows.loc["plain + whitened", "recall@1"], abs=0.02)
+    found = trained.find(tiny_scene, asked, tiles, k=1)
+    assert (found.tile[:, 0] == cosine.argmax(1)).mean() > 0.95
+    few = tiles.iloc[:20]
+    plain = trained.find(tiny_scene, asked, few, k=1)
+    assert np.array_equal(plain.tile[:, 0], (query @ reference[:20].T).argmax(1)), "few tiles have no axes to speak of"
+
+
+@pytest.mark.parametrize("centre", [None, np.full(8, 8**-0.5, np.float32)])
+def test_a_collapsed_encoder_scores_no_better_than_chance(tiny_scene, centre):
     class Collapsed(Encoder):
         inputs = {"query": Inputs(1, 16), "reference": Inputs(3, 16)}
         feature_dim = 8
@@ -288,7 +308,7 @@ def test_a_collapsed_encoder_scores_no_better_than_chance(tiny_scene):
 
         encode_reference = encode_query
 
-    report, _ = evaluate(Collapsed(), tiny_scene, config(), "cross_area", "arbitrary")
+    report, _ = evaluate(Collapsed(), tiny_scene, config(), "cross_area", "arbitrary", centre=centre)
     for k in (1, 5, 10):
         assert report[f"recall@{k}"] <= report[f"recall@{k}_chance"]
     assert report["hit_rate"] <= report["hit_rate_chance"]
