@@ -363,7 +363,7 @@ def test_results_say_where_each_query_was_found(trained, tiny_scene):
 
 def test_the_summary_sets_every_number_beside_chance_and_ceiling(trained):
     summary = trained.summary
-    assert list(summary.columns) == ["plain", "hog", "chance", "ceiling"]
+    assert list(summary.columns) == ["plain", "hog", "plain + whitened", "hog + whitened", "chance", "ceiling"]
     assert not summary.isna().any(axis=None)
     assert len(summary) == 4 * 6
 
