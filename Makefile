@@ -39,7 +39,7 @@ sweep: $(VENV)/.ready  ## the comparisons behind the tables, hours on a CPU; res
 	$(BIN)/sarmatch sweep dense_choices
 	$(if $(IMAGENET),for name in pretrained pretrained_dense; do $(BIN)/sarmatch sweep $$name || exit; done)
 	$(BIN)/sarmatch sweep systems_standard
-	$(BIN)/sarmatch sweep systems_ablations
+	for name in saig vigor; do $(BIN)/sarmatch sweep systems_ablations_$$name || exit; done
 	$(BIN)/sarmatch simulate --crossview vigor_small "$(VIEWS)"
 	$(BIN)/sarmatch simulate --crossview vigor_small_unknown_heading "$(VIEWS)_unknown_heading"
 	for name in same_area cross_area; do $(BIN)/sarmatch sweep systems_panorama_$$name --scene "$(VIEWS)" || exit; done

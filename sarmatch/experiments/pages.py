@@ -39,6 +39,7 @@ PAGES += (
 HARDEST = "protocol == 'cross_area' and kind == 'arbitrary'"
 #: Rows of the table of edges, each against the same network with self-loops only.
 EDGE_ARMS = ("G1", "G1e", "G1s", "G1t", "G1x", "angle", "G2", "G3")
+ABLATIONS = "systems_ablations_"
 #: Runs of the table of joint training.
 JOINT = {
     "encoder, batches drawn at random": "data/demo",
@@ -438,9 +439,9 @@ TABLES: dict[str, Callable[[Path], str]] = {
     **{
         name: partial(_of_comparison, systems_table, name)
         for name in SWEEPS
-        if name.startswith("systems_") and name != "systems_ablations"
+        if name.startswith("systems_") and not name.startswith(ABLATIONS)
     },
-    "systems_ablations": partial(_of_comparison, sweep_table, "systems_ablations"),
+    **{name: partial(_of_comparison, sweep_table, name) for name in SWEEPS if name.startswith(ABLATIONS)},
     "systems_published": lambda root: published_table(),
     "alignment_weights": partial(_of_comparison, weights_table, "alignment_weights"),
     **{

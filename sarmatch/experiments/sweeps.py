@@ -193,9 +193,12 @@ SWEEPS: dict[str, Sweep] = {
         )
         for protocol, words in (("same_area", "towns that training knows"), ("cross_area", "other towns"))
     },
-    "systems_ablations": Sweep(
-        "SAIG-S and VIGOR's network, one field changed at a time, on `standard`", systems.ablations, seeds=(0, 1)
-    ),
+    **{
+        f"systems_ablations_{of}": Sweep(
+            f"{words}, one thing changed at a time, on `standard`", systems.ablations(of), seeds=(0, 1)
+        )
+        for of, words in (("saig", "SAIG-S"), ("vigor", "VIGOR's network"))
+    },
     "dense_choices": Sweep(
         "choices of dense search: losses, false peaks mined over the whole map, other towns, networks",
         _changes("dense", **{arm: NETWORKS["dense"][1] | change for arm, change in DENSE_TRIED.items()}),

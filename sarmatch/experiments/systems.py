@@ -134,29 +134,48 @@ def _of_views(start: str, scene: str, protocol: str, changes: dict[str, Any]) ->
     return recipe(start, **{**fixed, **VIEW_BUDGET, **changes, "encoder_options": options})
 
 
-def ablations(scene: str = "") -> dict[str, Config]:
-    """SAIG-S and VIGOR's network with one thing changed each, the control first."""
-    saig, vigor = recipe("saig_s_smd"), recipe("vigor_vgg16")
-    soft = {"loss": "soft_margin_triplet", "loss_options": {}}
-    changes: dict[str, tuple[Config, dict[str, Any]]] = {
-        "saig_s_smd": (saig, {}),
-        "saig_average": (saig, {"encoder_options": {**saig.encoder_options, "aggregator": "average"}}),
-        "saig_gem": (saig, {"encoder_options": {**saig.encoder_options, "aggregator": "gem"}}),
-        "saig_safa": (saig, {"encoder_options": {**saig.encoder_options, "aggregator": "safa"}}),
-        "saig_triplet": (saig, soft),
-        "saig_infonce": (saig, {"loss": "infonce"}),
-        "saig_adam": (saig, {"sharpness": "none"}),
-        "saig_sam": (saig, {"sharpness": "sam", "rho": 0.05}),
-        "saig_sgd": (saig, {"sharpness": "none", "optimizer": "sgd", "learning_rate": 2e-2}),
-        "saig_mined": (saig, {"sampler": "mined"}),
-        "saig_shared": (saig, {"encoder_options": {**saig.encoder_options, "shared": True}}),
-        "saig_semi_positive": (saig, {"auxiliary": {"iou_semi_positive": 0.1}}),
-        "vigor_vgg16": (vigor, {}),
-        "vigor_infonce": (vigor, {"loss": "infonce", "loss_options": {}}),
-        "vigor_semi_positive": (vigor, {"auxiliary": {"iou_semi_positive": 0.1}}),
-        "vigor_unmined": (vigor, {"sampler": "random"}),
-    }
-    return {arm: recipe(start.name, **{**_TESTED, **BUDGET, **change}) for arm, (start, change) in changes.items()}
+#: One thing changed each: fields of SAIG-S's recipe and of VIGOR's; options join those of the recipe.
+ABLATED: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
+    "saig": (
+        "saig_s_smd",
+        {
+            "saig_average": {"encoder_options": {"aggregator": "average"}},
+            "saig_gem": {"encoder_options": {"aggregator": "gem"}},
+            "saig_safa": {"encoder_options": {"aggregator": "safa"}},
+            "saig_triplet": {"loss": "soft_margin_triplet", "loss_options": {}},
+            "saig_infonce": {"loss": "infonce"},
+            "saig_adam": {"sharpness": "none"},
+            "saig_sam": {"sharpness": "sam", "rho": 0.05},
+            "saig_sgd": {"sharpness": "none", "optimizer": "sgd", "learning_rate": 2e-2},
+            "saig_mined": {"sampler": "mined"},
+            "saig_shared": {"encoder_options": {"shared": True}},
+            "saig_semi_positive": {"auxiliary": {"iou_semi_positive": 0.1}},
+        },
+    ),
+    "vigor": (
+        "vigor_vgg16",
+        {
+            "vigor_infonce": {"loss": "infonce", "loss_options": {}},
+            "vigor_semi_positive": {"auxiliary": {"iou_semi_positive": 0.1}},
+            "vigor_unmined": {"sampler": "random"},
+        },
+    ),
+}
+
+
+def ablations(of: str) -> Callable[[str], dict[str, Config]]:
+    """A system of `ABLATED`, first as it is, then with one thing changed each, on `standard`."""
+    name, changes = ABLATED[of]
+    options = recipe(name).encoder_options
+
+    def arms(scene: str) -> dict[str, Config]:
+        found = {name: recipe(name, **_TESTED, **BUDGET)}
+        for arm, change in changes.items():
+            joined = {"encoder_options": options | change["encoder_options"]} if "encoder_options" in change else {}
+            found[arm] = recipe(name, **{**_TESTED, **BUDGET, **change, **joined})
+        return found
+
+    return arms
 
 
 def moved_answers(finished: Run) -> pd.DataFrame:
