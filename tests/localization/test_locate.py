@@ -20,6 +20,7 @@ from sarmatch.localization import geojson, save, table
 from sarmatch.localization.location import calibration_of, finder
 from sarmatch.localization.outputs import warped
 from sarmatch.search.turned import Pose, turned
+from tests.launch import launched
 
 WEST, NORTH, UTM = 500_000.0, 5_700_000.0, "EPSG:32631"
 AT = (180, 60)  # row and column of the strip's corner on the map
@@ -187,6 +188,24 @@ class TestOutputs:
         assert refused.exit_code == 2 and "pixel_size" in refused.output
         asked[1] = str(files / "stranger.tif")
         assert CliRunner().invoke(app, asked).exit_code == 1
+
+    @pytest.mark.slow
+    def test_of_several_processes_the_main_one_answers(self, files, tmp_path):
+        asked = [
+            "locate",
+            files / "strip.tif",
+            files / "map.tif",
+            "--method",
+            "cfog",
+            "-o",
+            tmp_path / "out/fix.geojson",
+        ]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SARMATCH_CACHE", str(tmp_path / "cache"))
+            told = launched(2, "-m", "sarmatch.cli", *asked)
+        assert told.count("longitude") == 1 and len(told.splitlines()) == 5
+        assert {p.name for p in (tmp_path / "out").iterdir()} == {f"fix.{s}" for s in ("geojson", "csv", "tif", "png")}
+        assert [p.suffix for p in (tmp_path / "cache/galleries").iterdir()] == [".safetensors"]
 
     def test_the_warped_strip_covers_its_footprint(self, found):
         pixels, place = warped(found)
