@@ -316,7 +316,8 @@ def _map_for(path: Path, wanted: Finder, layout: dict) -> Scene:
     """The map at the pixel size that an encoder has learned from."""
     options = {k: v for k, v in layout.items() if k in ("optical_bands", "nodata")}
     own = nominal_pose(path)
-    if own is not None and wanted.pixel_size is not None and own[0] > COARSER * wanted.pixel_size:
+    # rounded: a metre of a map projection is a little more or less than one on the ground
+    if own is not None and wanted.pixel_size is not None and round(own[0] / wanted.pixel_size, 2) > COARSER:
         raise ValueError(
             f"{path}: its pixels are {own[0]:g} m and the encoder has learned from {wanted.pixel_size:g} m, expected "
             f"{COARSER * wanted.pixel_size:g} m or finer; take a run that was trained at such a size, or method 'cfog'"

@@ -17,7 +17,7 @@ import sarmatch as sm
 from sarmatch.cli import app
 from sarmatch.datasets.rasters import BadImageError
 from sarmatch.localization import geojson, save, table
-from sarmatch.localization.location import calibration_of, finder
+from sarmatch.localization.location import _map_for, calibration_of, finder
 from sarmatch.localization.outputs import warped
 from sarmatch.search.turned import Pose, turned
 from tests.launch import launched
@@ -248,6 +248,11 @@ class TestRefused:
         ):
             write(files / "coarse.map.tif", np.repeat((255 * field(0))[None], 3, 0).astype(np.uint8), pixel=2.0)
             sm.locate(files / "strip.tif", files / "coarse.map.tif")
+
+    def test_a_map_at_twice_the_pixels_of_the_encoder_is_taken(self, files):
+        """A metre in UTM is 1.0004 on the ground here, which is no reason to refuse it."""
+        scene = _map_for(files / "map.tif", finder(), {})
+        assert scene.pixel_size == 0.5 and scene.areas[0].map.bounds[2] == pytest.approx(1280, abs=3)
 
     def test_what_was_given_is_not_replaced(self, files, tmp_path):
         for path in ("strip.tif", "map.tif"):
