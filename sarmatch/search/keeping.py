@@ -86,7 +86,7 @@ def kept_or_made(
         if found is None:
             found = make(parts)
             if state.is_main_process:
-                _keep_if_possible(path, found.save)
+                _keep_if_possible(path, found.save, parts)
     state.wait_for_everyone()
     if state.is_main_process:
         shutil.rmtree(parts, ignore_errors=True)
@@ -142,9 +142,16 @@ def _load_part(path: Path) -> Part:
         raise ValueError(f"{path}: not readable as a part of a map ({error})") from error
 
 
-def _keep_if_possible(path: Path, save: Callable[[Path], object]) -> None:
-    """Keep a file for the next call; a warning says where that cannot be, for this call needs it no more."""
+def _keep_if_possible(path: Path, save: Callable[[Path], object], parts: Path) -> None:
+    """Keep a file for the next call, in the room of its parts where there is no other.
+
+    A warning says where it cannot be kept, for this call needs it no more.
+    """
     try:
-        save(path)
+        try:
+            save(path)
+        except OSError:
+            shutil.rmtree(parts, ignore_errors=True)
+            save(path)
     except OSError as error:
         warnings.warn(f"{path}: cannot be kept, and is built anew by the next call ({error})", stacklevel=4)

@@ -1,5 +1,7 @@
 """What is kept while it is made: by who is interrupted, and by several processes together."""
 
+import importlib
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +10,14 @@ import torch
 
 import sarmatch as sm
 from sarmatch.encoders import CFOGEncoder
-from sarmatch.search import build_gallery, build_maps
+from sarmatch.search import DenseGallery, build_gallery, build_maps
 from tests.launch import launched
 
 
 def interrupt(patch, place, after):
     """Let a function be called so many times, then interrupt; returns the calls."""
     module, name = place.rsplit(".", 1)
-    function, calls = getattr(pytest.importorskip(module), name), []
+    function, calls = getattr(importlib.import_module(module), name), []
 
     def called(*given):
         if len(calls) == after:
@@ -61,6 +63,21 @@ def test_who_is_interrupted_goes_on_and_ends_with_the_same_bytes(
         build(tiny_scene, tmp_path / "cut")
     assert len(calls) == parts - 10 + 1
     assert [path.read_bytes() for path in (tmp_path / "cut").iterdir()] == [whole.read_bytes()]
+
+
+def test_parts_make_room_for_the_whole(tiny_scene, tmp_path, monkeypatch):
+    save = DenseGallery.save
+
+    def on_a_full_disk(gallery, path):
+        if list(tmp_path.rglob("*.safetensors")):
+            raise OSError("No space left on device")
+        save(gallery, path)
+
+    monkeypatch.setattr(DenseGallery, "save", on_a_full_disk)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        maps(tiny_scene, tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
 
 
 @pytest.mark.slow
