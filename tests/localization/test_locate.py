@@ -17,7 +17,7 @@ import sarmatch as sm
 from sarmatch.cli import app
 from sarmatch.datasets.rasters import BadImageError
 from sarmatch.localization import geojson, save, table
-from sarmatch.localization.location import _map_for, calibration_of, finder
+from sarmatch.localization.location import LocationWarning, _map_for, calibration_of, finder
 from sarmatch.localization.outputs import warped
 from sarmatch.search.turned import Pose, turned
 from tests.launch import launched
@@ -295,6 +295,25 @@ def test_water_is_warned_of(files, tmp_path):
     with pytest.warns(UserWarning, match="1 of 3 windows show next to nothing: water"):
         answer = sm.locate(tmp_path / "shore.tif", files / "map.tif", method="cfog", window=96)
     assert answer.on_map and not answer.fix.agrees[0]
+
+
+def test_an_ambiguous_map_is_warned_of(tmp_path):
+    twice = np.hstack([field(0, (640, 280))] * 2)
+    write(tmp_path / "map.tif", np.repeat((255 * twice)[None], 3, 0).astype(np.uint8))
+    write(tmp_path / "strip.tif", power_of(twice[150 : 150 + HIGH, 90 : 90 + WIDE]), crs=None)
+    with pytest.warns(LocationWarning, match="the map is ambiguous: 1 other places"):
+        answer = sm.locate(tmp_path / "strip.tif", tmp_path / "map.tif", method="cfog", window=96, pixel_size=1.0)
+    assert answer.probability < 0.6
+    np.testing.assert_allclose(np.abs(answer.fix.runners_up[0, :2] - answer.fix.place), (280, 0), atol=2)
+
+
+def test_bright_edges_are_warned_of(files, tmp_path):
+    """As the walls of tall buildings are: every twentieth line is 20 dB brighter."""
+    bright = power_of(field(0)[AT[0] : AT[0] + HIGH, AT[1] : AT[1] + WIDE])
+    bright[:, ::20] *= 100
+    write(tmp_path / "bright.tif", bright)
+    with pytest.warns(LocationWarning, match="tall buildings"):
+        sm.locate(tmp_path / "bright.tif", files / "map.tif", method="cfog", window=96)
 
 
 def test_the_shipped_run_is_found_without_a_word():
