@@ -223,10 +223,18 @@ def locate(
     near: Annotated[str | None, typer.Option(metavar="LON,LAT", help="near which it should lie")] = None,
     radius: Annotated[float | None, typer.Option(help="metres about --near that hold it, at 95 %")] = None,
 ) -> None:
-    """Find where a strip lies on a map; exits with 0 where it does, 1 where it does not lie on this map."""
-    from sarmatch.experiments.report import save_location
-    from sarmatch.localization.location import LocationWarning
+    """Find where a strip lies on a map; exits with 0 where it does, 1 where it does not lie on this map.
 
+    Several GPUs or machines that see the same files share the features of a new map: `accelerate launch -m sarmatch.cli
+    locate ...`.
+    """
+    from sarmatch.experiments.report import save_location
+    from sarmatch.localization.location import LocationWarning, keep_features
+    from sarmatch.search.keeping import processes
+
+    if not processes().is_main_process:
+        keep_features(map, run, method=method)
+        return
     if out.suffix.lower() not in (".geojson", ".json"):
         raise ValueError(f"{out}: expected a name that ends in .geojson")
     for given in (strip, map):

@@ -56,20 +56,25 @@ def progress(over: Iterable | None = None, **options: Any) -> Bar:
     """`tqdm` over an iterable, or by hand with `total`.
 
     It is silent where nobody looks: where output goes to a file, and where the environment variable `TQDM_DISABLE` is
-    set, as it is when a notebook is executed to be kept. A command then says it in `lines_of_progress`.
+    set, as it is when a notebook is executed to be kept. A command then says it in `lines_of_progress`. Of several
+    processes the main one speaks.
 
     Parameters
     ----------
     over, options
         As for `tqdm`; the bar goes away when it is done unless `leave` is set.
     """
-    silent = True if os.environ.get("TQDM_DISABLE") else None  # none: tqdm looks whether there is a terminal
+    unheard = bool(os.environ.get("TQDM_DISABLE")) or not _speaks()
+    silent = True if unheard else None  # none: tqdm looks whether there is a terminal
     return Bar(over, **{"leave": False, "disable": silent, **options})
 
 
 @contextmanager
 def lines_of_progress(silence: float = SILENCE) -> Iterator[None]:
     """Print a line on what goes on every so many seconds, to the error stream, unless a bar shows it already."""
+    if not _speaks():
+        yield
+        return
     done, began, stream = threading.Event(), time.monotonic(), sys.stderr
 
     def say() -> None:
@@ -85,6 +90,11 @@ def lines_of_progress(silence: float = SILENCE) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+
+
+def _speaks() -> bool:
+    """Whether this is the main process of those that a launcher has started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _line(bars: list[Bar], seconds: float) -> str:

@@ -16,6 +16,16 @@ def test_a_variable_silences_it(monkeypatch):
         assert (file.getvalue() == "") == silent
 
 
+def test_of_several_processes_the_main_one_speaks(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    file = io.StringIO()
+    file.isatty = lambda: True
+    assert list(progress(range(3), file=file, mininterval=0)) == [0, 1, 2]
+    with lines_of_progress(silence=0.01):
+        time.sleep(0.1)
+    assert file.getvalue() == capsys.readouterr().err == ""
+
+
 def test_a_file_is_no_terminal(monkeypatch):
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     file = io.StringIO()

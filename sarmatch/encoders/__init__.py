@@ -9,7 +9,7 @@ way. One of your own is a subclass with a name, `@register_encoder("mine")`, mad
 from sarmatch.encoders import systems  # noqa: F401 # importing this room registers its encoders
 from sarmatch.encoders.aggregators import create_aggregator, register_aggregator
 from sarmatch.encoders.backbones import create_backbone, register_backbone
-from sarmatch.encoders.base import Encoder, Inputs, image_sizes, in_use, register_encoder
+from sarmatch.encoders.base import Encoder, Inputs, device_of, image_sizes, in_use, register_encoder
 from sarmatch.encoders.cfog import CFOGEncoder, cfog
 from sarmatch.encoders.dense import DenseEncoder
 from sarmatch.encoders.dense_timm import DenseTimm
@@ -29,6 +29,7 @@ __all__ = [
     "create_aggregator",
     "create_backbone",
     "create_encoder",
+    "device_of",
     "embed",
     "image_sizes",
     "in_use",

@@ -152,6 +152,11 @@ def in_use(encoder: Encoder) -> Iterator[None]:
         encoder.train(was_training)
 
 
+def device_of(encoder: nn.Module | None) -> torch.device:
+    """Where an encoder's weights are; the CPU where it has none."""
+    return next((p.device for p in encoder.parameters()) if encoder is not None else iter(()), torch.device("cpu"))
+
+
 def height_and_width(size: Size) -> tuple[int, int]:
     """Height and width of an image of that size."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])

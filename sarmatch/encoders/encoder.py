@@ -8,7 +8,7 @@ from torch import nn
 
 from sarmatch.checks import Count, build, checked_options
 from sarmatch.encoders.backbones import BACKBONES
-from sarmatch.encoders.base import ENCODERS, Encoder, Modality
+from sarmatch.encoders.base import ENCODERS, Encoder, Modality, device_of
 from sarmatch.encoders.dual import DualEncoder
 
 
@@ -74,7 +74,7 @@ def embed(encoder: Encoder, batches: Iterable[torch.Tensor], modality: Modality)
     `float32 (N, feature_dim)`, L2-normalised.
     """
     encode = {"query": encoder.encode_query, "reference": encoder.encode_reference}[modality]
-    device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
+    device = device_of(encoder)
     was_training = encoder.training
     encoder.eval()
     features = [encode(images.to(device)).float().cpu() for images in batches]

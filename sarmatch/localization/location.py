@@ -25,7 +25,7 @@ from sarmatch.localization.fusion import Likelihood, Surface, near_prior, rivals
 from sarmatch.localization.windows import LEAST, PLAIN_DB, Windows, contrast, cut_windows, poses
 from sarmatch.paths import ROOT
 from sarmatch.scenes import Raster, Scene
-from sarmatch.search import DenseSearch, FeatureMap, build_maps, galleries_dir
+from sarmatch.search import DenseGallery, DenseSearch, FeatureMap, build_maps, galleries_dir
 from sarmatch.search.correlate import Correlator
 from sarmatch.search.turned import HEADINGS
 from sarmatch.training.runs import Run, load_run
@@ -253,13 +253,11 @@ def locate(
     scene = _map_for(map, wanted, layout)
     pixel_size, headings = _nominal(strip, pixel_size, heading)
     raster = unplaced_strip(strip, pixel_size, scene.pixel_size, Layout(**layout))
-    encoder = wanted.encoder
-    if wanted.pixel_size is None:
-        encoder = create_encoder(wanted.name, stride=int(np.clip(round(CELL_M / scene.pixel_size), 2, 4)))
+    encoder = _encoder_for(wanted, scene)
     raster = _bands_for(raster, encoder, strip)
     side = _window(raster, scene, window or wanted.window, max(encoder.levels), strip, map)
     windows, small = cut_windows(raster, side), _small(raster, side, max(encoder.levels))
-    gallery = build_maps(encoder, scene, keep=galleries_dir())
+    gallery = _features(encoder, scene)
     (fmap,) = gallery.maps.values()
     model = wanted.likelihood or _usual(fmap.metres)
     tried = list(poses(headings, _scales(scale)))
@@ -269,6 +267,43 @@ def locate(
     for text in said:
         warnings.warn(f"{strip.name}: {text}", LocationWarning, stacklevel=2)
     return Location(fix, scene, raster, side, wanted.name, wanted.likelihood is not None, said)
+
+
+def keep_features(
+    map: Path | str,  # the word that users say
+    run: Run | Path | str | None = None,
+    *,
+    method: str | None = None,
+    **layout,
+) -> None:
+    """Make the features of a map and keep them, so that the strips to come are located sooner.
+
+    What a process has to call while another one locates a strip, so that they share this work; see `build_maps`.
+
+    Parameters
+    ----------
+    map, run, method, layout
+        As for `locate`.
+
+    Raises
+    ------
+    ValueError
+        As `locate` does.
+    """
+    wanted = finder(run, method)
+    scene = _map_for(Path(map), wanted, layout)
+    _features(_encoder_for(wanted, scene), scene)
+
+
+def _features(encoder: Encoder, scene: Scene) -> DenseGallery:
+    return build_maps(encoder, scene, keep=galleries_dir())
+
+
+def _encoder_for(wanted: Finder, scene: Scene) -> Encoder:
+    """The encoder at the cells that it has on a map."""
+    if wanted.pixel_size is not None:
+        return wanted.encoder
+    return create_encoder(wanted.name, stride=int(np.clip(round(CELL_M / scene.pixel_size), 2, 4)))
 
 
 def _usual(cell: float) -> Likelihood:
@@ -281,7 +316,8 @@ def _map_for(path: Path, wanted: Finder, layout: dict) -> Scene:
     """The map at the pixel size that an encoder has learned from."""
     options = {k: v for k, v in layout.items() if k in ("optical_bands", "nodata")}
     own = nominal_pose(path)
-    if own is not None and wanted.pixel_size is not None and own[0] > COARSER * wanted.pixel_size:
+    # rounded: a metre of a map projection is a little more or less than one on the ground
+    if own is not None and wanted.pixel_size is not None and round(own[0] / wanted.pixel_size, 2) > COARSER:
         raise ValueError(
             f"{path}: its pixels are {own[0]:g} m and the encoder has learned from {wanted.pixel_size:g} m, expected "
             f"{COARSER * wanted.pixel_size:g} m or finer; take a run that was trained at such a size, or method 'cfog'"

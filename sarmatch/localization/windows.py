@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sarmatch.checks import whole_number
-from sarmatch.encoders import Encoder, in_use
+from sarmatch.encoders import Encoder, device_of, in_use
 from sarmatch.patches import to_input
 from sarmatch.scenes import Raster
 from sarmatch.search.turned import Pose, turned
@@ -97,7 +97,7 @@ def posed_features(encoder: Encoder, images: Tensor, pose: Pose, level: int = 0)
         upright, inside = images, None
     else:
         upright, inside = turned(images, pose, stride)
-    device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
+    device = device_of(encoder)
     with in_use(encoder):
         parts = [encoder.forward_levels(part.to(device), "query")[level].float().cpu() for part in upright.split(16)]
     features = torch.cat(parts)

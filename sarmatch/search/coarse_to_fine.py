@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sarmatch.checks import Count, whole_number
-from sarmatch.encoders import Encoder, in_use
+from sarmatch.encoders import Encoder, device_of, in_use
 from sarmatch.search.candidates import Candidates
 from sarmatch.search.correlate import BUDGET, FLAT, LEAST, TINY, FeatureMap, prepared, weighed
-from sarmatch.search.dense import DenseSearch, batches, candidates_of, device_of, fitting_images, given, in_range
+from sarmatch.search.dense import DenseSearch, batches, candidates_of, fitting_images, given, in_range
 from sarmatch.search.maps import DenseGallery
 from sarmatch.search.peaks import Block, Peaks, refined, suppress
 from sarmatch.search.searches import register_search

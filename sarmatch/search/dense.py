@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sarmatch.checks import Count, whole_number
-from sarmatch.encoders import Encoder, in_use
+from sarmatch.encoders import Encoder, device_of, in_use
 from sarmatch.progress import progress
 from sarmatch.search.candidates import Candidates
 from sarmatch.search.correlate import BUDGET, TOGETHER, Correlator, FeatureMap, Kept, weighed
@@ -165,11 +165,6 @@ def given(encoder: Encoder | None) -> Encoder:
     if encoder is None:
         raise ValueError("this search has no encoder: give it one, or search with features instead of images")
     return encoder
-
-
-def device_of(encoder: Encoder | None) -> torch.device:
-    """Where an encoder's weights are; the CPU where it has none."""
-    return next((p.device for p in encoder.parameters()) if encoder is not None else iter(()), torch.device("cpu"))
 
 
 def fitting_images(images: Tensor, encoder: Encoder) -> Tensor:

@@ -2,31 +2,29 @@
 
 import hashlib
 import json
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import save_file
 from torch import nn
 
 from sarmatch.atomic_io import write
 from sarmatch.encoders import embed
 from sarmatch.patches import PatchImages, positions
 from sarmatch.paths import cache_dir
+from sarmatch.progress import progress
 from sarmatch.scenes import NoCoordinatesError, Raster, Scene
+from sarmatch.search.keeping import Part, kept_or_made, kept_part, on_own_device, processes, save_tensors
 
 HASHED = 1024  # pixels of a map that are hashed at once along each side
 PLAIN = (bool, int, float, str, tuple, list, dict)  # what an encoder's options are made of
-T = TypeVar("T")
+TOGETHER = 4  # batches of tiles that are kept together while others are made
 UNIT = 1e-3  # how far the length of a vector may be from one
 
 
@@ -111,7 +109,7 @@ class Gallery:
     def save(self, path: Path) -> None:
         """Keep it as one safetensors file; the table of tiles is JSON in its header."""
         about = {"tiles": self.tiles.to_json(orient="split", double_precision=15), "tile_m": json.dumps(self.tile_m)}
-        write(path, lambda p: save_file({"vectors": self.vectors}, p, about))
+        write(path, lambda p: save_tensors(p, {"vectors": self.vectors}, about))
 
     @classmethod
     def load(cls, path: Path) -> "Gallery":
@@ -154,40 +152,30 @@ def build_gallery(
         Tiles encoded at once.
     keep
         Folder in which it is kept under a hash of the map's pixels, the tiling and the encoder's weights, and found
-        again by the next call; `galleries_dir()` is made for it. None builds it anew.
+        again by the next call; `galleries_dir()` is made for it. None builds it anew. The processes of an
+        `accelerate launch` share the tiles of one that is kept, each on its own device.
     """
-    path = None
-    if keep is not None:
-        path = keep / f"{gallery_key(encoder, scene, tiles, image_size)}.safetensors"
-        if (known := kept(path, Gallery.load)) is not None:
-            return known
-    images = torch.utils.data.DataLoader(PatchImages(scene, tiles, image_size), batch_size)
-    side = int(tiles["size"].iloc[0]) * scene.pixel_size if scene.has_coordinates else None
-    gallery = Gallery(tiles.reset_index(drop=True), embed(encoder, images, "reference"), side)
-    if path is not None:
-        keep_if_possible(path, gallery.save)
-    return gallery
+    step = TOGETHER * batch_size
+    groups = {f"{start}-{step}.safetensors": tiles.iloc[start : start + step] for start in range(0, len(tiles), step)}
 
+    def group(name: str) -> Part:
+        images = torch.utils.data.DataLoader(PatchImages(scene, groups[name], image_size), batch_size)
+        return {"vectors": torch.from_numpy(embed(encoder, images, "reference"))}
 
-def kept(path: Path, load: Callable[[Path], T]) -> T | None:
-    """What an earlier call has kept in a file; None where it kept nothing, or where it is damaged, with a warning."""
-    if not path.exists():
-        return None
-    try:
-        if not path.is_file():
-            raise ValueError(f"{path}: not a file")
-        return load(path)
-    except ValueError as error:
-        warnings.warn(f"{path}: damaged, and built anew ({error})", stacklevel=3)
-        return None
+    def share(parts: Path) -> None:
+        with on_own_device(encoder), processes().split_between_processes(list(groups)) as own:
+            for name in progress(own, desc="gallery", unit="group"):
+                kept_part(parts / name, partial(group, name))
 
+    def make(parts: Path | None) -> Gallery:
+        made = [group(n) if parts is None else kept_part(parts / n, partial(group, n)) for n in groups]
+        side = int(tiles["size"].iloc[0]) * scene.pixel_size if scene.has_coordinates else None
+        return Gallery(tiles.reset_index(drop=True), torch.cat([m["vectors"] for m in made]).numpy(), side)
 
-def keep_if_possible(path: Path, save: Callable[[Path], object]) -> None:
-    """Keep a file for the next call; a warning says where that cannot be, for this call needs it no more."""
-    try:
-        save(path)
-    except OSError as error:
-        warnings.warn(f"{path}: cannot be kept, and is built anew by the next call ({error})", stacklevel=3)
+    if keep is None:
+        return make(None)
+    path = keep / f"{gallery_key(encoder, scene, tiles, image_size)}.safetensors"
+    return kept_or_made(path, Gallery.load, make, share)
 
 
 def galleries_dir() -> Path:

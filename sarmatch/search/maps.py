@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,12 +17,13 @@ from safetensors import safe_open
 from torch import Tensor
 
 from sarmatch.atomic_io import write
-from sarmatch.encoders import Encoder, in_use
+from sarmatch.encoders import Encoder, device_of, in_use
 from sarmatch.patches import to_input
 from sarmatch.progress import progress
 from sarmatch.scenes import Raster, Scene
 from sarmatch.search.correlate import TINY, FeatureMap
-from sarmatch.search.gallery import hash_encoder, hash_raster, keep_if_possible, kept, new_digest
+from sarmatch.search.gallery import hash_encoder, hash_raster, new_digest
+from sarmatch.search.keeping import Part, kept_or_made, kept_part, on_own_device, processes, save_tensors
 
 Bounds = tuple[int, int, int, int]  # first row and column, and those after the last, pixels
 
@@ -30,7 +31,6 @@ LAYOUT = b"feature maps 3"  # of a kept file; another number where it changes, a
 WINDOW = 1024  # pixels of a map that are encoded at once along each side, a margin left out
 ROWS = 256  # of a map's cells that are looked at together
 LARGE = 1 << 28  # bytes of features from which on they are put together on disk
-TYPES = {torch.float32: "F32", torch.float16: "F16", torch.int8: "I8", torch.bool: "BOOL"}  # as safetensors calls them
 INT8 = 127  # of the largest feature of a channel
 
 
@@ -154,22 +154,6 @@ class DenseGallery:
             ) from error
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
-    """Write a safetensors file one tensor after the other; the library's own function copies all of them first."""
-    header: dict[str, Any] = {"__metadata__": dict(about)}
-    tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].itemsize))  # aligned, as the format wants it
-    end = 0
-    for name, tensor in tensors.items():
-        start, end = end, end + tensor.nbytes
-        header[name] = {"dtype": TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors.values():
-            file.write(tensor.numpy().data)
-
-
 def build_maps(
     encoder: Encoder,
     scene: Scene,
@@ -204,6 +188,9 @@ def build_maps(
     Maps are read and encoded in windows that overlap by what a cell depends on. Features that are kept are put together
     on disk and read from there as they are needed, so that neither a map nor its features need to fit into memory;
     those that are not kept, `(C, H / stride, W / stride)` in half precision, do. All levels are made at once.
+
+    Windows that are made are kept until all are, so that a call that was interrupted goes on; the processes of an
+    `accelerate launch` share them, each on its own device.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}, expected one of {sorted(PRECISIONS)}")
@@ -211,21 +198,28 @@ def build_maps(
         raise ValueError(f"{type(encoder).__name__} has no stride and reach: its maps cannot be made in windows")
     names = [a.name for a in scene.areas] if areas is None else areas
     bounds = {n: _within(areas[n] if isinstance(areas, Mapping) else None, scene.area(n).map, n) for n in names}
-    path = None
-    if keep is not None:
-        digest = new_digest()
-        digest.update(LAYOUT)
-        for name in names:
-            digest.update(str(bounds[name]).encode())
-            hash_raster(digest, scene.area(name).map)
-        hash_encoder(digest, encoder)
-        digest.update(b"" if encoder.centred else b"not centred")
-        digest.update(b"" if precision == HALF else precision.encode())
-        path = keep / f"{digest.hexdigest()}.safetensors"
-        if (known := kept(path, partial(_known, bounds, encoder.levels))) is not None:
-            return known
+    make = partial(_built, encoder, scene, bounds, precision)
+    if keep is None:
+        return make(None)
+    digest = new_digest()
+    digest.update(LAYOUT)
+    for name in names:
+        digest.update(str(bounds[name]).encode())
+        hash_raster(digest, scene.area(name).map)
+    hash_encoder(digest, encoder)
+    digest.update(b"" if encoder.centred else b"not centred")
+    digest.update(b"" if precision == HALF else precision.encode())
+    path = keep / f"{digest.hexdigest()}.safetensors"
+    share = partial(_make_share, encoder, scene, bounds, PRECISIONS[precision].dtype)
+    return kept_or_made(path, partial(_known, bounds, encoder.levels), make, share)
+
+
+def _built(
+    encoder: Encoder, scene: Scene, bounds: Mapping[str, Bounds], precision: str, parts: Path | None
+) -> DenseGallery:
+    """Maps put together from windows, those that are made kept in a folder where there is one."""
     levels: list[dict[str, FeatureMap]] = [{} for _ in encoder.levels]
-    for name in progress(names, desc="feature maps", unit="area"):
+    for number, name in enumerate(progress(bounds, desc="feature maps", unit="area")):
         row, col = bounds[name][:2]
         x, y = scene.metres(name, np.array([row]), np.array([col]))[0].tolist()
         with in_use(encoder):
@@ -235,7 +229,7 @@ def build_maps(
                 "reference",
                 bounds=bounds[name],
                 dtype=PRECISIONS[precision].dtype,
-                room=keep,
+                parts=None if parts is None else parts / str(number),
             )
         for maps, stride, (whole, valid) in zip(levels, encoder.levels, made, strict=True):
             features, scale = PRECISIONS[precision].keep(whole)
@@ -243,9 +237,20 @@ def build_maps(
     gallery = None
     for maps, stride in zip(reversed(levels), reversed(encoder.levels), strict=True):
         gallery = DenseGallery(maps, stride, gallery)
-    if path is not None:
-        keep_if_possible(path, gallery.save)
     return gallery
+
+
+def _make_share(encoder: Encoder, scene: Scene, bounds: Mapping[str, Bounds], dtype: torch.dtype, parts: Path) -> None:
+    """Make and keep this process's share of the windows of all maps."""
+    charts = {name: scene.area(name).map for name in bounds}
+    todo = [
+        (charts[name], at, parts / str(number))
+        for number, name in enumerate(bounds)
+        for at in _windows(encoder, charts[name], bounds[name], WINDOW)
+    ]
+    with in_use(encoder), on_own_device(encoder), processes().split_between_processes(todo) as own:
+        for chart, at, folder in progress(own, desc="feature maps", unit="window"):
+            _made(encoder, chart, "reference", at, dtype, folder)
 
 
 def _zeros(shape: Sequence[int], dtype: torch.dtype, folder: Path | None) -> Tensor:
@@ -296,39 +301,66 @@ def encode_raster(
     encoder: Encoder,
     raster: Raster,
     modality: str,
-    window: int = WINDOW,
+    window: int | None = None,
     bounds: Bounds | None = None,
     dtype: torch.dtype = torch.float16,
-    room: Path | None = None,
+    parts: Path | None = None,
 ) -> list[Level]:
     """Features `(C, H, W)` of a raster, and where they see nothing but data: of every level.
 
     Of the whole of it, or of the part within `bounds`; what lies beyond them is seen by the cells at their edge.
 
-    Nodata is filled with the mean of what a window has; cells that would see it are 0 and not valid. Large features are
-    put together on disk in the folder `room`, where there is one.
+    Nodata is filled with the mean of what a window has; cells that would see it are 0 and not valid. Windows are kept
+    in the folder `parts`, where there is one, and taken from there; large features are put together on the same disk.
     """
-    row0, col0, row1, col1 = bounds or raster.bounds
-    strides, coarsest = encoder.levels, max(encoder.levels)
-    if min(row1 - row0, col1 - col0) < coarsest:
-        raise ValueError(f"raster {raster.name!r}: {row1 - row0} x {col1 - col0} px hold no cell of {coarsest} px")
-    row1, col1 = row1 - (row1 - row0) % strides[0], col1 - (col1 - col0) % strides[0]
-    sides = [((row1 - row0) // stride, (col1 - col0) // stride) for stride in strides]
+    windows = _windows(encoder, raster, bounds or raster.bounds, window or WINDOW)
+    (row0, col0), (row1, col1) = windows[0][:2], windows[-1][2:]
+    sides = [((row1 - row0) // stride, (col1 - col0) // stride) for stride in encoder.levels]
     features: list[Tensor] = []
     valid = [torch.ones(side, dtype=torch.bool) for side in sides]
-    step = max(1, window // coarsest) * coarsest
-    for row in range(0, row1 - row0, step):
-        for col in range(0, col1 - col0, step):
-            end = min(row0 + row + step, row1), min(col0 + col + step, col1)
-            parts = _encoded(encoder, raster, modality, (row0 + row, col0 + col, *end))
-            if not features:
-                features = [_zeros((len(p), *s), dtype, room) for (p, _), s in zip(parts, sides, strict=True)]
-            for level, (part, sees) in enumerate(parts):
-                top, left = row // strides[level], col // strides[level]
-                rows, cols = slice(top, top + sees.shape[0]), slice(left, left + sees.shape[1])
-                features[level][:, rows, cols] = (part * sees).to(dtype)
-                valid[level][rows, cols] = sees
+    for at in progress(windows, desc="windows", unit="window"):
+        made = _made(encoder, raster, modality, at, dtype, parts)
+        if not features:
+            room = None if parts is None else parts.parent
+            features = [_zeros((len(f), *side), dtype, room) for (f, _), side in zip(made, sides, strict=True)]
+        for level, (stride, (part, sees)) in enumerate(zip(encoder.levels, made, strict=True)):
+            top, left = (at[0] - row0) // stride, (at[1] - col0) // stride
+            rows, cols = slice(top, top + sees.shape[0]), slice(left, left + sees.shape[1])
+            features[level][:, rows, cols] = part
+            valid[level][rows, cols] = sees
     return [(f, None if v.all() else v) for f, v in zip(features, valid, strict=True)]
+
+
+def _windows(encoder: Encoder, raster: Raster, bounds: Bounds, window: int) -> list[Bounds]:
+    """Windows of about `window` pixels a side that cover bounds of a raster, but for what is no whole cell."""
+    row0, col0, row1, col1 = bounds
+    finest, coarsest = encoder.levels[0], max(encoder.levels)
+    if min(row1 - row0, col1 - col0) < coarsest:
+        raise ValueError(f"raster {raster.name!r}: {row1 - row0} x {col1 - col0} px hold no cell of {coarsest} px")
+    row1, col1 = row1 - (row1 - row0) % finest, col1 - (col1 - col0) % finest
+    step = max(1, window // coarsest) * coarsest
+    return [
+        (row, col, min(row + step, row1), min(col + step, col1))
+        for row in range(row0, row1, step)
+        for col in range(col0, col1, step)
+    ]
+
+
+def _made(
+    encoder: Encoder, raster: Raster, modality: str, window: Bounds, dtype: torch.dtype, folder: Path | None
+) -> list[tuple[Tensor, Tensor]]:
+    """Features of a window `(C, h, w)` of every level, 0 where they would see a hole, and which see none."""
+
+    def make() -> Part:
+        parts = _encoded(encoder, raster, modality, window)
+        features = {
+            f"features {level}": (part * sees).to(dtype).contiguous() for level, (part, sees) in enumerate(parts)
+        }
+        return features | {f"sees {level}": sees for level, (_, sees) in enumerate(parts)}
+
+    name = "-".join(map(str, window))
+    made = make() if folder is None else kept_part(folder / f"{name}.safetensors", make)
+    return [(made[f"features {level}"], made[f"sees {level}"]) for level in range(len(encoder.levels))]
 
 
 def _encoded(encoder: Encoder, raster: Raster, modality: str, window: Bounds) -> list[tuple[Tensor, Tensor]]:
@@ -347,7 +379,7 @@ def _encoded(encoder: Encoder, raster: Raster, modality: str, window: Bounds) ->
     if hole.any():
         pixels = np.where(hole, 0.0 if hole.all() else pixels[:, ~hole].mean(), pixels).astype(np.float32)
     images = F.pad(to_input(torch.from_numpy(pixels)[None], raster.scale, None, raster.window), around, "replicate")
-    device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
+    device = device_of(encoder)
     holes = F.pad(torch.from_numpy(hole)[None, None].float(), around)
     parts = []
     for stride, features in zip(encoder.levels, encoder.forward_levels(images.to(device), modality), strict=True):

@@ -62,7 +62,12 @@ def optical(image: np.ndarray | None = None) -> np.ndarray:
 def sar(shape: tuple[int, int] = STRIP_PX) -> np.ndarray:
     """Intensity of the ground from the strip's corner on; repeated where there is no more of it."""
     wide = np.pad(ground()[AT[0] :, AT[1] :], [(0, n) for n in shape], "symmetric")[: shape[0], : shape[1]]
-    return (10 ** (-2 * wide) * np.random.default_rng(9).gamma(20, 1 / 20, shape)).astype(np.float32)[None]
+    return sar_of(wide)
+
+
+def sar_of(part: np.ndarray) -> np.ndarray:
+    """Intensity `(1, H, W)` of a part of some ground `(H, W)`, with speckle."""
+    return (10 ** (-2 * part) * np.random.default_rng(9).gamma(20, 1 / 20, part.shape)).astype(np.float32)[None]
 
 
 @cache

@@ -17,9 +17,10 @@ import sarmatch as sm
 from sarmatch.cli import app
 from sarmatch.datasets.rasters import BadImageError
 from sarmatch.localization import geojson, save, table
-from sarmatch.localization.location import calibration_of, finder
+from sarmatch.localization.location import LocationWarning, _map_for, calibration_of, finder
 from sarmatch.localization.outputs import warped
 from sarmatch.search.turned import Pose, turned
+from tests.launch import launched
 
 WEST, NORTH, UTM = 500_000.0, 5_700_000.0, "EPSG:32631"
 AT = (180, 60)  # row and column of the strip's corner on the map
@@ -188,6 +189,24 @@ class TestOutputs:
         asked[1] = str(files / "stranger.tif")
         assert CliRunner().invoke(app, asked).exit_code == 1
 
+    @pytest.mark.slow
+    def test_of_several_processes_the_main_one_answers(self, files, tmp_path):
+        asked = [
+            "locate",
+            files / "strip.tif",
+            files / "map.tif",
+            "--method",
+            "cfog",
+            "-o",
+            tmp_path / "out/fix.geojson",
+        ]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SARMATCH_CACHE", str(tmp_path / "cache"))
+            told = launched(2, "-m", "sarmatch.cli", *asked)
+        assert told.count("longitude") == 1 and len(told.splitlines()) == 5
+        assert {p.name for p in (tmp_path / "out").iterdir()} == {f"fix.{s}" for s in ("geojson", "csv", "tif", "png")}
+        assert [p.suffix for p in (tmp_path / "cache/galleries").iterdir()] == [".safetensors"]
+
     def test_the_warped_strip_covers_its_footprint(self, found):
         pixels, place = warped(found)
         assert np.isfinite(pixels[0]).sum() == pytest.approx(HIGH * WIDE, rel=0.05)
@@ -230,6 +249,11 @@ class TestRefused:
             write(files / "coarse.map.tif", np.repeat((255 * field(0))[None], 3, 0).astype(np.uint8), pixel=2.0)
             sm.locate(files / "strip.tif", files / "coarse.map.tif")
 
+    def test_a_map_at_twice_the_pixels_of_the_encoder_is_taken(self, files):
+        """A metre in UTM is 1.0004 on the ground here, which is no reason to refuse it."""
+        scene = _map_for(files / "map.tif", finder(), {})
+        assert scene.pixel_size == 0.5 and scene.areas[0].map.bounds[2] == pytest.approx(1280, abs=3)
+
     def test_what_was_given_is_not_replaced(self, files, tmp_path):
         for path in ("strip.tif", "map.tif"):
             (tmp_path / path).write_bytes((files / path).read_bytes())
@@ -271,6 +295,25 @@ def test_water_is_warned_of(files, tmp_path):
     with pytest.warns(UserWarning, match="1 of 3 windows show next to nothing: water"):
         answer = sm.locate(tmp_path / "shore.tif", files / "map.tif", method="cfog", window=96)
     assert answer.on_map and not answer.fix.agrees[0]
+
+
+def test_an_ambiguous_map_is_warned_of(tmp_path):
+    twice = np.hstack([field(0, (640, 280))] * 2)
+    write(tmp_path / "map.tif", np.repeat((255 * twice)[None], 3, 0).astype(np.uint8))
+    write(tmp_path / "strip.tif", power_of(twice[150 : 150 + HIGH, 90 : 90 + WIDE]), crs=None)
+    with pytest.warns(LocationWarning, match="the map is ambiguous: 1 other places"):
+        answer = sm.locate(tmp_path / "strip.tif", tmp_path / "map.tif", method="cfog", window=96, pixel_size=1.0)
+    assert answer.probability < 0.6
+    np.testing.assert_allclose(np.abs(answer.fix.runners_up[0, :2] - answer.fix.place), (280, 0), atol=2)
+
+
+def test_bright_edges_are_warned_of(files, tmp_path):
+    """As the walls of tall buildings are: every twentieth line is 20 dB brighter."""
+    bright = power_of(field(0)[AT[0] : AT[0] + HIGH, AT[1] : AT[1] + WIDE])
+    bright[:, ::20] *= 100
+    write(tmp_path / "bright.tif", bright)
+    with pytest.warns(LocationWarning, match="tall buildings"):
+        sm.locate(tmp_path / "bright.tif", files / "map.tif", method="cfog", window=96)
 
 
 def test_the_shipped_run_is_found_without_a_word():

@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +30,7 @@ from sarmatch.training.prepare import searched_with
 from sarmatch.training.runs import evaluate, intervals, load_run, run
 from sarmatch.training.schedule import Schedule
 from tests import fake_data
+from tests.launch import launched
 
 SMALL = {
     "scene": "tiny",
@@ -486,13 +484,9 @@ def test_two_processes_get_the_losses_of_one(tmp_path):
     """Batches are divided, embeddings gathered: the loss sees the same whole batch. (Without batch norm, which would
     see only its half on CPUs; on GPUs it is synchronised.)"""
     script = Path(__file__).with_name("two_processes.py")
-    environment = os.environ | {"PYTHONPATH": str(script.parents[2]), "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     for count in (1, 2):
-        command = [*launch, "--num_processes", str(count), script, tmp_path / str(count)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
+        told = launched(count, script, tmp_path / str(count))
+        assert f"{count} processes" in told and told.count("epoch 1 ") == 1, "the main one speaks"
     one, two = (pd.read_csv(tmp_path / str(count) / checkpoints.HISTORY) for count in (1, 2))
     np.testing.assert_allclose(one[["loss", "estimate"]], two[["loss", "estimate"]], rtol=2e-3)
     np.testing.assert_allclose(one["recall@10"], two["recall@10"], atol=0.05)

@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+from accelerate import PartialState
+
 from sarmatch.datasets import registry
 from sarmatch.training.config import Config
 from sarmatch.training.loop import train
@@ -27,3 +29,4 @@ config = Config(
 )
 if __name__ == "__main__":
     train(config, scene, Path(sys.argv[1]))
+    print(PartialState().num_processes, "processes")
