@@ -134,7 +134,8 @@ def _of_views(start: str, scene: str, protocol: str, changes: dict[str, Any]) ->
     return recipe(start, **{**fixed, **VIEW_BUDGET, **changes, "encoder_options": options})
 
 
-#: One thing changed each: fields of SAIG-S's recipe and of VIGOR's; options join those of the recipe.
+#: One thing changed each: fields of SAIG-S's recipe and of VIGOR's; options join those of the recipe. Semi-positives are
+#: no change of VIGOR's here: its pool keeps tiles that overlap out of a batch. `vigor_hybrid` draws them together.
 ABLATED: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     "saig": (
         "saig_s_smd",
@@ -156,7 +157,6 @@ ABLATED: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
         "vigor_vgg16",
         {
             "vigor_infonce": {"loss": "infonce", "loss_options": {}},
-            "vigor_semi_positive": {"auxiliary": {"iou_semi_positive": 0.1}},
             "vigor_unmined": {"sampler": "random"},
         },
     ),

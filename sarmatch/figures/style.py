@@ -245,7 +245,6 @@ _SYSTEMS = {
     "saig_shared": "SAIG-S, one branch",
     "saig_semi_positive": "SAIG-S, semi-positives",
     "vigor_infonce": "VIGOR, InfoNCE",
-    "vigor_semi_positive": "VIGOR, semi-positives",
     "vigor_unmined": "VIGOR, random pairs",
 }
 METHOD_STYLES |= {name: Method(words) for name, words in _SYSTEMS.items()}
