@@ -134,8 +134,9 @@ def _of_views(start: str, scene: str, protocol: str, changes: dict[str, Any]) ->
     return recipe(start, **{**fixed, **VIEW_BUDGET, **changes, "encoder_options": options})
 
 
-#: One thing changed each: fields of SAIG-S's recipe and of VIGOR's; options join those of the recipe. Semi-positives would
-#: change nothing of VIGOR's: its pool keeps tiles that overlap out of a batch. `vigor_hybrid` draws them together.
+#: One thing changed each: fields of SAIG-S's recipe and of VIGOR's; options join those of the recipe. Semi-positives
+#: would change nothing of VIGOR's: its pool keeps tiles that overlap out of a batch, and `vigor_hybrid` draws in another
+#: way.
 ABLATED: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     "saig": (
         "saig_s_smd",
