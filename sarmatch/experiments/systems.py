@@ -135,8 +135,7 @@ def _of_views(start: str, scene: str, protocol: str, changes: dict[str, Any]) ->
 
 
 #: One thing changed each: fields of SAIG-S's recipe and of VIGOR's; options join those of the recipe. Semi-positives
-#: would change nothing of VIGOR's: its pool keeps tiles that overlap out of a batch, and `vigor_hybrid` draws in another
-#: way.
+#: would change nothing of VIGOR's, whose pool keeps tiles that overlap out of a batch; `vigor_hybrid` has them.
 ABLATED: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     "saig": (
         "saig_s_smd",
