@@ -384,7 +384,7 @@ def lengths_table(comparisons: dict[str, Comparison]) -> str:
     """
     unseen = "protocol == 'cross_area' and kind == 'arbitrary'"
     head, oracle = [], []
-    cells: dict = {}
+    cells: dict[str, dict[str, str]] = {}
     commits: dict = {}
     for scene, (table, gaps, commit) in comparisons.items():
         means = table.query(unseen).groupby(["k", "arm"], sort=False)[["recall@1", "oracle"]].mean()
@@ -394,10 +394,11 @@ def lengths_table(comparisons: dict[str, Comparison]) -> str:
             oracle.append(f"{100 * part['oracle'].iloc[0]:.1f}")
             for (_, arm), row in part.iterrows():
                 gap = f", {_gap(against.loc[k, arm])}" if arm != "coarse" else ""
-                cells.setdefault(arm, []).append(f"{100 * row['recall@1']:.1f}{gap}")
+                cells.setdefault(arm, {})[head[-1]] = f"{100 * row['recall@1']:.1f}{gap}"
         for arm, of_arm in table.groupby("arm", sort=False):
             commits.setdefault(arm, []).extend(commits_of(of_arm, commit))
-    rows = [["the oracle of the list", *oracle], *([method_words(arm), *row] for arm, row in cells.items())]
+    rows = [["the oracle of the list", *oracle]]
+    rows += [[method_words(arm), *(of_arm.get(column, "-") for column in head)] for arm, of_arm in cells.items()]
     return _markdown(["method", *head], rows, [commits["coarse"], *(commits[arm] for arm in cells)])
 
 

@@ -266,6 +266,9 @@ def test_the_table_of_lengths_has_a_column_per_scene_and_length():
     assert lines[3].endswith("| 12.0 | 12.0 | 12.0 | 12.0 | aaa |")
     cells = "22.0, +10.0 (-2.0 to +20.0) | 22.0, **+10.0 (+2.0 to +20.0)**"
     assert lines[4] == f"| graph network, edges in metres | {cells} | {cells} | aaa |"
+    alone = both._replace(table=table[table["arm"] == "coarse"])
+    last = lengths_table({"easy": alone, "hard": both}).splitlines()[4]
+    assert last == f"| graph network, edges in metres | - | - | {cells} | aaa |", "a scene may lack a method"
 
 
 def test_the_table_of_edges_compares_with_the_network_without():
