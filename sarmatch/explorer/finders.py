@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sarmatch.encoders import Encoder, image_sizes
 from sarmatch.explorer.sources import Asked
+from sarmatch.localization.fusion import Likelihood, log_likelihood
 from sarmatch.patches import grey_map
 from sarmatch.refinement import RefinementContext, Refiner, create_refiner, list_refiners
 from sarmatch.scenes import Scene
@@ -34,6 +35,8 @@ ALONE = "coarse"  # the refiner that leaves the search as it is
 class HeatMap(NamedTuple):
     """Scores `(h, w)` of places of an area, NaN or minus infinity where there is none.
 
+    Of dense search they are logarithms of a posterior but for a constant, see `sarmatch.localization.fusion`.
+
     `corner` are the local metres `(x, y)` of the middle of the first score, `metres` how far scores lie apart.
     """
 
@@ -55,7 +58,7 @@ class Finder(Protocol):
         ...
 
     def heat(self, query: Asked, area: str) -> HeatMap | None:
-        """The score of every place of an area, before any refinement; None where the method has none."""
+        """How likely every place of an area is, before any refinement; None where the method cannot say it."""
         ...
 
 
@@ -72,7 +75,7 @@ class DenseFinder:
         return self.search.search([torch.cat([q.image(None) for q in queries])], min(k, most))
 
     def heat(self, query: Asked, area: str) -> HeatMap | None:
-        """See `Finder`; from coarse to fine it is that of the coarse map."""
+        """See `Finder`: the posterior of one window; from coarse to fine it is that of the coarse map."""
         if isinstance(self.search, TurnedSearch):
             return None
         features = self.search.encode([query.image(None)])
@@ -81,7 +84,8 @@ class DenseFinder:
         fmap = search.gallery.maps[area]
         x, y = fmap.metres_of(*(np.array(feature.shape[1:]) / 2))
         scores = dict(zip(search.gallery.maps, search.surfaces(feature[None]), strict=True))[area][0]
-        return HeatMap(scores.numpy(), (float(x), float(y)), fmap.metres)
+        likely = log_likelihood(scores.numpy(), Likelihood()).astype(np.float32)
+        return HeatMap(likely, (float(x), float(y)), fmap.metres)
 
 
 class VectorFinder:

@@ -9,7 +9,7 @@ from sarmatch.figures.style import GREEN, PLACES, WHITE_EDGE, Picture, bare, fra
 
 
 def still(state: Explorer, answer: Answer, method: str, rows: int = 2) -> Figure:
-    """The query, the map with its scores where there is one, and the first places.
+    """The query, the map with the posterior where there is one, and the first places.
 
     Parameters
     ----------
