@@ -89,7 +89,8 @@ def results_table(runs: Sequence[Run], refined: Sequence[tuple[Run, Comparison]]
             for then, also in (("", ""), (" + whitened", ", whitened")):
                 if run.config.encoder + then not in of.index:
                     continue
-                ours, baseline = (of.loc[name + then] for name in (run.config.encoder, run.config.baseline))
+                ours, free = of.loc[run.config.encoder + then], run.config.baseline
+                baseline = of.loc[free + then if free + then in of.index else free]  # one of dense search has no axes
                 error = "{median_m:,.0f} m (ceiling {ceiling_median_m:,.0f}, chance {chance_median_m:,.0f})".format(
                     **ours
                 )
@@ -155,8 +156,10 @@ def joint_table(runs: dict[str, Run]) -> str:
     rows, commits = [], []
     for words, run in runs.items():
         task = run.metrics.query("protocol == 'cross_area' and kind == 'arbitrary'").set_index("method")
-        for method, row in task[task.index.str.startswith(run.config.encoder)].iterrows():
-            then = method.partition(" + ")[2]
+        for method, row in task.iterrows():
+            first, _, then = method.partition(" + ")
+            if first != run.config.encoder:
+                continue
             what = words + {"": "", "whitened": ", whitened"}.get(then, ", then its refiner")
             rows.append([what, *(_with_interval(row, k) for k in (1, 10)), f"{row['median_m']:,.0f} m"])
             commits.append(run_commit(run.path))

@@ -271,6 +271,15 @@ def test_the_table_of_lengths_has_a_column_per_scene_and_length():
     assert last == f"| graph network, edges in metres | - | - | {cells} | aaa |", "a scene may lack a method"
 
 
+def test_a_whitened_row_stands_beside_a_baseline_that_has_no_vectors_to_whiten():
+    run = sm.load_run(ROOT / "data/demo")
+    run.__dict__["metrics"] = run.metrics[run.metrics["method"] != "hog + whitened"]
+    rows = [line.split("|") for line in results_table([run]).splitlines()[2:]]
+    plain, whitened = ([cells for cells in rows if cells[3].endswith(end)] for end in ("per tile ", "whitened "))
+    assert len(plain) == len(whitened) == 4
+    assert [cells[7] for cells in plain] == [cells[7] for cells in whitened], "its own row, training-free"
+
+
 def test_the_table_of_edges_compares_with_the_network_without():
     comparison = load_comparison("refinement_easy")
     lines = edges_table({"easy": comparison}).splitlines()
