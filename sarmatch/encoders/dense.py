@@ -1,18 +1,22 @@
 """A learned map of features that starts from oriented gradients and stays small enough for one core."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from sarmatch.checks import Count, Few, Hundreds
+from sarmatch.checks import Count, Few, Hundreds, Positive
 from sarmatch.encoders.aggregators import create_aggregator, unit
 from sarmatch.encoders.base import Inputs, Modality, TwoLevels, register_encoder
 from sarmatch.encoders.cfog import averaged
 from sarmatch.encoders.dual import OPTICAL_CHANNELS, Normalise
 from sarmatch.encoders.orientation import ORIENTATIONS, blurred, oriented
+from sarmatch.encoders.unet import UNet
 
 SIGMAS = (0.8, 1.6, 3.2, 6.4)  # pixels
 PARTS = 8  # along each side of a map of any size, that vectors are pooled from
@@ -38,18 +42,29 @@ class Block(nn.Module):
         return F.relu(features + self.layers(features))
 
 
+def residual(width: int, dilations: Sequence[int]) -> nn.Sequential:
+    """Residual blocks of these dilations."""
+    return nn.Sequential(*(Block(width, dilation) for dilation in dilations))
+
+
 class Branch(nn.Module):
-    """What a modality learns: a linear mix of the orientation channels, and a small residual network beside it."""
+    """What a modality learns: a linear mix of the orientation channels, and a small network, `blocks`, beside it."""
 
     def __init__(
-        self, given: int, mixed: Tensor, width: int, dilations: Sequence[int], pooled: int, confidence: bool
+        self,
+        given: int,
+        mixed: Tensor,
+        width: int,
+        make_blocks: Callable[[], nn.Module],
+        pooled: int,
+        confidence: bool,
     ) -> None:
         super().__init__()
         channels = len(mixed)
         self.mix = nn.Conv2d(mixed.shape[1], channels, 1, bias=False)
         self.mix.weight.data.copy_(mixed[:, :, None, None])
         self.stem = nn.Sequential(nn.Conv2d(given, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
-        self.blocks = nn.Sequential(*(Block(width, dilation) for dilation in dilations))
+        self.blocks = make_blocks()
         self.out = nn.Conv2d(width, channels, 1)
         self.coarse = nn.Conv2d(channels + width, channels, 1)
         self.trust = nn.Conv2d(width, 1, 1) if confidence else None
@@ -92,6 +107,12 @@ class DenseEncoder(TwoLevels):
         Of the features that are compared.
     width, dilations
         Channels of the residual blocks, and the dilation of each.
+    depth
+        How often a U-Net of that width, in the place of the blocks, halves its cells; 0 keeps the blocks.
+    scales
+        Spreads, in pixels, of the Gaussians about which orientations are averaged, the finest first.
+    shared
+        Whether both modalities, as grey images, go through the same layers.
     coarse
         Cells along the side of a coarse cell, for a search from coarse to fine.
     confidence
@@ -114,6 +135,9 @@ class DenseEncoder(TwoLevels):
         channels: Hundreds = 16,
         width: Hundreds = 32,
         dilations: Sequence[Few] = (1, 2, 4),
+        depth: Annotated[int, Field(ge=0, le=6)] = 0,
+        scales: Annotated[Sequence[Positive], Field(min_length=1)] = SIGMAS,
+        shared: bool = False,
         coarse: Few = 4,
         confidence: bool = False,
         pooling: str | None = None,
@@ -121,21 +145,33 @@ class DenseEncoder(TwoLevels):
         super().__init__()
         if stride < 2 or stride % 2:
             raise ValueError(f"stride must be even and at least 2, got {stride}")
+        if coarse % 2**depth:
+            raise ValueError(
+                f"coarse must be a multiple of the {2**depth} cells of a U-Net of depth {depth}, got {coarse}"
+            )
+        if shared and confidence:
+            raise ValueError("shared and confidence are both set: expected one, as only queries are weighted")
         self.inputs = {
             "query": Inputs(sar_bands, None, "measured"),
             "reference": Inputs(OPTICAL_CHANNELS, None, "measured"),
         }
         self.stride, self.channels, self.pooled = stride, channels, coarse
-        mixed = torch.empty(channels, ORIENTATIONS * len(SIGMAS))
+        self.scales, self.shared = tuple(scales), shared
+        mixed = torch.empty(channels, ORIENTATIONS * len(scales))
         nn.init.orthogonal_(mixed)
+        make_blocks = partial(UNet, width, width, width, depth) if depth else partial(residual, width, dilations)
         self.normalise, self.branch = nn.ModuleDict(), nn.ModuleDict()
         for modality, wants in self.inputs.items():
-            given = mixed.shape[1] + len(SIGMAS) + wants.channels + 2
             self.normalise[modality] = Normalise(wants.channels)
-            self.branch[modality] = Branch(given, mixed, width, dilations, coarse, confidence and modality == "query")
-        filters = 1 + math.ceil(4 * SIGMAS[-1] / 2 * 0.8) + math.ceil(4 * SIGMAS[-1] / 2)
-        cells = 1 + 2 * sum(dilations) + max(filters, math.ceil(4 * LOCAL) + 1)
-        self.reach = stride * cells
+            if shared and self.branch:
+                self.branch[modality] = self.branch["query"]
+                continue
+            given = mixed.shape[1] + len(scales) + (1 if shared else wants.channels) + 2
+            trusts = confidence and modality == "query"
+            self.branch[modality] = Branch(given, mixed, width, make_blocks, coarse, trusts)
+        filters = 1 + math.ceil(4 * scales[-1] / 2 * 0.8) + math.ceil(4 * scales[-1] / 2)
+        seen = UNet(1, 1, 1, depth).reach() if depth else 2 * sum(dilations)
+        self.reach = stride * (1 + seen + max(filters, math.ceil(4 * LOCAL) + 1))
         if pooling is not None:
             self.head = create_aggregator(pooling, channels, (PARTS, PARTS))
             self.feature_dim = self.head.feature_dim  # type: ignore[assignment] # an attribute of any aggregator
@@ -167,11 +203,12 @@ class DenseEncoder(TwoLevels):
         return self.normalise[modality](self._root(images, modality))
 
     def _channels(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Orientation channels `(B, 36, h, w)`, and the rest: their strength, image and local contrast."""
+        """Orientation channels `(B, 9 per scale, h, w)`, and the rest: their strength, image and local contrast."""
         grey = images.mean(1, keepdim=True)
+        images = grey if self.shared else images
         half, small = F.avg_pool2d(images, 2), F.avg_pool2d(grey, 2)
-        scales = [blurred(F.avg_pool2d(oriented(grey), 2), SIGMAS[0] / 2)]
-        for sigma in (s / 2 for s in SIGMAS[1:]):
+        scales = [blurred(F.avg_pool2d(oriented(grey), 2), self.scales[0] / 2)]
+        for sigma in (s / 2 for s in self.scales[1:]):
             scales.append(blurred(oriented(blurred(small, 0.8 * sigma)), sigma))
         stacked = torch.stack(scales, 1)
         strength = stacked.square().sum(2, keepdim=True).sqrt()

@@ -97,6 +97,13 @@ DENSE_TRIED: dict[str, dict[str, Any]] = {
     "dense_vectors": {"encoder_options": {"stride": 4, "pooling": "gem"}, "auxiliary": {"infonce": 0.1}},
     "dense_resnet": {"encoder": "dense_timm", "encoder_options": {"backbone": "resnet18", "stride": 4}},
 }
+#: Other networks beside its orientation channels: a small U-Net, one trunk for both modalities, a scale more.
+DENSE_NETWORKS: dict[str, dict[str, Any]] = {
+    "dense_cross_entropy": {},
+    "dense_unet": {"encoder_options": {"stride": 4, "width": 12, "depth": 2}},
+    "dense_shared": {"encoder_options": {"stride": 4, "shared": True}},
+    "dense_scales": {"encoder_options": {"stride": 4, "scales": (0.8, 1.6, 3.2, 6.4, 12.8)}},
+}
 #: What is cheap to change in a search by vectors: larger images, and a network that begins with ImageNet's weights.
 LITE0, OF_IMAGENET = {"encoder": "tf_efficientnet_lite0"}, {"shared": True, "pretrained": True}
 VECTORS_TRIED: dict[str, dict[str, Any]] = {
@@ -202,6 +209,11 @@ SWEEPS: dict[str, Sweep] = {
     "dense_choices": Sweep(
         "choices of dense search: losses, false peaks mined over the whole map, other towns, networks",
         _changes("dense", **{arm: NETWORKS["dense"][1] | change for arm, change in DENSE_TRIED.items()}),
+        seeds=(0, 1),
+    ),
+    "dense_networks": Sweep(
+        "networks of dense search: a small U-Net, a trunk that both modalities share, a scale more",
+        _changes("dense", **{arm: NETWORKS["dense"][1] | change for arm, change in DENSE_NETWORKS.items()}),
         seeds=(0, 1),
     ),
     "pretrained": Sweep(

@@ -189,6 +189,9 @@ _CHOICES = {
     "confidence": "query confidence",
     "vectors": "vectors learned along",
     "resnet": "maps of a ResNet-18",
+    "unet": "a small U-Net",
+    "shared": "one trunk for both modalities",
+    "scales": "five scales",
     "lite0": "maps of an EfficientNet-Lite0",
     "lite0_imagenet": "the same from ImageNet's weights",
 }

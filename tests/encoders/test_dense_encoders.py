@@ -38,6 +38,9 @@ ENCODERS = {  # and which of their levels
     "dense 4": (lambda: jolted(4), 0),
     "dense, coarse": (jolted, 1),
     "dense, confidence": (lambda: jolted(confidence=True), 0),
+    "dense, five scales": (lambda: jolted(scales=(0.8, 1.6, 3.2, 6.4, 12.8)), 0),
+    "dense, shared": (lambda: jolted(shared=True), 0),
+    "dense, U-Net": (lambda: jolted(depth=2, coarse=4), 1),  # which moves by whole cells of its coarsest level
     "resnet10t": (lambda: timm_level("resnet10t", 4), 0),
     "resnet10t, coarse": (lambda: timm_level("resnet10t", 4), 1),
     "convnext": (lambda: timm_level("convnext_atto", 4), 0),
@@ -61,10 +64,11 @@ def test_a_map_moves_with_its_image(name, modality):
     assert first[:, :, inner, inner].std() > 1e-3
 
 
+@pytest.mark.parametrize("options", [{}, {"depth": 2}, {"scales": (0.8, 25.6)}], ids=str)
 @pytest.mark.parametrize("modality", ["query", "reference"])
 @torch.no_grad()
-def test_nothing_beyond_its_reach_is_seen(modality):
-    encoder = jolted()
+def test_nothing_beyond_its_reach_is_seen(modality, options):
+    encoder = jolted(**options)
     side = 2 * encoder.reach + 32
     plain = image(modality, side)
     changed = plain.clone()
@@ -83,6 +87,35 @@ def test_before_the_first_step_it_is_one_mix_of_orientations_for_both():
     channels, _ = encoder._channels(encoder._seen(picture, "reference"))
     torch.testing.assert_close(fine, encoder.branch["reference"].mix(channels))
     torch.testing.assert_close(coarse, torch.nn.functional.avg_pool2d(fine, 4), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"depth": 2}, {"shared": True}, {"scales": (0.8, 1.6, 3.2, 6.4, 12.8)}], ids=str)
+@torch.no_grad()
+def test_other_networks_begin_with_the_mix_too(options):
+    encoder = DenseEncoder(**options).eval()
+    picture = image("reference", 64)
+    channels, _ = encoder._channels(encoder._seen(picture, "reference"))
+    torch.testing.assert_close(
+        encoder.forward_features(picture, "reference"), encoder.branch["reference"].mix(channels)
+    )
+
+
+@torch.no_grad()
+def test_a_shared_trunk_sees_no_modality():
+    encoder = jolted(shared=True)
+    grey = torch.rand(1, 1, 64, 64)
+    seen = (encoder.branch[m](*encoder._channels(grey)) for m in ("query", "reference"))
+    for query, reference in zip(*seen, strict=True):
+        assert torch.equal(query, reference)
+    halves = [sum(p.numel() for p in jolted(shared=s).parameters()) for s in (True, False)]
+    assert 1.9 < halves[1] / halves[0] < 2.1
+
+
+def test_networks_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="coarse must be a multiple of the 8 cells of a U-Net of depth 3, got 4"):
+        create_encoder("dense", depth=3)
+    with pytest.raises(ValueError, match="shared and confidence are both set"):
+        create_encoder("dense", shared=True, confidence=True)
 
 
 def test_levels_and_their_strides():
