@@ -43,7 +43,7 @@ LEARNED = {
     "vector": ("infonce", BUDGET["batch_size"]),
     "dense": ("shift_cross_entropy", DENSE_BUDGET["batch_size"]),
 }
-REPEATS = 5
+REPEATS, EMBEDDED = 5, 128
 Work = Callable[[], object]
 
 
@@ -103,11 +103,11 @@ def of_a_map(encoder: Encoder, size: int, scene: sm.Scene) -> tuple[float, Work,
     return (bottom - top) * (right - left) / size**2, called, partial(encode_raster, encoder, chart, "reference")
 
 
-def embedding(config: Config, scene: sm.Scene, count: int) -> dict[str, float]:
+def embedding(config: Config, scene: sm.Scene) -> dict[str, float]:
     """Images per second of how our code embeds, and its ratio to calling the network."""
     encoder, size = network(config, config.image_size), config.image_size
     dense = config.search == "dense"
-    number, called, ours = of_a_map(encoder, size, scene) if dense else of_images(encoder, size, count)
+    number, called, ours = of_a_map(encoder, size, scene) if dense else of_images(encoder, size, EMBEDDED)
     rates = []
     with in_use(encoder):
         for _ in range(REPEATS + 1):  # the first warms up
@@ -156,7 +156,7 @@ def measured(job: tuple[str, bool, tuple[int, ...], int]) -> dict[str, float | s
         "of bare": statistics.median(b / a for a, b in seconds),
         "method, pairs/s": method,
         "peak MB": peak / 1024,
-        **embedding(own, scene, batch * steps),
+        **embedding(own, scene),
     }
     return row | {f"step at {size} px, ms": step_ms(own, size) for size in sizes}
 
