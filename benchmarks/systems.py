@@ -162,7 +162,7 @@ def measured(job: tuple[str, bool, tuple[int, ...], int]) -> dict[str, float | s
 
 
 def main() -> None:
-    """Print the table, a row as soon as it is there."""
+    """Print each row as soon as it is there, then the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--names", nargs="+", default=of_the_field(), help="recipes, those of the field by default")
     parser.add_argument("--sizes", nargs="+", type=int, default=[32, 64, 128])
@@ -173,7 +173,7 @@ def main() -> None:
     for name in asked.names:
         with ProcessPoolExecutor(1, get_context("spawn")) as alone:
             rows.append(alone.submit(measured, (name, asked.full, tuple(asked.sizes), asked.steps)).result())
-        print(f"{name} measured", flush=True)
+        print(pd.Series(rows[-1]).to_string(), end="\n\n", flush=True)
     print(pd.DataFrame(rows).set_index("system").round(2).to_string())
 
 
