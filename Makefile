@@ -42,7 +42,8 @@ sweep: $(VENV)/.ready  ## the comparisons behind the tables, hours on a CPU; res
 	for name in saig vigor; do $(BIN)/sarmatch sweep systems_ablations_$$name || exit; done
 	$(BIN)/sarmatch simulate --crossview vigor_small "$(VIEWS)"
 	$(BIN)/sarmatch simulate --crossview vigor_small_unknown_heading "$(VIEWS)_unknown_heading"
-	for name in same_area cross_area; do $(BIN)/sarmatch sweep systems_panorama_$$name --scene "$(VIEWS)" || exit; done
+	for name in panorama_same_area panorama_cross_area heading; \
+		do $(BIN)/sarmatch sweep systems_$$name --scene "$(VIEWS)" || exit; done
 	$(BIN)/sarmatch refine refinement_easy
 	$(BIN)/sarmatch refine refinement_standard
 	$(BIN)/sarmatch refine lengths_easy

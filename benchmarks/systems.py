@@ -1,13 +1,14 @@
 """What the published systems cost: our loop against the same network in a bare PyTorch loop, in one run.
 
-Usage: python benchmarks/systems.py [--names saig_s_smd transgeo] [--full] [--sizes 32 64 128] [--quick]
+Usage: python benchmarks/systems.py [--names saig_s_smd transgeo] [--full] [--sizes 32 64 128] [--steps 16]
 
-Each system is a process of its own, one thread: its peak of memory is what training added to that after the imports.
-The ratio of pairs per second is to the bare loop of `benchmarks/training.py`, with the system's network, a plain loss
-and a plain optimiser in both; the median of the ratios of whole epochs in turn. `method` is our loop with the system's
-own loss, mining and optimiser. Images per second are of both modalities, embedding by `embed` against the network
-called in a row. Sizes: milliseconds of a training step of one pair. `--full` takes the published sizes of the networks
-at their smallest image of `--sizes`; `--quick` fewer pairs and two systems.
+All recipes whose network is a published system are measured, and our own two beside them. Each is a process of its own,
+one thread: its peak of memory is what training added to that after the imports. Steps of our loop and of the bare one
+of `benchmarks/training.py` are made in turn, with the system's network, a plain loss and a plain optimiser in both; the
+ratio of pairs per second is the median over steps. `method` is whole epochs of our loop with the system's own loss,
+mining and optimiser. Images per second: of vectors both modalities, by `embed` against the network called in a row; of
+dense matchers as many pixels of a map, by `encode_raster` against the network called on the whole. Sizes: milliseconds
+of a training step of one pair. `--full` takes the published sizes of the networks at their smallest image of `--sizes`.
 """
 
 import argparse
@@ -15,23 +16,42 @@ import os
 import resource
 import statistics
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 
 os.environ["TQDM_DISABLE"] = "1"
 
 import pandas as pd
 import torch
-from training import bare, ours
+import torch.nn.functional as F
+from training import in_turn, ours
 
 import sarmatch as sm
-from sarmatch.encoders import Encoder, embed
-from sarmatch.experiments.systems import SYSTEMS
+from sarmatch.encoders import Encoder, embed, systems
+from sarmatch.encoders.base import ENCODERS, height_and_width, in_use
+from sarmatch.experiments.systems import BUDGET, DENSE_BUDGET
+from sarmatch.patches import to_input
+from sarmatch.search.maps import encode_raster
 from sarmatch.training.config import Config
 
-PLAIN = {"loss": "infonce", "loss_options": {}, "auxiliary": {}, "alignment": "none", "sampler": "random"}
+PLAIN = {"loss_options": {}, "auxiliary": {}, "alignment": "none", "sampler": "random"}
 PLAIN |= {"sharpness": "none", "optimizer": "adamw", "augment": ()}
-REPEATS, BATCH = 3, 32
+#: By search: the plain loss, and the pairs of a batch.
+LEARNED = {
+    "vector": ("infonce", BUDGET["batch_size"]),
+    "dense": ("shift_cross_entropy", DENSE_BUDGET["batch_size"]),
+}
+REPEATS, EMBEDDED = 5, 128
+Work = Callable[[], object]
+
+
+def of_the_field() -> list[str]:
+    """Recipes whose network is a published system, after our own two."""
+    made_by = {name: getattr(make, "func", make).__module__ for name, make in ENCODERS.items()}  # one is a partial
+    of_systems = {name for name, module in made_by.items() if module.startswith(systems.__name__)}
+    return ["infonce", "dense", *(name for name in sm.list_recipes() if sm.recipe(name).encoder in of_systems)]
 
 
 def network(config: Config, size: int) -> Encoder:
@@ -39,27 +59,63 @@ def network(config: Config, size: int) -> Encoder:
     return sm.create_encoder(config.encoder, size, config.sar_bands, **config.encoder_options)
 
 
-def images(encoder: Encoder, modality: str, count: int) -> torch.Tensor:
+def images(encoder: Encoder, modality: str, count: int, size: int) -> torch.Tensor:
     """Noise as that modality comes in."""
     wants = encoder.inputs[modality]
-    height, width = (wants.image_size, wants.image_size) if isinstance(wants.image_size, int) else wants.image_size
-    return torch.rand(count, wants.channels, height, width)
+    return torch.rand(count, wants.channels, *height_and_width(wants.image_size or size))
 
 
-@torch.no_grad()
-def embedding(config: Config, count: int) -> dict[str, float]:
-    """Images per second of `embed`, and its ratio to calling the network."""
-    encoder = network(config, config.image_size).eval()
-    batches = {name: images(encoder, name, count).split(BATCH) for name in ("query", "reference")}
+def output(encoder: Encoder, batch: torch.Tensor, modality: str) -> torch.Tensor:
+    """Vectors, or the map of features where the encoder makes none."""
+    features = encoder.forward_features(batch, modality)
+    return encoder.forward_head(features, modality) if hasattr(encoder, "feature_dim") else features
+
+
+def of_images(encoder: Encoder, size: int, count: int) -> tuple[int, Work, Work]:
+    """How many images of both modalities are embedded, by the network called in a row, and by `embed`."""
+    batches = {name: images(encoder, name, count, size).split(BUDGET["batch_size"]) for name in encoder.inputs}
+
+    def called() -> None:
+        for name, parts in batches.items():
+            torch.cat([output(encoder, part, name) for part in parts])
+
+    def ours() -> None:
+        for name, parts in batches.items():
+            embed(encoder, parts, name)
+
+    return 2 * count, called, ours
+
+
+def of_a_map(encoder: Encoder, size: int, scene: sm.Scene) -> tuple[float, Work, Work]:
+    """How many images a map has the pixels of, its features by the network called once, and by `encode_raster`.
+
+    Both are of the map with its edge repeated by what a cell depends on.
+    """
+    chart = scene.areas[0].map
+    top, left, bottom, right = chart.bounds
+    margin = -(-encoder.reach // max(encoder.levels)) * max(encoder.levels)
+
+    def called() -> None:
+        pixels = torch.from_numpy(chart.read(top, left, bottom - top, right - left))[None]
+        image = to_input(pixels, chart.scale, None, chart.window)
+        output(encoder, F.pad(image, [margin] * 4, "replicate"), "reference")
+
+    return (bottom - top) * (right - left) / size**2, called, partial(encode_raster, encoder, chart, "reference")
+
+
+def embedding(config: Config, scene: sm.Scene) -> dict[str, float]:
+    """Images per second of how our code embeds, and its ratio to calling the network."""
+    encoder, size = network(config, config.image_size), config.image_size
+    dense = config.search == "dense"
+    number, called, ours = of_a_map(encoder, size, scene) if dense else of_images(encoder, size, EMBEDDED)
     rates = []
-    for _ in range(REPEATS + 1):  # the first warms up
-        begin = time.perf_counter()
-        for name, of_modality in batches.items():
-            torch.cat([encoder.forward_head(encoder.forward_features(b, name), name) for b in of_modality])
-        between = time.perf_counter()
-        for name, of_modality in batches.items():
-            embed(encoder, of_modality, name)
-        rates.append((2 * count / (time.perf_counter() - between), 2 * count / (between - begin)))
+    with in_use(encoder):
+        for _ in range(REPEATS + 1):  # the first warms up
+            begin = time.perf_counter()
+            called()
+            between = time.perf_counter()
+            ours()
+            rates.append((number / (time.perf_counter() - between), number / (between - begin)))
     return {
         "images/s": statistics.median(a for a, _ in rates[1:]),
         "of bare, embedding": statistics.median(a / b for a, b in rates[1:]),
@@ -69,53 +125,55 @@ def embedding(config: Config, count: int) -> dict[str, float]:
 def step_ms(config: Config, size: int) -> float:
     """Milliseconds of a forward and backward pass, per pair."""
     encoder = network(config, size).train()
-    pair = [images(encoder, name, 8) for name in ("query", "reference")]
+    pair = {name: images(encoder, name, 8, size) for name in ("query", "reference")}
     times = []
     for _ in range(3):
         begin = time.perf_counter()
-        sum(vectors.square().sum() for vectors in encoder(*pair)).backward()
+        torch.stack([output(encoder, batch, name).square().sum() for name, batch in pair.items()]).sum().backward()
         times.append((time.perf_counter() - begin) / 8 * 1e3)
     return min(times)
 
 
 def measured(job: tuple[str, bool, tuple[int, ...], int]) -> dict[str, float | str]:
     """The row of one system."""
-    name, full, sizes, pairs = job
+    name, full, sizes, steps = job
     torch.set_num_threads(1)
-    changes = {"scene": "easy", "protocols": ("cross_area",), "epochs": 2, "pairs_per_epoch": pairs, "val_queries": 1}
-    changes |= {"batch_size": BATCH, "image_size": sizes[0] if full else 64, "precision": "no"}
-    published = sm.recipe(name, profile="full").encoder_options if full else sm.recipe(name).encoder_options
-    own = sm.recipe(name, profile="quick", **changes, encoder_options=published)
-    plain = Config(**own.model_dump() | PLAIN)
+    base = sm.recipe(name, profile="full" if full else "quick")
+    loss, batch = LEARNED[base.search]
+    changes = {"scene": "easy", "protocols": ("cross_area",), "epochs": 2, "val_queries": 1, "precision": "no"}
+    changes |= {"batch_size": batch, "pairs_per_epoch": batch * steps, "image_size": sizes[0] if full else 64}
+    own = sm.recipe(name, profile="quick", **changes, encoder_options=base.encoder_options)
+    plain = Config(**own.model_dump() | PLAIN | {"loss": loss})
     scene = sm.load_scene("easy", "quick")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    rates = [(bare(plain, scene), ours(plain, scene)) for _ in range(REPEATS)]
+    method = ours(own, scene)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    seconds = in_turn(plain, scene)
     row = {
         "system": name,
         "parameters": sum(weights.numel() for weights in network(own, own.image_size).parameters()),
-        "pairs/s": statistics.median(a for _, a in rates),
-        "of bare": statistics.median(b / a for a, b in rates),
-        "method, pairs/s": ours(own, scene),
-        "peak MB": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
-        **embedding(own, pairs),
+        "pairs/s": batch / statistics.median(a for a, _ in seconds),
+        "of bare": statistics.median(b / a for a, b in seconds),
+        "method, pairs/s": method,
+        "peak MB": peak / 1024,
+        **embedding(own, scene),
     }
     return row | {f"step at {size} px, ms": step_ms(own, size) for size in sizes}
 
 
 def main() -> None:
-    """Print the table, a row as soon as it is there."""
+    """Print each row as soon as it is there, then the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--names", nargs="+", default=list(SYSTEMS), help="recipes of systems with a vector per tile")
+    parser.add_argument("--names", nargs="+", default=of_the_field(), help="recipes, those of the field by default")
     parser.add_argument("--sizes", nargs="+", type=int, default=[32, 64, 128])
     parser.add_argument("--full", action="store_true")
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--steps", type=int, default=16, help="of an epoch; there are two, and the first few warm up")
     asked = parser.parse_args()
-    names, pairs = (asked.names[:2], 256) if asked.quick else (asked.names, 1024)
     rows = []
-    for name in names:
+    for name in asked.names:
         with ProcessPoolExecutor(1, get_context("spawn")) as alone:
-            rows.append(alone.submit(measured, (name, asked.full, tuple(asked.sizes), pairs)).result())
-        print(f"{name} measured", flush=True)
+            rows.append(alone.submit(measured, (name, asked.full, tuple(asked.sizes), asked.steps)).result())
+        print(pd.Series(rows[-1]).to_string(), end="\n\n", flush=True)
     print(pd.DataFrame(rows).set_index("system").round(2).to_string())
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from sarmatch.atomic_io import check_writable, read_json, write, write_json
-from sarmatch.evaluation import bootstrap_difference
+from sarmatch.evaluation import bootstrap_difference, chance_errors, error_summary, localization_errors
 from sarmatch.experiments import systems
+from sarmatch.patches import positions
 from sarmatch.paths import ROOT, runs_dir
 from sarmatch.progress import progress
 from sarmatch.simulation.simulate import with_acquisition
@@ -22,6 +23,7 @@ from sarmatch.training.runs import METRICS, Run, blocks, evaluate, run, run_fold
 
 SEEDS = (0, 1, 2)
 LOOK_DIRECTION = "look direction (no unit)"
+METRES = (5, 10, 15, 20, 25, 30, 50, 100, 200, 500, 1000)  # of the curves of a comparison
 #: Columns of a run's metrics that a table of many runs keeps.
 KEPT = (
     "protocol",
@@ -200,6 +202,12 @@ SWEEPS: dict[str, Sweep] = {
         )
         for protocol, words in (("same_area", "towns that training knows"), ("cross_area", "other towns"))
     },
+    "systems_heading": Sweep(
+        "SAIG-S on street panoramas whose heading is known, and where nobody knows it, in towns that training knows",
+        systems.on_headings,
+        seeds=(0,),
+        needs_data=True,
+    ),
     **{
         f"systems_ablations_{of}": Sweep(
             f"{words}, one thing changed at a time, on `standard`", systems.ablations(of), seeds=(0, 1)
@@ -411,6 +419,43 @@ def differences(arms: dict[str, list[Run]], measure: str = "recall@1") -> pd.Dat
     return pd.DataFrame(rows)
 
 
+def curves(arms: dict[str, list[Run]]) -> pd.DataFrame:
+    """Fraction of test queries whose first answer lies within so many metres of the truth, for each run.
+
+    `chance` answers with any tile of the gallery, `ceiling` with the centre of the right one; both are of the queries
+    of the first method.
+
+    Parameters
+    ----------
+    arms
+        Runs by method, as for `differences`.
+
+    Returns
+    -------
+    One row per method (`arm`), `seed`, `protocol`, `kind` and number of `metres` of `METRES`, with the `fraction`; none
+    for a scene without coordinates.
+    """
+    first = next(iter(arms.values()))
+    scene, config = first[0].scene(), first[0].config
+    rows: list[dict[str, Any]] = []
+    for protocol, kind in product(config.protocols, config.kinds) if scene.has_coordinates else ():
+        found = {
+            (arm, r.config.seed): error_summary(r.results(protocol, kind)["error_m"], METRES)
+            for arm, runs in arms.items()
+            for r in runs
+        }
+        for r in first:
+            asked, tiles = r.task(scene, protocol, kind)
+            truth, centres = positions(asked), positions(tiles)
+            right = localization_errors(centres[asked["positive"]], truth)
+            found["ceiling", r.config.seed] = error_summary(right, METRES)
+            found["chance", r.config.seed] = chance_errors(truth, centres, METRES)
+        for (arm, seed), numbers in found.items():
+            names = {"arm": arm, "seed": seed, "protocol": protocol, "kind": kind}
+            rows += [names | {"metres": m, "fraction": numbers[f"within_{m}m"]} for m in METRES]
+    return pd.DataFrame(rows, columns=["arm", "seed", "protocol", "kind", "metres", "fraction"])
+
+
 def run_sweep(name: str, scene: str = "", folder: Path | None = None, finished: bool = False) -> pd.DataFrame:
     """Run a named comparison and keep its table and differences.
 
@@ -421,8 +466,8 @@ def run_sweep(name: str, scene: str = "", folder: Path | None = None, finished: 
     scene
         Folder of the real data, where the comparison needs it.
     folder
-        Where `table.csv`, `differences.csv`, `environment.json` and, where methods are tested on other acquisitions,
-        `robustness.csv` go; `data/results/NAME` by default.
+        Where `table.csv`, `differences.csv`, `curves.csv`, `environment.json` and, where methods are tested on other
+        acquisitions, `robustness.csv` go; `data/results/NAME` by default.
     finished
         Train nothing, and record the runs that are finished.
 
@@ -457,7 +502,7 @@ def run_sweep(name: str, scene: str = "", folder: Path | None = None, finished: 
     gaps = [differences(family, f"recall@{k}") for family in families for k in (1, 10)]
     if plan.baselines:
         table = with_baselines(table, [r for of_arm in runs.values() for r in of_arm])
-    tables = {"table.csv": table, "differences.csv": pd.concat(gaps, ignore_index=True)}
+    tables = {"table.csv": table, "differences.csv": pd.concat(gaps, ignore_index=True), "curves.csv": curves(runs)}
     if plan.robust:
         robust = {arm: runs[arm] for arm in plan.robust if arm in runs}
         tables["robustness.csv"] = robustness(robust, changes=plan.acquisitions)
@@ -524,6 +569,14 @@ def load_sweep(name: str, root: Path = ROOT) -> tuple[pd.DataFrame, pd.DataFrame
     if not (folder / "table.csv").is_file():
         raise FileNotFoundError(f"{folder}: no comparison is recorded here; `sarmatch sweep {name}` makes it")
     return pd.read_csv(folder / "table.csv"), pd.read_csv(folder / "differences.csv")
+
+
+def load_curves(name: str, root: Path = ROOT) -> pd.DataFrame:
+    """The curves over metres of a recorded comparison, see `curves`."""
+    path = root / "data" / "results" / name / "curves.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not recorded; `sarmatch sweep {name} --finished` makes it of finished runs")
+    return pd.read_csv(path)
 
 
 def load_robustness(name: str, root: Path = ROOT) -> pd.DataFrame:

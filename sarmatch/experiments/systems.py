@@ -111,11 +111,22 @@ def on_panoramas(protocol: str) -> Callable[[str], dict[str, Config]]:
         changes["panorama_polar"] = ("panorama", {**polar, "encoder_options": _WIDE})
         changes["vigor_polar"] = ("vigor_vgg16", {**polar, "encoder_options": _WIDE})
         changes["vigor_polar_shared"] = ("vigor_vgg16", {**polar, "encoder_options": {**_WIDE, "shared": True}})
-        if scene and Path(scene + UNKNOWN_HEADING).is_dir():
-            changes["vigor_unknown_heading"] = ("vigor_vgg16", {"scene": scene + UNKNOWN_HEADING})
+        if scene and Path(_turned(scene)).is_dir():
+            changes["vigor_unknown_heading"] = ("vigor_vgg16", {"scene": _turned(scene)})
         return {arm: _of_views(start, scene, protocol, change) for arm, (start, change) in changes.items()}
 
     return arms
+
+
+def on_headings(scene: str) -> dict[str, Config]:
+    """SAIG-S on a cross-view set, and on the set of the same places beside it in which nobody knows the heading."""
+    changes: dict[str, dict[str, Any]] = {"saig_s_smd": {}, "saig_unknown_heading": {"scene": _turned(scene)}}
+    return {arm: _of_views("saig_s_smd", scene, "same_area", change) for arm, change in changes.items()}
+
+
+def _turned(scene: str) -> str:
+    """Where the set of unknown heading lies that belongs to a cross-view set."""
+    return f"{Path(scene)}{UNKNOWN_HEADING}"
 
 
 def _of_views(start: str, scene: str, protocol: str, changes: dict[str, Any]) -> Config:

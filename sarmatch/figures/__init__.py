@@ -11,6 +11,7 @@ from sarmatch.figures.charts import (
     recall_curves,
     training_curve,
     what_if_curve,
+    within_metres,
 )
 from sarmatch.figures.dense import answers, by_contrast, feature_colours, recall_with_intervals, score_surfaces
 from sarmatch.figures.distributions import (
@@ -124,4 +125,5 @@ __all__ = [
     "transport",
     "use_style",
     "what_if_curve",
+    "within_metres",
 ]

@@ -9,7 +9,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from sarmatch.figures.style import BLACK, BLUE, GREY, PURPLE, SKY, method_line, method_words, new_figure, task_words
+from sarmatch.figures.style import (
+    BLACK,
+    BLUE,
+    GREY,
+    OVER_METRES,
+    PURPLE,
+    SKY,
+    method_line,
+    method_words,
+    new_figure,
+    task_words,
+)
 from sarmatch.patches.overlap import best_overlap, iou
 
 #: Stages of the pipeline, in their order, with what each hands on.
@@ -174,12 +185,36 @@ def error_cdf(
         xscale="log",
         xlim=(1, None),
         ylim=(-0.02, 1.02),
-        xlabel="distance between found and true place (m)",
-        ylabel="fraction of queries (0 to 1)",
+        **OVER_METRES,
         title=f"{title} ({data})",
     )
     ax.grid(alpha=0.4)
     ax.legend(frameon=False, loc="upper left")
+    return figure
+
+
+def within_metres(curves: pd.DataFrame, title: str, data: str) -> Figure:
+    """Fraction of queries placed within a distance, from the nearest to the farthest, both axes logarithmic.
+
+    Parameters
+    ----------
+    curves
+        One row per method (`arm`), `seed` and number of `metres`, with the `fraction`: of one protocol and kind, as
+        `sarmatch.experiments.load_curves` gives them. Seeds are averaged; a fraction of 0 has no point.
+    title
+        Of the figure.
+    data
+        `simulated` or `real`.
+    """
+    figure, axes = new_figure(7.6, 4.2)
+    ax = axes[0, 0]
+    means = curves.groupby(["arm", "metres"], sort=False)["fraction"].mean()
+    for name, of_arm in means.groupby(level="arm", sort=False):
+        fraction = of_arm.droplevel("arm")
+        ax.plot(fraction.where(fraction > 0), label=method_words(name), **method_line(name))
+    ax.set(xscale="log", yscale="log", **OVER_METRES, title=f"{title} ({data})")
+    ax.grid(alpha=0.4)
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
     return figure
 
 

@@ -16,6 +16,7 @@ from sarmatch.figures.style import (
     GREEN,
     GREY,
     ORANGE,
+    OVER_METRES,
     PLACES,
     PURPLE,
     SKY,
@@ -275,8 +276,7 @@ def metre_curves(errors: Mapping[str, np.ndarray], data: str, longest: float = 2
     ax.set(
         xlim=(0, longest),
         ylim=(0, 1.02),
-        xlabel="distance between found and true place (m)",
-        ylabel="fraction of queries (0 to 1)",
+        **OVER_METRES,
         title=f"How near the first prediction lies ({data})",
     )
     ax.grid(alpha=0.4)

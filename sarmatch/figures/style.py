@@ -43,6 +43,8 @@ LAND_COVER_COLOURS = {
 TOWN_COLOURS = {"north": "#88CCEE", "south": "#44AA99", "unseen": "#AA4499"}
 SPLIT_COLOURS = {"train": BLUE, "val": PURPLE, "test": YELLOW, "guard": GREY}
 
+#: Both axes of a curve over metres.
+OVER_METRES = {"xlabel": "distance between found and true place (m)", "ylabel": "fraction of queries (0 to 1)"}
 PROTOCOL_WORDS = {"same_area": "same area", "cross_area": "unseen area"}
 
 
@@ -236,6 +238,7 @@ _SYSTEMS = {
     "panorama_polar": "plain encoder, polar tiles",
     "fft_unet": "FFT U-Net, dense",
     "osmnet": "OSMNet, dense",
+    "saig_unknown_heading": "SAIG-S, heading unknown",
     "saig_average": "SAIG-S, average",
     "saig_gem": "SAIG-S, GeM",
     "saig_safa": "SAIG-S, SAFA",
@@ -251,6 +254,16 @@ _SYSTEMS = {
     "vigor_unmined": "VIGOR, random pairs",
 }
 METHOD_STYLES |= {name: Method(words) for name, words in _SYSTEMS.items()}
+#: Lines of the systems whose curves stand in one picture.
+_LINES: dict[str, tuple[str, str, object]] = {
+    "panorama": (BLUE, "-", "o"),
+    "vigor_vgg16": (ORANGE, "--", "s"),
+    "transgeo": (YELLOW, "-.", "X"),
+    "saig_s_smd": (VERMILION, "-", "D"),
+    "saig_d_smd": (PURPLE, "--", "d"),
+    "sample4geo": (GREEN, "-.", "P"),
+}
+METHOD_STYLES |= {name: _method(_SYSTEMS[name], *line) for name, line in _LINES.items()}
 _OTHERS = (PURPLE, SKY, GREEN, VERMILION)
 
 WHITE_EDGE = [patheffects.withStroke(linewidth=2.5, foreground="white")]

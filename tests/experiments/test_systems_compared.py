@@ -59,6 +59,13 @@ def test_unknown_heading_is_a_method_where_its_set_lies_beside(tmp_path):
     assert "vigor_unknown_heading" not in SWEEPS["systems_panorama_same_area"].arms(str(tmp_path / "other"))
 
 
+def test_headings_differ_in_the_set_alone_and_the_known_one_is_a_run_of_the_panoramas():
+    known, unknown = SWEEPS["systems_heading"].arms("a_set/").values()
+    assert known.key == SWEEPS["systems_panorama_same_area"].arms("a_set/")["saig_s_smd"].key
+    assert unknown.model_dump() | {"scene": known.scene} == known.model_dump()
+    assert unknown.scene == f"a_set{systems.UNKNOWN_HEADING}"
+
+
 def test_sizes_are_the_published_ones_and_operations_those_of_convolutions():
     row = systems.sizes(["saig_s_smd"]).iloc[0]
     own = 9_156_096 + 1_285_208  # a branch at 320 x 320, three channels, and its SMD

@@ -163,6 +163,9 @@ FIGURES = {
     "error_cdf": lambda scene, queries, tiles, metrics: figures.error_cdf(
         {"plain": np.array([0.0, 5, 500])}, {"chance": {10: 0.1}}, "a", scene.label
     ),
+    "within_metres": lambda scene, queries, tiles, metrics: figures.within_metres(
+        pd.DataFrame({"arm": "plain", "seed": 0, "metres": [5, 50, 500], "fraction": [0.0, 0.1, 0.4]}), "a", scene.label
+    ),
     "training_curve": lambda scene, queries, tiles, metrics: figures.training_curve(
         pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0], "recall@1": [0.1, 0.2], "recall@5": [0.5, 0.4]}),
         data=scene.label,
@@ -545,6 +548,18 @@ class TestCharts:
         (line,) = figures.error_cdf({"plain": np.zeros(4)}, {}, "a", "real").axes[0].lines
         assert line.get_xdata().max() == 1
         assert line.get_ydata().max() == 1
+
+    def test_curves_over_metres_are_means_of_seeds_and_have_no_point_at_nothing(self):
+        rows = [
+            ("plain", s, m, f)
+            for s, of in enumerate([(0.0, 0.2), (0.0, 0.4)])
+            for m, f in zip((5, 50), of, strict=True)
+        ]
+        curves = pd.DataFrame([*rows, ("chance", 0, 5, 0.01)], columns=["arm", "seed", "metres", "fraction"])
+        plain, chance = figures.within_metres(curves, "t", "real").axes[0].lines
+        assert (plain.get_label(), chance.get_label()) == ("trained encoder", "chance")
+        assert plain.get_xdata().tolist() == [5, 50]
+        np.testing.assert_allclose(plain.get_ydata(), [np.nan, 0.3])
 
     def test_points_of_a_distribution_come_from_a_summary(self):
         summary = error_summary(np.arange(1, 101), (10, 50))

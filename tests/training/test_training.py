@@ -752,6 +752,20 @@ class TestSweeps:
         assert row["low"] <= row["difference"] <= row["high"] < 0, "a control that learnt nothing must show"
         assert row["seeds_better"] == 0
 
+    def test_curves_over_metres_are_those_of_the_answers_beside_chance_and_ceiling(self, arms):
+        runs, folder = arms
+        curves = sweeps.load_curves("tiny", folder).set_index(["arm", "seed", "kind", "metres"])["fraction"]
+        assert len(curves) == (2 + 2) * 2 * 2 * len(sweeps.METRES)
+        for seed, finished in enumerate(runs["shuffled"]):
+            error = finished.results("cross_area", "arbitrary")["error_m"]
+            for metres in (10, 100):
+                assert curves["shuffled", seed, "arbitrary", metres] == pytest.approx(
+                    (error <= metres).mean(), abs=1e-6
+                )
+        own = runs["learnt"][1].metrics.query("kind == 'arbitrary'").iloc[0]
+        for name in ("chance", "ceiling"):
+            assert curves[name, 1, "arbitrary", 25] == pytest.approx(own[f"{name}_within_25m"], rel=1e-5)
+
     def test_what_is_finished_is_recorded_without_training(self, arms, tmp_path, monkeypatch):
         table, _ = sweeps.load_sweep("tiny", arms[1])
         plan = {arm: of_arm[0].config for arm, of_arm in arms[0].items()}
@@ -781,6 +795,8 @@ class TestSweeps:
             sweeps.run_sweep("alignmint")
         with pytest.raises(FileNotFoundError, match="sarmatch sweep alignment"):
             sweeps.load_sweep("alignment", tmp_path)
+        with pytest.raises(FileNotFoundError, match="sarmatch sweep alignment --finished"):
+            sweeps.load_curves("alignment", tmp_path)
 
     def test_every_network_of_a_search_for_weights_has_its_control(self):
         for name in (n for n in sweeps.SWEEPS if n.startswith("alignment_weights")):
