@@ -23,15 +23,15 @@ from sarmatch.encoders import Encoder, create_encoder
 from sarmatch.localization.fix import Fix, find_strip
 from sarmatch.localization.fusion import Likelihood, Surface, near_prior, rivals
 from sarmatch.localization.windows import LEAST, PLAIN_DB, Windows, contrast, cut_windows, poses
-from sarmatch.paths import ROOT
+from sarmatch.paths import shipped
 from sarmatch.scenes import Raster, Scene
 from sarmatch.search import DenseGallery, DenseSearch, FeatureMap, build_maps, galleries_dir
 from sarmatch.search.correlate import Correlator
 from sarmatch.search.turned import HEADINGS
 from sarmatch.training.runs import Run, load_run
 
-SHIPPED = ROOT / "data/dense"  # a run of dense search that comes with the package
-CALIBRATED = ROOT / "data/results/localization/calibration.json"
+SHIPPED = shipped("data/dense")  # a run of dense search
+CALIBRATED = shipped("data/results/localization/calibration.json")
 OWN_CALIBRATION = "localization.json"  # in the folder of a run of one's own
 TRAINING_FREE = ("cfog",)
 WINDOW = 200  # pixels of a window where no run says it
@@ -168,8 +168,8 @@ def finder(run: Run | Path | str | None = None, method: str | None = None) -> Fi
         )
     scene = run.scene()
     own = run.path / OWN_CALIBRATION
-    shipped = run.path.resolve() == SHIPPED.resolve()
-    known = _likelihood(own, read_json(own, dict)) if own.is_file() else calibration_of("dense") if shipped else None
+    is_shipped = run.path.resolve() == SHIPPED.resolve()
+    known = _likelihood(own, read_json(own, dict)) if own.is_file() else calibration_of("dense") if is_shipped else None
     window = max(LEAST, run.config.patch_size or scene.patch_size)
     return Finder(run.encoder, run.config.encoder, scene.pixel_size, window, known)
 

@@ -19,6 +19,7 @@ from sarmatch.datasets.rasters import BadImageError
 from sarmatch.localization import geojson, save, table
 from sarmatch.localization.location import LocationWarning, _map_for, calibration_of, finder
 from sarmatch.localization.outputs import warped
+from sarmatch.paths import ROOT
 from sarmatch.search.turned import Pose, turned
 from tests.launch import launched
 
@@ -242,7 +243,7 @@ class TestRefused:
 
     def test_weights_of_another_recipe(self, files):
         with pytest.raises(ValueError, match="trained for 'vector' search"):
-            sm.locate(files / "strip.tif", files / "map.tif", sm.localization.location.ROOT / "data/demo")
+            sm.locate(files / "strip.tif", files / "map.tif", ROOT / "data/demo")
         with pytest.raises(
             ValueError, match=r"map.tif: its pixels are 2.0\d* m and the encoder has learned from 0.5 m"
         ):
