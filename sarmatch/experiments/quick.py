@@ -223,7 +223,7 @@ def coarser(scene: Scene, pixel_size: float) -> Scene:
         )
 
     def changed(raster: Raster) -> Raster:
-        tiles = tuple(replace(t, read=partial(_averaged, t, factor)) for t in raster.tiles)
+        tiles = tuple(replace(t, read=partial(_averaged, t, factor), digest=None) for t in raster.tiles)
         return replace(raster, tiles=tiles)
 
     def area(of: Area) -> Area:

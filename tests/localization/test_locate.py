@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 
 import numpy as np
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 import sarmatch as sm
 from sarmatch.cli import app
+from sarmatch.datasets.mosaic import Warped
 from sarmatch.datasets.rasters import BadImageError
 from sarmatch.localization import geojson, save, table
 from sarmatch.localization.location import LocationWarning, _map_for, calibration_of, finder
@@ -88,6 +90,30 @@ def test_feature_maps_are_built_once(files, found, monkeypatch):
     monkeypatch.setattr("sarmatch.search.maps.encode_raster", lambda *a, **k: pytest.fail("built anew"))
     again = sm.locate(files / "strip.tif", files / "map.tif", method="cfog", window=96)
     np.testing.assert_allclose(again.fix.place, found.fix.place)
+
+
+def test_an_untouched_map_is_not_read_again_and_a_changed_one_is(files, found, monkeypatch, tmp_path):
+    chart, read, pixels = tmp_path / "map.tif", [], Warped.read
+
+    def spied(self, rows, cols):
+        read.append(self.source.path.name)
+        return pixels(self, rows, cols)
+
+    def located():
+        read.clear()
+        return sm.locate(files / "strip.tif", chart, method="cfog", window=96)
+
+    monkeypatch.setattr(Warped, "read", spied)
+    monkeypatch.setenv("SARMATCH_CACHE", str(tmp_path / "cache"))
+    chart.write_bytes((files / "map.tif").read_bytes())
+    assert (located().fix.posterior.log_prob == found.fix.posterior.log_prob).all() and "map.tif" in read
+    assert (located().fix.posterior.log_prob == found.fix.posterior.log_prob).all() and "map.tif" not in read
+    os.utime(chart, (0, 0))  # the same pixels at another time: looked at again, and its features are found
+    with monkeypatch.context() as patch:
+        patch.setattr("sarmatch.search.maps.encode_raster", lambda *a, **k: pytest.fail("built anew"))
+        assert located().on_map and "map.tif" in read
+    write(chart, np.repeat((255 * field(1))[None], 3, 0).astype(np.uint8))
+    assert not located().on_map and "map.tif" in read
 
 
 def test_a_map_searched_part_by_part_gives_the_same_place(files, found, monkeypatch, tmp_path):
