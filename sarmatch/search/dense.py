@@ -1,6 +1,7 @@
 """Dense search: a query's map of features, correlated with the whole map's over all shifts."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from sarmatch.encoders import Encoder, device_of, in_use
 from sarmatch.progress import progress
 from sarmatch.search.candidates import Candidates
 from sarmatch.search.correlate import BUDGET, TOGETHER, Correlator, FeatureMap, Kept, weighed
+from sarmatch.search.keeping import zeros
 from sarmatch.search.maps import DenseGallery
 from sarmatch.search.peaks import Peaks, find_peaks, no_peaks, suppress
 from sarmatch.search.searches import register_search
@@ -120,14 +122,14 @@ class DenseSearch:
                 kept = kept.and_those(find_peaks(block, self.radius, 2 * k, kept.scores[:, -1], area), 2 * k)
         return Peaks(*(values.cpu() for values in suppress(kept, self.radius, k)))
 
-    def surfaces(self, queries: Tensor, masks: Tensor | None = None) -> Iterator[Tensor]:
+    def surfaces(self, queries: Tensor, masks: Tensor | None = None, room: Path | None = None) -> Iterator[Tensor]:
         """Scores of all queries `(Q, C, h, w)` at every shift of each area's map: `(Q, H - h + 1, W - w + 1)` each.
 
-        Minus infinity where a query would lie on too little data.
+        Minus infinity where a query would lie on too little data. Large ones are files in a folder, where there is one.
         """
         masks = in_range(masks, self.fitting(queries, 1))
         for correlator in self._correlators(tuple(queries.shape[2:])):
-            yield pasted(correlator, queries, masks)
+            yield pasted(correlator, queries, masks, room)
 
     def _correlators(self, size: tuple[int, int]) -> list[Correlator]:
         """One per area, kept for the next queries of the same size."""
@@ -193,12 +195,12 @@ def surface(fmap: FeatureMap, query: Tensor, mask: Tensor | None = None) -> Tens
     return pasted(correlator, query[None], None if mask is None else mask[None])[0]
 
 
-def pasted(correlator: Correlator, queries: Tensor, masks: Tensor | None = None) -> Tensor:
-    """The blocks of some queries' scores put together, `(Q, H - h + 1, W - w + 1)`."""
+def pasted(correlator: Correlator, queries: Tensor, masks: Tensor | None = None, room: Path | None = None) -> Tensor:
+    """The blocks of some queries' scores put together, `(Q, H - h + 1, W - w + 1)`; large ones in a file in `room`."""
     if min(correlator.shifts) < 1:
         raise ValueError(f"queries of {correlator.size} cells do not fit into a map of fewer cells")
     margin = correlator.margin
-    whole = torch.full((len(queries), *correlator.shifts), -torch.inf)
+    whole = zeros((len(queries), *correlator.shifts), torch.float32, room).fill_(-torch.inf)
     for block in correlator.blocks(queries, masks):
         inside = block.scores[:, margin:, margin:][:, : correlator.steps[0], : correlator.steps[1]]
         part = whole[:, block.row :, block.col :][:, : inside.shape[1], : inside.shape[2]]

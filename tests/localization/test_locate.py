@@ -120,7 +120,7 @@ def test_a_map_searched_part_by_part_gives_the_same_place(files, found, monkeypa
     monkeypatch.setenv("SARMATCH_CACHE", str(tmp_path))
     monkeypatch.setattr("sarmatch.localization.fix.SCORES", 3 * 70**2)
     monkeypatch.setattr("sarmatch.localization.fusion.BAND", 5000)
-    monkeypatch.setattr("sarmatch.search.maps.LARGE", 1000)  # and its features put together on disk
+    monkeypatch.setattr("sarmatch.search.keeping.LARGE", 1000)  # and its features and scores put together on disk
     again = sm.locate(files / "strip.tif", files / "map.tif", method="cfog", window=96)
     np.testing.assert_allclose(again.fix.posterior.log_prob, found.fix.posterior.log_prob, atol=1e-3)
     np.testing.assert_allclose(again.fix.track, found.fix.track)
