@@ -25,8 +25,9 @@ from sarmatch.localization.fusion import Likelihood, Surface, near_prior, rivals
 from sarmatch.localization.windows import LEAST, PLAIN_DB, Windows, contrast, cut_windows, poses
 from sarmatch.paths import shipped
 from sarmatch.scenes import Raster, Scene
-from sarmatch.search import DenseGallery, DenseSearch, FeatureMap, build_maps, galleries_dir
+from sarmatch.search import DenseSearch, FeatureMap, build_maps, galleries_dir
 from sarmatch.search.correlate import Correlator
+from sarmatch.search.keeping import on_own_device
 from sarmatch.search.turned import HEADINGS
 from sarmatch.training.runs import Run, load_run
 
@@ -239,6 +240,11 @@ def locate(
         For options that do not fit, a strip or a map that cannot be used, or weights of another recipe; the file and
         the value are named. That a strip does not lie on this map is no error but the answer: `Location.on_map`.
 
+    Notes
+    -----
+    The processes of an `accelerate launch` share what is made of a new map and the search, each on its own device: all
+    of them have to ask, and get the same answer.
+
     Examples
     --------
     >>> found = sm.locate("strip.tif", "map.tif")  # doctest: +SKIP
@@ -257,46 +263,17 @@ def locate(
     raster = _bands_for(raster, encoder, strip)
     side = _window(raster, scene, window or wanted.window, max(encoder.levels), strip, map)
     windows, small = cut_windows(raster, side), _small(raster, side, max(encoder.levels))
-    gallery = _features(encoder, scene)
+    gallery = build_maps(encoder, scene, keep=galleries_dir())
     (fmap,) = gallery.maps.values()
     model = wanted.likelihood or _usual(fmap.metres)
     tried = list(poses(headings, _scales(scale)))
     prior = None if near is None else _prior(scene, fmap, near, radius)
-    fix = find_strip(gallery, encoder, windows, model, tried, prior, small)
+    with on_own_device(encoder):
+        fix = find_strip(gallery, encoder, windows, model, tried, prior, small)
     said = tuple(_warnings(fix, windows, DenseSearch(gallery, encoder), side // encoder.levels[0]))
     for text in said:
         warnings.warn(f"{strip.name}: {text}", LocationWarning, stacklevel=2)
     return Location(fix, scene, raster, side, wanted.name, wanted.likelihood is not None, said)
-
-
-def keep_features(
-    map: Path | str,  # the word that users say
-    run: Run | Path | str | None = None,
-    *,
-    method: str | None = None,
-    **layout,
-) -> None:
-    """Make the features of a map and keep them, so that the strips to come are located sooner.
-
-    What a process has to call while another one locates a strip, so that they share this work; see `build_maps`.
-
-    Parameters
-    ----------
-    map, run, method, layout
-        As for `locate`.
-
-    Raises
-    ------
-    ValueError
-        As `locate` does.
-    """
-    wanted = finder(run, method)
-    scene = _map_for(Path(map), wanted, layout)
-    _features(_encoder_for(wanted, scene), scene)
-
-
-def _features(encoder: Encoder, scene: Scene) -> DenseGallery:
-    return build_maps(encoder, scene, keep=galleries_dir())
 
 
 def _encoder_for(wanted: Finder, scene: Scene) -> Encoder:

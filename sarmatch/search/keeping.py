@@ -14,8 +14,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -118,6 +119,26 @@ def on_own_device(encoder: Encoder) -> Iterator[None]:
         yield
     finally:
         encoder.to(before)
+
+
+def exchanged(own: Part, folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """What all processes have made, by its name, handed over by files in a folder that all of them see."""
+    state = processes()
+    if state.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+    place = Path(
+        *broadcast_object_list([tempfile.mkdtemp(dir=folder, suffix=".parts") if state.is_main_process else ""])
+    )
+    try:
+        save_tensors(place / str(state.process_index), own)
+        state.wait_for_everyone()
+        for number in range(state.num_processes):
+            with safe_open(place / str(number), "pt") as file:
+                yield from ((name, file.get_tensor(name)) for name in sorted(file.keys()))
+        state.wait_for_everyone()
+    finally:
+        if state.is_main_process:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def zeros(shape: Sequence[int], dtype: torch.dtype, folder: Path | None) -> Tensor:

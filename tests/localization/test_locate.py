@@ -217,7 +217,7 @@ class TestOutputs:
         assert CliRunner().invoke(app, asked).exit_code == 1
 
     @pytest.mark.slow
-    def test_of_several_processes_the_main_one_answers(self, files, tmp_path):
+    def test_several_processes_search_together_and_the_main_one_answers(self, files, tmp_path):
         asked = [
             "locate",
             files / "strip.tif",
@@ -231,6 +231,10 @@ class TestOutputs:
             patch.setenv("SARMATCH_CACHE", str(tmp_path / "cache"))
             told = launched(2, "-m", "sarmatch.cli", *asked)
         assert told.count("longitude") == 1 and len(told.splitlines()) == 5
+        alone = [*map(str, asked[:-1]), str(tmp_path / "alone/fix.geojson")]
+        assert CliRunner().invoke(app, alone).exit_code == 0
+        for end in ("geojson", "csv", "tif"):
+            assert (tmp_path / f"out/fix.{end}").read_bytes() == (tmp_path / f"alone/fix.{end}").read_bytes()
         assert {p.name for p in (tmp_path / "out").iterdir()} == {f"fix.{s}" for s in ("geojson", "csv", "tif", "png")}
         assert [p.suffix for p in (tmp_path / "cache/galleries").iterdir()] == [".safetensors"]
 
