@@ -212,7 +212,9 @@ def strips(
 def locate(
     strip: Annotated[Path, typer.Argument(help="SAR image whose place nobody knows")],
     map: Annotated[Path, typer.Argument(help="georeferenced optical image")],  # the word that users say
-    out: Annotated[Path, typer.Option("-o", "--out", help="GeoJSON; a CSV, PNG and GeoTIFF are laid beside it")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="GeoJSON; CSV, PNG, GeoTIFF and tie points are laid beside it")
+    ],
     run: Annotated[Path | None, typer.Option(help="folder of a run of dense search; the shipped one")] = None,
     method: Annotated[str | None, typer.Option(help="a method without training instead: cfog")] = None,
     heading: Annotated[
@@ -235,7 +237,9 @@ def locate(
     if out.suffix.lower() not in (".geojson", ".json"):
         raise ValueError(f"{out}: expected a name that ends in .geojson")
     for given in (strip, map):
-        if given.resolve() in [out.with_suffix(end).resolve() for end in (out.suffix, ".csv", ".png", ".tif")]:
+        if given.resolve() in [
+            out.with_suffix(end).resolve() for end in (out.suffix, ".csv", ".png", ".tif", ".points")
+        ]:
             raise ValueError(f"{out}: a file beside it would replace {given}, expected a name of its own")
     if is_main:
         check_writable(out.parent)

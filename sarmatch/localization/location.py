@@ -72,6 +72,8 @@ class Location:
         The map, in its coordinate reference system.
     strip : Raster
         At the pixel size of the map as it was read.
+    zoom : float
+        Pixels of its file along one of them.
     window : int
         Pixels along the side of a window.
     method : str
@@ -85,6 +87,7 @@ class Location:
     fix: Fix
     scene: Scene
     strip: Raster
+    zoom: float
     window: int
     method: str
     calibrated: bool
@@ -273,7 +276,8 @@ def locate(
     said = tuple(_warnings(fix, windows, DenseSearch(gallery, encoder), side // encoder.levels[0]))
     for text in said:
         warnings.warn(f"{strip.name}: {text}", LocationWarning, stacklevel=2)
-    return Location(fix, scene, raster, side, wanted.name, wanted.likelihood is not None, said)
+    zoom = scene.pixel_size / pixel_size
+    return Location(fix, scene, raster, zoom, side, wanted.name, wanted.likelihood is not None, said)
 
 
 def _encoder_for(wanted: Finder, scene: Scene) -> Encoder:

@@ -6,10 +6,12 @@ import os
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import torch
 from rasterio import Affine
+from rasterio.crs import CRS
 from rasterio.warp import transform as warp_points
 from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
@@ -196,7 +198,6 @@ class TestOutputs:
         with rasterio.open(tmp_path / "fix.tif") as file:
             assert file.crs.to_epsg() == 32631 and file.transform.a == pytest.approx(1.0)
             pixels, place = file.read(1), file.transform
-            assert len(json.loads(file.tags()["TIE_POINTS"])) == len(found.fix.ties.score)
         row, col = round(NORTH - place.f), round(place.c - WEST)
         truth = power_of(field(0)[AT[0] : AT[0] + HIGH, AT[1] : AT[1] + WIDE])[0]
         inner = pixels[AT[0] - row + 4 :, AT[1] - col + 4 :][: HIGH - 8, : WIDE - 8]
@@ -205,12 +206,33 @@ class TestOutputs:
         listed = table(found)
         assert (listed["role"] == "window").sum() == 3 and listed["longitude"].between(2.9, 3.1).all()
 
+    def test_tie_points_are_read_by_a_georeferencer(self, files, tmp_path):
+        """A strip of twice the pixels: what is fitted to them takes its own pixels to where it truly lies."""
+        power = power_of(field(0)[AT[0] : AT[0] + HIGH, AT[1] : AT[1] + WIDE])
+        write(tmp_path / "fine.tif", power.repeat(2, 1).repeat(2, 2), pixel=0.5, crs=None)
+        asked = {"method": "cfog", "window": 96, "pixel_size": 0.5}
+        answer = sm.locate(tmp_path / "fine.tif", files / "map.tif", **asked)
+        *_, path = save(answer, tmp_path / "fix.geojson")
+        assert path.name == "fix.points"
+        first, listed = path.read_text().splitlines()[0], pd.read_csv(path, skiprows=1)
+        assert first.startswith("#CRS: ") and CRS.from_user_input(first.removeprefix("#CRS: ")).to_epsg() == 32631
+        assert list(listed) == ["mapX", "mapY", "sourceX", "sourceY", "enable", "dX", "dY", "residual"]
+        assert len(listed) == len(answer.fix.ties.score) and listed["enable"].sum() == answer.fix.ties.agrees.sum() >= 6
+        good = listed[listed["enable"] == 1]
+        pixels = np.column_stack([good["sourceX"], -good["sourceY"], np.ones(len(good))])
+        fitted = np.linalg.lstsq(pixels, good[["mapX", "mapY"]], rcond=None)[0]
+        corners = np.array([(0, 0, 1), (2 * WIDE, 0, 1), (2 * WIDE, 2 * HIGH, 1), (0, 2 * HIGH, 1)])
+        np.testing.assert_allclose(corners @ fitted, answer.scene.to_crs(answer.footprint), atol=0.5)
+        np.testing.assert_allclose(corners @ fitted, answer.scene.to_crs(true_corners()), atol=2)
+
     def test_the_command_line_does_the_same(self, files, tmp_path):
         out = tmp_path / "out" / "fix.geojson"
         asked = ["locate", str(files / "bare.tif"), str(files / "map.tif"), "--method", "cfog", "-o", str(out)]
         told = CliRunner().invoke(app, [*asked, "--pixel-size", "1"])
         assert told.exit_code == 0, told.output
-        assert {p.name for p in out.parent.iterdir()} == {f"fix.{s}" for s in ("geojson", "csv", "tif", "png")}
+        assert {p.name for p in out.parent.iterdir()} == {
+            f"fix.{s}" for s in ("geojson", "csv", "tif", "points", "png")
+        }
         refused = CliRunner().invoke(app, asked)
         assert refused.exit_code == 2 and "pixel_size" in refused.output
         asked[1] = str(files / "stranger.tif")
@@ -230,12 +252,14 @@ class TestOutputs:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SARMATCH_CACHE", str(tmp_path / "cache"))
             told = launched(2, "-m", "sarmatch.cli", *asked)
-        assert told.count("longitude") == 1 and len(told.splitlines()) == 5
+        assert told.count("longitude") == 1 and len(told.splitlines()) == 6
         alone = [*map(str, asked[:-1]), str(tmp_path / "alone/fix.geojson")]
         assert CliRunner().invoke(app, alone).exit_code == 0
-        for end in ("geojson", "csv", "tif"):
+        for end in ("geojson", "csv", "tif", "points"):
             assert (tmp_path / f"out/fix.{end}").read_bytes() == (tmp_path / f"alone/fix.{end}").read_bytes()
-        assert {p.name for p in (tmp_path / "out").iterdir()} == {f"fix.{s}" for s in ("geojson", "csv", "tif", "png")}
+        assert {p.name for p in (tmp_path / "out").iterdir()} == {
+            f"fix.{s}" for s in ("geojson", "csv", "tif", "points", "png")
+        }
         assert [p.suffix for p in (tmp_path / "cache/galleries").iterdir()] == [".safetensors"]
 
     def test_the_warped_strip_covers_its_footprint(self, found):
