@@ -393,14 +393,19 @@ def _prior(scene: Scene, fmap: FeatureMap, near: tuple[float, float], radius: fl
     return near_prior((height, width), (row, col), radius / fmap.metres)
 
 
+def bright_fraction(windows: Windows, above_db: float = BRIGHT_DB) -> float:
+    """Fraction of a strip's pixels that are so many decibels brighter than its median."""
+    power = windows.images.mean(1)
+    return float((power > power.median() + above_db).float().mean())
+
+
 def _warnings(fix: Fix, windows: Windows, search: DenseSearch, cells: int) -> list[str]:
     """What one should know before believing a fix."""
     said = []
     plain = contrast(windows.images) < PLAIN_DB
     if plain.any():
         said.append(f"{plain.sum()} of {len(plain)} windows show next to nothing: water, or bare ground; expect less")
-    power = windows.images.mean(1)
-    if (power > power.median() + BRIGHT_DB).float().mean() > BRIGHT:
+    if bright_fraction(windows) > BRIGHT:
         said.append(
             "it shows many bright edges, as tall buildings do: they are displaced towards the radar by their height "
             "over the tangent of the incidence angle, and the fix may be drawn with them"
