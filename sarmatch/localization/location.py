@@ -40,7 +40,8 @@ CELL_M = 2.0  # metres of a cell without training, at least two pixels and four 
 COARSER = 2.0  # times the pixels of the encoder that those of a map may have
 SCALE_STEP = 0.05
 TURNED = HEADINGS
-BRIGHT_DB, BRIGHT = 15.0, 0.02  # decibels above the median, and the fraction of pixels, that tall buildings show
+BRIGHT_DB, BRIGHT = 8.0, 0.17  # decibels above the median, and the fraction of pixels, of tall buildings: the best of
+# `benchmarks/layover.py`, balanced accuracy 0.77 on 300 strips of simulated training towns, 0.87 on 300 of another
 ALIKE = 0.8  # correlation of the map with another place of its own above which it counts as self-similar
 SECOND = 0.05  # probability of a runner-up that is worth a warning
 LONLAT = CRS.from_epsg(4326)

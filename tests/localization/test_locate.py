@@ -363,9 +363,9 @@ def test_an_ambiguous_map_is_warned_of(tmp_path):
 
 
 def test_bright_edges_are_warned_of(files, tmp_path):
-    """As the walls of tall buildings are: every twentieth line is 20 dB brighter."""
+    """As the walls of tall buildings are: every fourth line is 20 dB brighter."""
     bright = power_of(field(0)[AT[0] : AT[0] + HIGH, AT[1] : AT[1] + WIDE])
-    bright[:, ::20] *= 100
+    bright[:, ::4] *= 100
     write(tmp_path / "bright.tif", bright)
     with pytest.warns(LocationWarning, match="tall buildings"):
         sm.locate(tmp_path / "bright.tif", files / "map.tif", method="cfog", window=96)
