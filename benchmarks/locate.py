@@ -4,7 +4,7 @@ Usage: python benchmarks/locate.py [--sides 5000 10000 20000 40000] [--method cf
 
 Maps are GeoTIFFs of smooth noise at 0.5 m, tiled and compressed, so their content is nothing that a town shows; strips
 of five windows are cut from them, upside down in contrast and with speckle. Each size is a process of its own. The
-first strip surveys the map, hashes and encodes it; the next finds its features kept, and hashes it again. `own` is the
+first strip surveys the map and encodes it; the next finds what was seen and its features kept. `own` is the
 most memory that the process cannot give back (Linux' `RssAnon`); `peak` has beside it pages of files, which it can.
 """
 

@@ -212,7 +212,9 @@ def strips(
 def locate(
     strip: Annotated[Path, typer.Argument(help="SAR image whose place nobody knows")],
     map: Annotated[Path, typer.Argument(help="georeferenced optical image")],  # the word that users say
-    out: Annotated[Path, typer.Option("-o", "--out", help="GeoJSON; a CSV, PNG and GeoTIFF are laid beside it")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="GeoJSON; CSV, PNG, GeoTIFF and tie points are laid beside it")
+    ],
     run: Annotated[Path | None, typer.Option(help="folder of a run of dense search; the shipped one")] = None,
     method: Annotated[str | None, typer.Option(help="a method without training instead: cfog")] = None,
     heading: Annotated[
@@ -225,22 +227,22 @@ def locate(
 ) -> None:
     """Find where a strip lies on a map; exits with 0 where it does, 1 where it does not lie on this map.
 
-    Several GPUs or machines that see the same files share the features of a new map: `accelerate launch -m sarmatch.cli
-    locate ...`.
+    Several GPUs or machines that see the same files share the work: `accelerate launch -m sarmatch.cli locate ...`.
     """
     from sarmatch.experiments.report import save_location
-    from sarmatch.localization.location import LocationWarning, keep_features
+    from sarmatch.localization.location import LocationWarning
     from sarmatch.search.keeping import processes
 
-    if not processes().is_main_process:
-        keep_features(map, run, method=method)
-        return
+    is_main = processes().is_main_process
     if out.suffix.lower() not in (".geojson", ".json"):
         raise ValueError(f"{out}: expected a name that ends in .geojson")
     for given in (strip, map):
-        if given.resolve() in [out.with_suffix(end).resolve() for end in (out.suffix, ".csv", ".png", ".tif")]:
+        if given.resolve() in [
+            out.with_suffix(end).resolve() for end in (out.suffix, ".csv", ".png", ".tif", ".points")
+        ]:
             raise ValueError(f"{out}: a file beside it would replace {given}, expected a name of its own")
-    check_writable(out.parent)
+    if is_main:
+        check_writable(out.parent)
     warnings.simplefilter("ignore", LocationWarning)  # they are told below
     found = sm.locate(
         strip,
@@ -253,6 +255,8 @@ def locate(
         near=None if near is None else _numbers("--near", near, 2),
         radius=radius,
     )
+    if not is_main:
+        return
     files = save_location(found, out)
     typer.echo(f"{strip.name}: {found}")
     for text in found.warnings:

@@ -52,6 +52,7 @@ MOST_PIXELS = 2**36  # of one file: more is a forged header, not a map
 FARTHEST = 1e8  # units of a metric CRS
 FINEST, COARSEST = 16, 64  # a map is read at no less than 1/16 and no more than 64 times its own pixel size
 SURVEY_PX = 1024  # side of the windows that a survey reads
+SURVEYED = 2  # of a kept survey; another number where it changes, and old ones are left alone
 SAMPLE = 16  # every so many pixels are kept for percentiles
 PERCENTILES = (1.0, 99.0)
 BLACK = 0.005  # share of blocks without a single return: more is the border of a strip rather than shadow
@@ -322,6 +323,7 @@ class Survey(NamedTuple):
 
     valid: NDArray[np.bool_]  # blocks that hold nothing but data
     sample: NDArray[np.float32]  # (bands, N) valid values
+    digest: str  # stands for all pixels
 
 
 #: Whether surveys are written to the cache; a check of somebody's data only reads.
@@ -331,6 +333,7 @@ KEEP: ContextVar[bool] = ContextVar("KEEP", default=True)
 def survey(warped: Warped) -> Survey:
     """Read a file once, by window; the result is kept in the cache until the file changes.
 
+    That is until its size or its time of modification does: another file with both is taken for the old one.
     A survey in the cache that cannot be read is said and made anew; one that cannot be written is said and not kept.
 
     Raises
@@ -341,7 +344,9 @@ def survey(warped: Warped) -> Survey:
     """
     path = warped.source.path
     state = path.stat()
-    what = repr((str(path.resolve()), state.st_size, state.st_mtime_ns, warped[1:], tuple(warped.source.transform)))
+    what = repr(
+        (SURVEYED, str(path.resolve()), state.st_size, state.st_mtime_ns, warped[1:], tuple(warped.source.transform))
+    )
     kept = cache_dir() / f"survey-{hashlib.sha256(what.encode()).hexdigest()[:16]}.npz"
     found = _kept_survey(kept, warped)
     if found is None:
@@ -361,10 +366,10 @@ def _kept_survey(kept: Path, warped: Warped) -> Survey | None:
     try:
         require_file(kept)
         with np.load(kept, allow_pickle=False) as arrays:
-            found = Survey(arrays["valid"], arrays["sample"])
-        valid, sample = found
-        kinds = (valid.dtype, valid.shape, sample.dtype, sample.ndim, len(sample))
-        if kinds != (bool, _blocks_of(warped.box), np.float32, 2, len(warped.indexes)) or not sample.size:
+            found = Survey(arrays["valid"], arrays["sample"], str(arrays["digest"]))
+        valid, sample, digest = found
+        kinds = (valid.dtype, valid.shape, sample.dtype, sample.ndim, len(sample), len(digest))
+        if kinds != (bool, _blocks_of(warped.box), np.float32, 2, len(warped.indexes), 32) or not sample.size:
             raise ValueError(f"valid {valid.shape} and sample {sample.shape} are not of this file")
         return found
     except Exception as error:  # whatever damage makes numpy, zip and zlib raise; their advice is not passed on
@@ -381,11 +386,12 @@ def _look_at(warped: Warped) -> Survey:
     """Read all pixels of a file by window."""
     path, (_, _, height, width) = warped.source.path, warped.box
     valid = np.zeros(_blocks_of(warped.box), bool)
-    samples, black = [], 0
+    samples, black, digest = [], 0, hashlib.blake2b(digest_size=16)
     starts = [(row, col) for row in range(0, height, SURVEY_PX) for col in range(0, width, SURVEY_PX)]
     for row, col in progress(starts, desc=f"reading {path.name}", unit="window", delay=2):
         rows, cols = slice(row, min(row + SURVEY_PX, height)), slice(col, min(col + SURVEY_PX, width))
         pixels = warped.read(rows, cols)
+        digest.update(pixels)
         if not warped.settled and (odd := undeclared_nodata(pixels)).any():
             raise BadImageError(
                 f"{path}: {odd.sum()} values are {pixels[odd][0]:g}, which looks like nodata that the file does not "
@@ -406,7 +412,7 @@ def _look_at(warped: Warped) -> Survey:
             f"{path}: {black / valid.size:.1%} of its blocks of {BLOCK} x {BLOCK} px are 0, and nothing says whether "
             f"that is nodata; {_ASK.format(value=0)}, or null where it is data"
         )
-    return Survey(valid, sample)
+    return Survey(valid, sample, digest.hexdigest())
 
 
 _ASK = 'expected a nodata value in the file, or "nodata": {{"sar": {value}}} (or "optical") in scene.json'
@@ -414,7 +420,7 @@ _ASK = 'expected a nodata value in the file, or "nodata": {{"sar": {value}}} (or
 
 def _save(path: Path, found: Survey) -> None:
     with path.open("wb") as file:
-        np.savez_compressed(file, valid=found.valid, sample=found.sample)
+        np.savez_compressed(file, **found._asdict())
 
 
 def _stretched(
@@ -619,9 +625,11 @@ def _surveyed(warped: Sequence[Warped], title: str) -> tuple[list[tuple[Warped, 
     return sorted(found, key=lambda pair: -pair[1].valid.mean()), problems
 
 
-def _tile(warped: Warped, found: Survey, read) -> Tile:
+def _tile(warped: Warped, found: Survey, read, *means: object) -> Tile:
+    """A surveyed file that is read as `means` say."""
     row, col, height, width = warped.box
-    return Tile(row, col, height, width, read, None if found.valid.all() else found.valid)
+    valid, digest = None if found.valid.all() else found.valid, " ".join(map(str, (found.digest, *means)))
+    return Tile(row, col, height, width, read, valid, digest)
 
 
 def _optical_tiles(rows: pd.DataFrame, grid: AreaGrid, layout: Layout) -> tuple[tuple[Tile, ...], list[str]]:
@@ -649,7 +657,7 @@ def _optical_tiles(rows: pd.DataFrame, grid: AreaGrid, layout: Layout) -> tuple[
         sample = np.concatenate([s.sample for _, s in found], axis=1)
         low, high = np.percentile(sample, PERCENTILES, axis=1).astype(np.float32)
         high = np.maximum(high, low + 1e-6)
-    return without_overlap([_tile(w, s, partial(_stretched, w, low, high)) for w, s in found]), []
+    return without_overlap([_tile(w, s, partial(_stretched, w, low, high), low, high) for w, s in found]), []
 
 
 def _reach(boxes: Sequence[Box]) -> Box:

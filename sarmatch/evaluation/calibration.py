@@ -26,6 +26,27 @@ def fit_temperature(logits: np.ndarray, target: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(-np.log(20), np.log(20)), method="bounded").x))
 
 
+def balanced_accuracy(values: np.ndarray, positive: np.ndarray, cut: float) -> float:
+    """Mean of what is right among the positives and among the others where values `(N,)` above a cut are positive."""
+    told, positive = np.asarray(values) > cut, np.asarray(positive, bool)
+    if positive.all() or not positive.any():
+        raise ValueError(f"expected positives and others, got {positive.sum()} positives of {positive.size}")
+    return float((told[positive].mean() + (~told[~positive]).mean()) / 2)
+
+
+def best_cut(values: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
+    """The cut halfway between two values `(N,)` that has the best balanced accuracy, the lowest of equals, and that.
+
+    Choose it on validation ground. A ValueError where all are positive or none is, or all values are equal.
+    """
+    known = np.unique(np.asarray(values, np.float64))
+    if len(known) < 2:
+        raise ValueError(f"expected values that differ, got {known}")
+    cuts = (known[1:] + known[:-1]) / 2
+    right = [balanced_accuracy(values, positive, cut) for cut in cuts]
+    return float(cuts[np.argmax(right)]), max(right)
+
+
 def fit_isotonic(confidence: np.ndarray, correct: np.ndarray) -> IsotonicRegression:
     """Isotonic (monotone) regression from confidence `(Q,)` to the fraction that is correct; `.predict` applies it.
 

@@ -27,7 +27,7 @@ from sarmatch.figures import what_if_curve
 from sarmatch.figures.charts import one_change
 from sarmatch.figures.style import embedded
 from sarmatch.patches import positions, search_task
-from sarmatch.paths import ROOT, runs_dir
+from sarmatch.paths import runs_dir, shipped
 from sarmatch.scenes import Area, Raster, Scene, Tile
 from sarmatch.simulation import PRESETS
 from sarmatch.simulation.optical import SEASONS
@@ -223,7 +223,7 @@ def coarser(scene: Scene, pixel_size: float) -> Scene:
         )
 
     def changed(raster: Raster) -> Raster:
-        tiles = tuple(replace(t, read=partial(_averaged, t, factor)) for t in raster.tiles)
+        tiles = tuple(replace(t, read=partial(_averaged, t, factor), digest=None) for t in raster.tiles)
         return replace(raster, tiles=tiles)
 
     def area(of: Area) -> Area:
@@ -248,7 +248,7 @@ def _averaged(tile: Tile, factor: int, rows: slice, cols: slice) -> np.ndarray:
 
 
 def _finder(setting: Setting, scene: Scene, tiles: pd.DataFrame, folder: Path) -> DenseFinder | VectorFinder:
-    run = load_run(ROOT / SHIPPED[setting.search])
+    run = load_run(shipped(SHIPPED[setting.search]))
     if setting.train_fraction and setting.search != "vector":
         raise ValueError(f"train_fraction is {setting.train_fraction:g}: only search 'vector' is trained here")
     if setting.search in ("dense", "cfog"):

@@ -2,7 +2,7 @@
 
 from sarmatch.localization.fix import Fix, find_strip
 from sarmatch.localization.fusion import Likelihood, Posterior, fuse, posterior_of, track
-from sarmatch.localization.location import Location, keep_features, locate
+from sarmatch.localization.location import Location, locate
 from sarmatch.localization.outputs import geojson, picture, save, table
 from sarmatch.localization.windows import Windows, cut_windows
 
@@ -16,7 +16,6 @@ __all__ = [
     "find_strip",
     "fuse",
     "geojson",
-    "keep_features",
     "locate",
     "picture",
     "posterior_of",

@@ -9,11 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from rasterio import Affine
-from torch import Tensor
 
 from sarmatch.encoders import Encoder
 from sarmatch.localization.fusion import (
-    NOBODY,
     Crowd,
     Likelihood,
     Posterior,
@@ -30,9 +28,8 @@ from sarmatch.localization.fusion import (
 from sarmatch.localization.ties import GOOD, Ties, fitted, tie_points
 from sarmatch.localization.windows import Windows, offsets, posed_features
 from sarmatch.progress import progress
-from sarmatch.search import DenseGallery, DenseSearch, FeatureMap
-from sarmatch.search.correlate import Correlator
-from sarmatch.search.dense import pasted
+from sarmatch.search import DenseGallery, DenseSearch, FeatureMap, galleries_dir
+from sarmatch.search.correlate import BUDGET
 from sarmatch.search.turned import FINER, Pose
 
 NEAR_M = 25.0  # metres about the best place whose probability is that of the fix, three cells where they are large
@@ -41,18 +38,18 @@ RUNNERS_UP = 5
 APART = 2  # times that between runners-up on one of the axes
 TRIED = 3  # poses of a screening that are looked at again
 TIE = 4  # cells within which tie points are looked for, and the drift beyond them
-SCORES = 1 << 25  # of all windows together that are held at once: a larger map is searched part by part, twice
+SCORES = 1 << 25  # of all windows together that are fused at once: a larger map is fused part by part
 NORTH_UP = (Pose(0.0, 1.0),)
 
 
 class Fused(NamedTuple):
-    """What the windows of a strip say in one pose: their features and how much each cell counts, steps of each in cells
-    `(W, 2)`, what their likelihoods need of all their scores, the belief about the middle one, float32, and how much
-    likelier it is than chance (log)."""
+    """What the windows of a strip say in one pose: how large they are in cells, their scores at every place of the map
+    `(W, H, W)`, steps of each in cells `(W, 2)`, what their likelihoods need of all their scores, the belief about the
+    middle one, float32, and how much likelier it is than chance (log)."""
 
     pose: Pose
-    features: Tensor
-    masks: Tensor | None
+    size: tuple[int, ...]
+    scores: NDArray[np.float32]
     steps: NDArray[np.int64]
     crowds: list[Crowd]
     belief: NDArray[np.float32]
@@ -145,52 +142,35 @@ def windows_fused(
     shape = tuple(n - k + 1 for n, k in zip(fmap.features.shape[1:], features.shape[2:], strict=True))
     if min(shape) < 1:
         raise ValueError(f"windows of {tuple(features.shape[2:])} cells do not fit into a map of fewer cells")
-    side = math.isqrt(SCORES // len(features))
-    parts = list(product(_pieces(shape[0], side), _pieces(shape[1], side)))
-    scores, crowds = np.zeros((len(features), 0), np.float32), [NOBODY] * len(features)
-    for part in parts:
-        scores = _scores(search, features, masks, part)
-        crowds = [c.and_those(crowd(s, model), model) for c, s in zip(crowds, scores, strict=True)]
+    scores = next(search.surfaces(features, masks, galleries_dir())).numpy()
+    crowds = [crowd(s, model) for s in scores]
     middle = len(features) // 2
     moved = offsets(windows.centre, pose) / encoder.levels[level]
     steps = np.round(moved - moved[middle]).astype(np.int64)
     drift = model.drift / fmap.metres
     halo = len(features) * around(drift)
     belief = np.empty(shape, np.float32)
-    fused = Fused(pose, features, masks, steps, crowds, belief, -math.inf)
-    for rows, cols in parts:
+    fused = Fused(pose, tuple(features.shape[2:]), scores, steps, crowds, belief, -math.inf)
+    side = math.isqrt(SCORES // len(features))
+    for rows, cols in product(_pieces(shape[0], side), _pieces(shape[1], side)):
         wide = slice(max(0, rows.start - halo), rows.stop + halo), slice(max(0, cols.start - halo), cols.stop + halo)
-        levels = levels_of(search, fused, model, *wide, scores if len(parts) == 1 else None)
+        levels = levels_of(fused, model, *wide)
         inner = tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip((rows, cols), wide, strict=True))
         belief[rows, cols] = fuse(levels, drift)[inner]
     return fused._replace(evidence=log_sum(belief) - math.log(belief.size))
 
 
-def levels_of(
-    search: DenseSearch, fused: Fused, model: Likelihood, rows: slice, cols: slice, scores: NDArray | None = None
-) -> list[Surface]:
-    """Log-likelihoods of the windows of a strip, laid over one another, at places of the middle one in a part of a map.
-
-    Where the whole map's `scores` of all windows are at hand, they are not made again.
-    """
-    (fmap,) = search.gallery.maps.values()
-    shape = fused.belief.shape
+def levels_of(fused: Fused, model: Likelihood, rows: slice, cols: slice) -> list[Surface]:
+    """Log-likelihoods of a strip's windows, laid over one another, at places of the middle one in a part of a map."""
+    shape = np.array(fused.belief.shape)
     rows, cols = (slice(s.start, min(s.stop, n)) for s, n in zip((rows, cols), shape, strict=True))
     start, size = (rows.start, cols.start), (rows.stop - rows.start, cols.stop - cols.start)
-    low = np.clip(fused.steps.min(0) + start, 0, shape)
-    high = np.clip(fused.steps.max(0) + start + size, low, shape)
-    if scores is None:
-        known = _scores(search, fused.features, fused.masks, tuple(slice(a, b) for a, b in zip(low, high, strict=True)))
-    else:
-        known = scores[:, low[0] : high[0], low[1] : high[1]]
     found = []
-    for level, step, whole in zip(known, fused.steps, fused.crowds, strict=True):
+    for level, at, whole in zip(fused.scores, fused.steps + start, fused.crowds, strict=True):
         out = np.full(size, math.log(model.outliers), np.float32)
-        first = np.clip(low - start - step, 0, size)  # of `out`, that any score is known of
-        last = np.clip(high - start - step, first, size)
-        taken = tuple(
-            slice(f + o + m - a, e + o + m - a) for f, e, o, m, a in zip(first, last, start, step, low, strict=True)
-        )
+        first = np.clip(-at, 0, size)  # of `out`, that any score is known of
+        last = np.clip(shape - at, first, size)
+        taken = tuple(slice(*ends) for ends in zip(first + at, last + at, strict=True))
         out[first[0] : last[0], first[1] : last[1]] = log_likelihood(level[taken], model, whole)
         found.append(out)
     return found
@@ -202,19 +182,6 @@ def _pieces(count: int, side: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(ends.tolist())]
 
 
-def _scores(search: DenseSearch, features: Tensor, masks: Tensor | None, part: tuple[slice, ...]) -> NDArray:
-    """Scores of windows `(W, h, w)` at places in a part of the one map."""
-    (fmap,) = search.gallery.maps.values()
-    if all(
-        s.stop - s.start == n - k + 1 for s, n, k in zip(part, fmap.features.shape[1:], features.shape[2:], strict=True)
-    ):
-        (whole,) = search.surfaces(features, masks)  # with spectra that are kept for the next pose
-        return whole.numpy()
-    rows, cols = (slice(s.start, s.stop + k - 1) for s, k in zip(part, features.shape[2:], strict=True))
-    piece = fmap.part(rows, cols)
-    return pasted(Correlator(piece, tuple(features.shape[2:]), device=search.device), features, masks).numpy()
-
-
 def best_pose(
     gallery: DenseGallery, encoder: Encoder, windows: Windows, poses: Sequence[Pose], model: Likelihood
 ) -> Fused:
@@ -222,7 +189,8 @@ def best_pose(
 
     The best `TRIED` of a screening are looked at again on the fine map, each at some headings about its own.
     """
-    fine = DenseSearch(gallery, encoder)
+    many = len(poses) > 1  # nobody asks twice for what is kept of one pose
+    fine = DenseSearch(gallery, encoder, budget=BUDGET if many else 0)
     if len(poses) > TRIED and gallery.coarse is not None:
         coarse = DenseSearch(gallery.coarse, encoder)
         said = progress(poses, desc="headings", unit="pose")
@@ -274,7 +242,7 @@ def find_strip(
         raise ValueError(f"a strip is looked for on one map, got {len(gallery.maps)}: {gallery.areas}")
     (fmap,) = gallery.maps.values()
     fused = best_pose(gallery, encoder, windows, poses, model)
-    half = np.array(fused.features.shape[2:]) / 2
+    half = np.array(fused.size) / 2
     if prior is not None:
         top, left = (int(h) for h in half)
         part = prior[top : top + fused.belief.shape[0], left : left + fused.belief.shape[1]]
@@ -283,7 +251,7 @@ def find_strip(
     near = max(NEAR_M / fmap.metres, NEAR_CELLS)
     peaks = posterior.peaks(1 + RUNNERS_UP, round(APART * near))
     origin = tuple(fmap.metres_of(*half))
-    cells, agrees = _track(DenseSearch(gallery, encoder), fused, peaks.at[0], model)
+    cells, agrees = _track(fused, peaks.at[0], model, model.drift / fmap.metres)
     places = fmap.metres_of(*(cells + half).T)
     start = _start(windows.centre, places, fused.pose, fmap.metres / encoder.levels[0])
     affine, ties, rms = start, Ties(*(np.zeros((0, 2)),) * 2, np.zeros(0), np.zeros(0, bool)), math.nan
@@ -311,15 +279,13 @@ def find_strip(
 
 
 def _track(
-    search: DenseSearch, fused: Fused, best: NDArray, model: Likelihood
+    fused: Fused, best: NDArray, model: Likelihood, drift: float
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Cells of the windows along the likeliest track through a place, and which of them speak for it."""
-    (fmap,) = search.gallery.maps.values()
-    count, drift = len(fused.steps), model.drift / fmap.metres
-    reach = math.ceil(3 * drift * math.sqrt(count)) + 2
+    reach = math.ceil(3 * drift * math.sqrt(len(fused.steps))) + 2
     row, col = np.round(best).astype(int)
     top, left = max(0, row - reach), max(0, col - reach)
-    parts = levels_of(search, fused, model, slice(top, row + reach + 1), slice(left, col + reach + 1))
+    parts = levels_of(fused, model, slice(top, row + reach + 1), slice(left, col + reach + 1))
     cells = track(parts, drift)
     agrees = np.array([part[tuple(cell)] > 0 for part, cell in zip(parts, cells, strict=True)])
     return cells + (top, left) + fused.steps, agrees

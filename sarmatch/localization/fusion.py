@@ -79,11 +79,14 @@ NOBODY = Crowd(-math.inf, 0.0, 0)
 
 def crowd(scores: Surface, model: Likelihood) -> Crowd:
     """Of scores of a window, minus infinity where it does not lie on the map."""
-    known = np.asarray(scores, np.float64)[np.isfinite(scores)]
-    if not known.size:
-        return NOBODY
-    top = float(known.max())
-    return Crowd(top, float(np.exp((known - top) / model.temperature).sum()), known.size)
+    whole = NOBODY
+    for rows in bands(scores.shape):
+        known = np.asarray(scores[rows], np.float64)[np.isfinite(scores[rows])]
+        if known.size:
+            top = float(known.max())
+            total = float(np.exp((known - top) / model.temperature).sum())
+            whole = whole.and_those(Crowd(top, total, known.size), model)
+    return whole
 
 
 def log_likelihood(scores: Surface, model: Likelihood, whole: Crowd | None = None) -> NDArray[np.float64]:

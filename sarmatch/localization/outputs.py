@@ -1,4 +1,4 @@
-"""What a located strip is handed on as: GeoJSON, a table, a GeoTIFF on the map, and the arrays of a picture.
+"""What a located strip is handed on as: GeoJSON, a table, a GeoTIFF on the map, tie points, the arrays of a picture.
 
 Each is written under a temporary name and renamed, so that an interruption leaves the old file or the new one.
 """
@@ -159,11 +159,13 @@ def table(found: Location) -> pd.DataFrame:
 
 
 def save(found: Location, path: Path) -> list[Path]:
-    """Write a located strip: GeoJSON under the path itself, and beside it a table and the strip warped onto the map.
+    """Write a located strip: GeoJSON under the path itself, and beside it a table, the strip warped onto the map, and
+    its tie points as QGIS' georeferencer loads them.
 
     Returns
     -------
-    The files, `NAME.geojson`, `NAME.csv` and `NAME.tif`; the last only where the strip lies on the map.
+    The files, `NAME.geojson`, `NAME.csv`, `NAME.tif` and `NAME.points`; the last two only where the strip lies on the
+    map.
     """
     text = json.dumps(geojson(found), allow_nan=False, indent=1)
     write(path, partial(Path.write_text, data=text, encoding="utf-8"))
@@ -171,9 +173,25 @@ def save(found: Location, path: Path) -> list[Path]:
     write(listed, partial(table(found).to_csv, index=False))
     if not found.on_map:
         return [path, listed]
-    picture = path.with_suffix(".tif")
+    picture, ties = path.with_suffix(".tif"), path.with_suffix(".points")
     write(picture, partial(_save_warped, found))
-    return [path, listed, picture]
+    write(ties, partial(Path.write_text, data=points(found), encoding="utf-8"))
+    return [path, listed, picture, ties]
+
+
+def points(found: Location) -> str:
+    """Tie points as QGIS' georeferencer keeps them: the map's reference system, and pixels of the strip's own file.
+
+    Rows count downwards from 0 as negative numbers, as QGIS has them of an image without a place of its own. A point
+    that does not agree with the others is not enabled.
+    """
+    ties = found.fix.ties
+    xy = found.scene.to_crs(ties.xy)
+    source = ties.at[:, ::-1] * (found.zoom, -found.zoom)
+    left = np.stack(~found.affine @ tuple(xy.T), 1) * (found.zoom, -found.zoom) - source
+    made = pd.DataFrame(np.hstack([xy, source]), columns=["mapX", "mapY", "sourceX", "sourceY"])
+    made = made.assign(enable=ties.agrees.astype(int), dX=left[:, 0], dY=left[:, 1], residual=np.hypot(*left.T))
+    return f"#CRS: {found.scene.crs}\n{made.to_csv(index=False, float_format='%.3f', lineterminator=chr(10))}"
 
 
 def warped(found: Location) -> tuple[NDArray[np.float32], Affine]:
@@ -205,12 +223,12 @@ def warped(found: Location) -> tuple[NDArray[np.float32], Affine]:
 def _save_warped(found: Location, path: Path) -> None:
     pixels, place = warped(found)
     about = {"crs": found.scene.crs, "transform": place, "nodata": np.nan, "compress": "deflate", "tiled": True}
-    ties = [
-        {"row": round(float(r), 2), "col": round(float(c), 2), "x": round(float(x), 3), "y": round(float(y), 3)}
-        for (r, c), (x, y) in zip(found.fix.ties.at, found.scene.to_crs(found.fix.ties.xy), strict=True)
-    ]
-    tags = {"TIE_POINTS": json.dumps(ties), "STRIP_TO_MAP": json.dumps(list(found.affine)[:6])}
-    write_geotiff(path, pixels, {"STRIP": found.strip.name, "SAR_SCALE": found.strip.scale, **tags}, **about)
+    tags = {
+        "STRIP": found.strip.name,
+        "SAR_SCALE": found.strip.scale,
+        "STRIP_TO_MAP": json.dumps(list(found.affine)[:6]),
+    }
+    write_geotiff(path, pixels, tags, **about)
 
 
 def thumbnail(scene: Scene, area: str, longest: int = THUMBNAIL) -> tuple[NDArray[np.float32], tuple[float, ...]]:

@@ -42,6 +42,8 @@ class Tile:
     valid
         Which blocks of `BLOCK` x `BLOCK` px hold nothing but data, `bool (ceil(height / BLOCK), ceil(width / BLOCK))`;
         `None` where all do. Outside of them lies nodata, and no patch is cut there.
+    digest
+        Stands for all its pixels, where somebody has read them before; `None` where nobody has.
     """
 
     row: int
@@ -50,6 +52,7 @@ class Tile:
     width: int
     read: Read = field(repr=False)
     valid: NDArray[np.bool_] | None = field(default=None, repr=False)
+    digest: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         expected = (-(-self.height // BLOCK), -(-self.width // BLOCK))
@@ -169,7 +172,10 @@ class Raster:
         if tuple(bands) == self.bands:
             return self
         picks = [self.bands.index(b) for b in bands]
-        tiles = tuple(replace(t, read=partial(_picked, t.read, picks)) for t in self.tiles)
+        tiles = tuple(
+            replace(t, read=partial(_picked, t.read, picks), digest=t.digest and f"{t.digest} {picks}")
+            for t in self.tiles
+        )
         return replace(self, tiles=tiles, bands=tuple(bands))
 
     def covers(self, row: np.ndarray, col: np.ndarray, size: int) -> np.ndarray:
@@ -262,7 +268,8 @@ def _piece(tile: Tile, top: int, left: int, bottom: int, right: int) -> Tile:
     if valid is not None:
         pixels = valid.repeat(BLOCK, 0).repeat(BLOCK, 1)[row : row + height, col : col + width]
         valid = valid_blocks(pixels)
-    return Tile(top, left, height, width, partial(_shifted, tile.read, row, col), valid)
+    digest = tile.digest and f"{tile.digest} {row} {col}"
+    return Tile(top, left, height, width, partial(_shifted, tile.read, row, col), valid, digest)
 
 
 def _shifted(read: Read, row: int, col: int, rows: slice, cols: slice) -> np.ndarray:

@@ -171,6 +171,8 @@ class Correlator:
         Where spectra and lengths of windows are kept for the next queries; nothing is kept by default.
     device
         Where it is computed.
+    share
+        Which of how many shares of the blocks it makes, `(number, count)`: shifts in `rows`, all of them by default.
 
     Notes
     -----
@@ -186,6 +188,7 @@ class Correlator:
         block: int | None = None,
         kept: Kept | None = None,
         device: torch.device | str = "cpu",
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.fmap, self.size, self.margin, self.device = fmap, size, margin, device
         self._kept = Kept(0) if kept is None else kept
@@ -197,9 +200,10 @@ class Correlator:
         parts = (_parts(n, k + 2 * margin, block) for n, k in zip(self.shifts, size, strict=True))
         self.steps, self.sides = zip(*parts, strict=True)
         self._frequencies = (self.sides[0], self.sides[1] // 2 + 1)
-        corners = [
-            (r, c) for r in range(0, self.shifts[0], self.steps[0]) for c in range(0, self.shifts[1], self.steps[1])
-        ]
+        starts, (number, count) = range(0, self.shifts[0], self.steps[0]), share
+        starts = starts[len(starts) * number // count : len(starts) * (number + 1) // count]
+        self.rows = slice(starts.start, min(starts.stop, self.shifts[0]))
+        corners = [(r, c) for r in starts for c in range(0, self.shifts[1], self.steps[1])]
         corners = [at for at in corners if fmap.valid is None or fmap.data(*self._part(at)).any()]
         together = GROUP_BYTES // (8 * TOGETHER * self._frequencies[0] * self._frequencies[1])
         together = min(max(together, 1), GROUP)

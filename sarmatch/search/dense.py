@@ -1,6 +1,7 @@
 """Dense search: a query's map of features, correlated with the whole map's over all shifts."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from sarmatch.encoders import Encoder, device_of, in_use
 from sarmatch.progress import progress
 from sarmatch.search.candidates import Candidates
 from sarmatch.search.correlate import BUDGET, TOGETHER, Correlator, FeatureMap, Kept, weighed
+from sarmatch.search.keeping import exchanged, processes, zeros
 from sarmatch.search.maps import DenseGallery
 from sarmatch.search.peaks import Peaks, find_peaks, no_peaks, suppress
 from sarmatch.search.searches import register_search
@@ -50,7 +52,7 @@ class DenseSearch:
         self.gallery, self.encoder = gallery, encoder
         self.radius, self.budget = whole_number("radius", radius), whole_number("budget", budget, 0)
         self.device = device_of(encoder) if device is None else device
-        self._ready: tuple[tuple[int, int], list[Correlator]] | None = None
+        self._ready: tuple[tuple, list[Correlator]] | None = None
 
     def encode(self, images: Iterable[Tensor]) -> Tensor:
         """Features `(Q, C, h, w)` of batches of SAR images `(B, C, H, W)`, at the pixel size of the map.
@@ -120,23 +122,33 @@ class DenseSearch:
                 kept = kept.and_those(find_peaks(block, self.radius, 2 * k, kept.scores[:, -1], area), 2 * k)
         return Peaks(*(values.cpu() for values in suppress(kept, self.radius, k)))
 
-    def surfaces(self, queries: Tensor, masks: Tensor | None = None) -> Iterator[Tensor]:
+    def surfaces(self, queries: Tensor, masks: Tensor | None = None, room: Path | None = None) -> Iterator[Tensor]:
         """Scores of all queries `(Q, C, h, w)` at every shift of each area's map: `(Q, H - h + 1, W - w + 1)` each.
 
-        Minus infinity where a query would lie on too little data.
+        Minus infinity where a query would lie on too little data. Large ones are files in the folder `room`, where
+        there is one; then the processes of an `accelerate launch` share the work, so that all of them have to ask, and
+        see the same folder.
         """
-        masks = in_range(masks, self.fitting(queries, 1))
-        for correlator in self._correlators(tuple(queries.shape[2:])):
-            yield pasted(correlator, queries, masks)
+        masks, state = in_range(masks, self.fitting(queries, 1)), processes()
+        share = (0, 1) if room is None else (state.process_index, state.num_processes)
+        for correlator in self._correlators(tuple(queries.shape[2:]), share):
+            whole = pasted(correlator, queries, masks, room)
+            if share != (0, 1):
+                own = {f"{n} {correlator.rows.start}": one[correlator.rows] for n, one in enumerate(whole)}
+                for at, rows in exchanged(own, room):
+                    n, first = map(int, at.split())
+                    whole[n, first : first + len(rows)] = rows
+            yield whole
 
-    def _correlators(self, size: tuple[int, int]) -> list[Correlator]:
+    def _correlators(self, size: tuple[int, int], share: tuple[int, int] = (0, 1)) -> list[Correlator]:
         """One per area, kept for the next queries of the same size."""
-        if self._ready is None or self._ready[0] != size:
+        if self._ready is None or self._ready[0] != (size, share):
             kept = Kept(self.budget)
             ready = [
-                Correlator(m, size, self.radius, kept=kept, device=self.device) for m in self.gallery.maps.values()
+                Correlator(m, size, self.radius, kept=kept, device=self.device, share=share)
+                for m in self.gallery.maps.values()
             ]
-            self._ready = size, ready
+            self._ready = (size, share), ready
         return self._ready[1]
 
 
@@ -193,12 +205,12 @@ def surface(fmap: FeatureMap, query: Tensor, mask: Tensor | None = None) -> Tens
     return pasted(correlator, query[None], None if mask is None else mask[None])[0]
 
 
-def pasted(correlator: Correlator, queries: Tensor, masks: Tensor | None = None) -> Tensor:
-    """The blocks of some queries' scores put together, `(Q, H - h + 1, W - w + 1)`."""
+def pasted(correlator: Correlator, queries: Tensor, masks: Tensor | None = None, room: Path | None = None) -> Tensor:
+    """The blocks of some queries' scores put together, `(Q, H - h + 1, W - w + 1)`; large ones in a file in `room`."""
     if min(correlator.shifts) < 1:
         raise ValueError(f"queries of {correlator.size} cells do not fit into a map of fewer cells")
     margin = correlator.margin
-    whole = torch.full((len(queries), *correlator.shifts), -torch.inf)
+    whole = zeros((len(queries), *correlator.shifts), torch.float32, room).fill_(-torch.inf)
     for block in correlator.blocks(queries, masks):
         inside = block.scores[:, margin:, margin:][:, : correlator.steps[0], : correlator.steps[1]]
         part = whole[:, block.row :, block.col :][:, : inside.shape[1], : inside.shape[2]]

@@ -212,10 +212,13 @@ def hash_encoder(digest: "hashlib._Hash", encoder: nn.Module) -> None:
 
 
 def hash_raster(digest: "hashlib._Hash", raster: Raster) -> None:
-    """Everything that is read from a raster."""
+    """Everything that is read from a raster; what its tiles' digests stand for is not read again."""
     digest.update(f"{raster.bands} {raster.scale} {raster.window}".encode())
     for tile in raster.tiles:
         digest.update(f"{tile.row} {tile.col} {tile.height} {tile.width}".encode())
+        if tile.digest is not None:
+            digest.update(tile.digest.encode())
+            continue
         for top, left in product(range(0, tile.height, HASHED), range(0, tile.width, HASHED)):
             rows, cols = slice(top, min(top + HASHED, tile.height)), slice(left, min(left + HASHED, tile.width))
             digest.update(np.ascontiguousarray(tile.read(rows, cols)).tobytes())

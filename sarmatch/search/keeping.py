@@ -1,17 +1,22 @@
 """What is made once and kept on disk: alone, or by the processes of an `accelerate launch` together."""
 
 import json
+import math
+import os
 import shutil
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import torch
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -30,6 +35,7 @@ class Whole(Protocol):
 T = TypeVar("T")
 W = TypeVar("W", bound=Whole)
 Part = dict[str, Tensor]
+LARGE = 1 << 28  # bytes from which on what is put together is put together on disk
 TYPES = {"float32": "F32", "float16": "F16", "int8": "I8", "bool": "BOOL"}  # as safetensors calls them
 
 
@@ -113,6 +119,43 @@ def on_own_device(encoder: Encoder) -> Iterator[None]:
         yield
     finally:
         encoder.to(before)
+
+
+def exchanged(own: Part, folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """What all processes have made, by its name, handed over by files in a folder that all of them see."""
+    state = processes()
+    if state.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+    place = Path(
+        *broadcast_object_list([tempfile.mkdtemp(dir=folder, suffix=".parts") if state.is_main_process else ""])
+    )
+    try:
+        save_tensors(place / str(state.process_index), own)
+        state.wait_for_everyone()
+        for number in range(state.num_processes):
+            with safe_open(place / str(number), "pt") as file:
+                yield from ((name, file.get_tensor(name)) for name in sorted(file.keys()))
+        state.wait_for_everyone()
+    finally:
+        if state.is_main_process:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def zeros(shape: Sequence[int], dtype: torch.dtype, folder: Path | None) -> Tensor:
+    """Zeros in memory; large ones in a file without a name in a folder, which is gone when nobody needs it any more."""
+    size = math.prod(shape) * dtype.itemsize
+    if folder is None or size < LARGE:
+        return torch.zeros(*shape, dtype=dtype)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):  # a disk that is full later would end the process
+                os.posix_fallocate(file.fileno(), 0, size)
+            return torch.from_numpy(
+                np.memmap(file, torch.zeros(0, dtype=dtype).numpy().dtype, "r+", shape=tuple(shape))
+            )
+    except OSError:  # no room there
+        return torch.zeros(*shape, dtype=dtype)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor | NDArray], about: Mapping[str, str] | None = None) -> None:

@@ -1,9 +1,6 @@
 """Feature maps of a scene's areas under a dense encoder: made once, in windows, kept on disk in few bytes."""
 
 import json
-import math
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,14 +20,13 @@ from sarmatch.progress import progress
 from sarmatch.scenes import Raster, Scene
 from sarmatch.search.correlate import TINY, FeatureMap
 from sarmatch.search.gallery import hash_encoder, hash_raster, new_digest
-from sarmatch.search.keeping import Part, kept_or_made, kept_part, on_own_device, processes, save_tensors
+from sarmatch.search.keeping import Part, kept_or_made, kept_part, on_own_device, processes, save_tensors, zeros
 
 Bounds = tuple[int, int, int, int]  # first row and column, and those after the last, pixels
 
 LAYOUT = b"feature maps 3"  # of a kept file; another number where it changes, and files of the old one are left alone
 WINDOW = 1024  # pixels of a map that are encoded at once along each side, a margin left out
 ROWS = 256  # of a map's cells that are looked at together
-LARGE = 1 << 28  # bytes of features from which on they are put together on disk
 INT8 = 127  # of the largest feature of a channel
 
 
@@ -253,23 +249,6 @@ def _make_share(encoder: Encoder, scene: Scene, bounds: Mapping[str, Bounds], dt
             _made(encoder, chart, "reference", at, dtype, folder)
 
 
-def _zeros(shape: Sequence[int], dtype: torch.dtype, folder: Path | None) -> Tensor:
-    """Zeros in memory, or in a file without a name in a folder, which is gone when nobody needs it any more."""
-    size = math.prod(shape) * dtype.itemsize
-    if folder is None or size < LARGE:
-        return torch.zeros(*shape, dtype=dtype)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            if hasattr(os, "posix_fallocate"):  # a disk that is full later would end the process
-                os.posix_fallocate(file.fileno(), 0, size)
-            return torch.from_numpy(
-                np.memmap(file, torch.zeros(0, dtype=dtype).numpy().dtype, "r+", shape=tuple(shape))
-            )
-    except OSError:  # no room there
-        return torch.zeros(*shape, dtype=dtype)
-
-
 def _known(bounds: Mapping[str, Bounds], strides: Sequence[int], path: Path) -> DenseGallery:
     """Stored maps of these pixels at these levels; a ValueError names a file that holds others."""
     gallery = DenseGallery.load(path)
@@ -322,7 +301,7 @@ def encode_raster(
         made = _made(encoder, raster, modality, at, dtype, parts)
         if not features:
             room = None if parts is None else parts.parent
-            features = [_zeros((len(f), *side), dtype, room) for (f, _), side in zip(made, sides, strict=True)]
+            features = [zeros((len(f), *side), dtype, room) for (f, _), side in zip(made, sides, strict=True)]
         for level, (stride, (part, sees)) in enumerate(zip(encoder.levels, made, strict=True)):
             top, left = (at[0] - row0) // stride, (at[1] - col0) // stride
             rows, cols = slice(top, top + sees.shape[0]), slice(left, left + sees.shape[1])

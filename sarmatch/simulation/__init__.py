@@ -1,7 +1,7 @@
 """The simulated city: a procedural town, its optical map, SAR strips and street panoramas, scenes, close looks."""
 
 from sarmatch.simulation.city import City, Grid
-from sarmatch.simulation.closeup import lone_building, material_fractions, material_values
+from sarmatch.simulation.closeup import lone_building, material_fractions, material_values, roof_heights
 from sarmatch.simulation.crossview import CROSSVIEWS, ViewPreset, simulate_crossview
 from sarmatch.simulation.optical import render_map
 from sarmatch.simulation.panorama import Survey, render_panorama, street_places, survey
@@ -28,6 +28,7 @@ __all__ = [
     "Town",
     "ViewPreset",
     "lone_building",
+    "roof_heights",
     "material_fractions",
     "material_values",
     "render_map",

@@ -178,6 +178,15 @@ def _survey(scene: Scene, area: str) -> Ground:
     return ground_grid(city, Grid(0.0, extent_px * PIXEL_SIZE, (side, side), COARSE * PIXEL_SIZE))
 
 
+def roof_heights(scene: Scene, area: str) -> np.ndarray:
+    """Metres of roofs above their ground, `(H / 4, W / 4)`: every fourth pixel of a simulated town's map.
+
+    Not a number where no roof is; a ValueError where the area is no simulated town.
+    """
+    ground = _survey(scene, area)
+    return np.where(ground.material >= FIRST_ROOF, ground.height - ground.terrain, np.nan)
+
+
 def lone_building(scene: Scene, area: str, around_m: float = 100.0, least_height_m: float = 15.0) -> Building:
     """The tall building with the least other tall things around it: where a textbook figure can be had.
 

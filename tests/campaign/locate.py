@@ -373,7 +373,7 @@ def _full_disk(folder: Path) -> Outcome:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     left = list((folder / "full").iterdir())
     whole = all(json.loads(path.read_text()) for path in left if path.suffix == ".geojson")
-    return outcome if whole and not [p for p in left if p.suffix in (".part", ".tif", ".png")] else "silent"
+    return outcome if whole and not [p for p in left if p.suffix in (".part", ".tif", ".points", ".png")] else "silent"
 
 
 def _closed_cache(folder: Path) -> Outcome:

@@ -522,7 +522,9 @@ DAMAGES = {
     "text": lambda p: p.write_bytes(b"nothing"),
     "cut": truncate,
     "pickled": _pickled,
-    "of another file": lambda p: np.savez(p, valid=np.ones((2, 2), bool), sample=np.zeros((1, 9), np.float32)),
+    "of another file": lambda p: np.savez(
+        p, valid=np.ones((2, 2), bool), sample=np.zeros((1, 9), np.float32), digest="0" * 32
+    ),
     "folder": lambda p: (p.unlink(), p.mkdir()),
 }
 

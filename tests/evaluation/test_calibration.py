@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sarmatch.evaluation.calibration import (
+    balanced_accuracy,
+    best_cut,
     conformal_threshold,
     fit_isotonic,
     fit_temperature,
@@ -97,3 +99,23 @@ def test_bad_input_is_named():
         conformal_threshold(np.ones((2, 2)), np.ones((2, 2)), 1.0)
     with pytest.raises(ValueError, match="finite"):
         risk_coverage(np.array([np.nan]), np.array([1]))
+
+
+def test_the_best_cut_is_that_of_a_plain_loop():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=40).round(1)
+    positive = values + rng.normal(size=40) > 0.5
+    cut, accuracy = best_cut(values, positive)
+    told = [
+        (
+            sum(v > c for v in values[positive]) / positive.sum()
+            + sum(v <= c for v in values[~positive]) / (~positive).sum()
+        )
+        / 2
+        for c in np.linspace(-3, 3, 1201)
+    ]
+    assert accuracy == pytest.approx(max(told)) == balanced_accuracy(values, positive, cut)
+    assert best_cut(np.array([1.0, 2.0, 5.0]), np.array([False, False, True])) == (3.5, 1.0)
+    for wrong in ((np.ones(3), [True, False, True]), (np.arange(3.0), [True] * 3)):
+        with pytest.raises(ValueError, match="expected"):
+            best_cut(*map(np.array, wrong))

@@ -2,23 +2,28 @@
 
 import json
 import math
+import os
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import torch
 from rasterio import Affine
+from rasterio.crs import CRS
 from rasterio.warp import transform as warp_points
 from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
 import sarmatch as sm
 from sarmatch.cli import app
+from sarmatch.datasets.mosaic import Warped
 from sarmatch.datasets.rasters import BadImageError
 from sarmatch.localization import geojson, save, table
 from sarmatch.localization.location import LocationWarning, _map_for, calibration_of, finder
 from sarmatch.localization.outputs import warped
+from sarmatch.paths import ROOT
 from sarmatch.search.turned import Pose, turned
 from tests.launch import launched
 
@@ -89,11 +94,35 @@ def test_feature_maps_are_built_once(files, found, monkeypatch):
     np.testing.assert_allclose(again.fix.place, found.fix.place)
 
 
+def test_an_untouched_map_is_not_read_again_and_a_changed_one_is(files, found, monkeypatch, tmp_path):
+    chart, read, pixels = tmp_path / "map.tif", [], Warped.read
+
+    def spied(self, rows, cols):
+        read.append(self.source.path.name)
+        return pixels(self, rows, cols)
+
+    def located():
+        read.clear()
+        return sm.locate(files / "strip.tif", chart, method="cfog", window=96)
+
+    monkeypatch.setattr(Warped, "read", spied)
+    monkeypatch.setenv("SARMATCH_CACHE", str(tmp_path / "cache"))
+    chart.write_bytes((files / "map.tif").read_bytes())
+    assert (located().fix.posterior.log_prob == found.fix.posterior.log_prob).all() and "map.tif" in read
+    assert (located().fix.posterior.log_prob == found.fix.posterior.log_prob).all() and "map.tif" not in read
+    os.utime(chart, (0, 0))  # the same pixels at another time: looked at again, and its features are found
+    with monkeypatch.context() as patch:
+        patch.setattr("sarmatch.search.maps.encode_raster", lambda *a, **k: pytest.fail("built anew"))
+        assert located().on_map and "map.tif" in read
+    write(chart, np.repeat((255 * field(1))[None], 3, 0).astype(np.uint8))
+    assert not located().on_map and "map.tif" in read
+
+
 def test_a_map_searched_part_by_part_gives_the_same_place(files, found, monkeypatch, tmp_path):
     monkeypatch.setenv("SARMATCH_CACHE", str(tmp_path))
     monkeypatch.setattr("sarmatch.localization.fix.SCORES", 3 * 70**2)
     monkeypatch.setattr("sarmatch.localization.fusion.BAND", 5000)
-    monkeypatch.setattr("sarmatch.search.maps.LARGE", 1000)  # and its features put together on disk
+    monkeypatch.setattr("sarmatch.search.keeping.LARGE", 1000)  # and its features and scores put together on disk
     again = sm.locate(files / "strip.tif", files / "map.tif", method="cfog", window=96)
     np.testing.assert_allclose(again.fix.posterior.log_prob, found.fix.posterior.log_prob, atol=1e-3)
     np.testing.assert_allclose(again.fix.track, found.fix.track)
@@ -169,7 +198,6 @@ class TestOutputs:
         with rasterio.open(tmp_path / "fix.tif") as file:
             assert file.crs.to_epsg() == 32631 and file.transform.a == pytest.approx(1.0)
             pixels, place = file.read(1), file.transform
-            assert len(json.loads(file.tags()["TIE_POINTS"])) == len(found.fix.ties.score)
         row, col = round(NORTH - place.f), round(place.c - WEST)
         truth = power_of(field(0)[AT[0] : AT[0] + HIGH, AT[1] : AT[1] + WIDE])[0]
         inner = pixels[AT[0] - row + 4 :, AT[1] - col + 4 :][: HIGH - 8, : WIDE - 8]
@@ -178,19 +206,40 @@ class TestOutputs:
         listed = table(found)
         assert (listed["role"] == "window").sum() == 3 and listed["longitude"].between(2.9, 3.1).all()
 
+    def test_tie_points_are_read_by_a_georeferencer(self, files, tmp_path):
+        """A strip of twice the pixels: what is fitted to them takes its own pixels to where it truly lies."""
+        power = power_of(field(0)[AT[0] : AT[0] + HIGH, AT[1] : AT[1] + WIDE])
+        write(tmp_path / "fine.tif", power.repeat(2, 1).repeat(2, 2), pixel=0.5, crs=None)
+        asked = {"method": "cfog", "window": 96, "pixel_size": 0.5}
+        answer = sm.locate(tmp_path / "fine.tif", files / "map.tif", **asked)
+        *_, path = save(answer, tmp_path / "fix.geojson")
+        assert path.name == "fix.points"
+        first, listed = path.read_text().splitlines()[0], pd.read_csv(path, skiprows=1)
+        assert first.startswith("#CRS: ") and CRS.from_user_input(first.removeprefix("#CRS: ")).to_epsg() == 32631
+        assert list(listed) == ["mapX", "mapY", "sourceX", "sourceY", "enable", "dX", "dY", "residual"]
+        assert len(listed) == len(answer.fix.ties.score) and listed["enable"].sum() == answer.fix.ties.agrees.sum() >= 6
+        good = listed[listed["enable"] == 1]
+        pixels = np.column_stack([good["sourceX"], -good["sourceY"], np.ones(len(good))])
+        fitted = np.linalg.lstsq(pixels, good[["mapX", "mapY"]], rcond=None)[0]
+        corners = np.array([(0, 0, 1), (2 * WIDE, 0, 1), (2 * WIDE, 2 * HIGH, 1), (0, 2 * HIGH, 1)])
+        np.testing.assert_allclose(corners @ fitted, answer.scene.to_crs(answer.footprint), atol=0.5)
+        np.testing.assert_allclose(corners @ fitted, answer.scene.to_crs(true_corners()), atol=2)
+
     def test_the_command_line_does_the_same(self, files, tmp_path):
         out = tmp_path / "out" / "fix.geojson"
         asked = ["locate", str(files / "bare.tif"), str(files / "map.tif"), "--method", "cfog", "-o", str(out)]
         told = CliRunner().invoke(app, [*asked, "--pixel-size", "1"])
         assert told.exit_code == 0, told.output
-        assert {p.name for p in out.parent.iterdir()} == {f"fix.{s}" for s in ("geojson", "csv", "tif", "png")}
+        assert {p.name for p in out.parent.iterdir()} == {
+            f"fix.{s}" for s in ("geojson", "csv", "tif", "points", "png")
+        }
         refused = CliRunner().invoke(app, asked)
         assert refused.exit_code == 2 and "pixel_size" in refused.output
         asked[1] = str(files / "stranger.tif")
         assert CliRunner().invoke(app, asked).exit_code == 1
 
     @pytest.mark.slow
-    def test_of_several_processes_the_main_one_answers(self, files, tmp_path):
+    def test_several_processes_search_together_and_the_main_one_answers(self, files, tmp_path):
         asked = [
             "locate",
             files / "strip.tif",
@@ -203,8 +252,14 @@ class TestOutputs:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SARMATCH_CACHE", str(tmp_path / "cache"))
             told = launched(2, "-m", "sarmatch.cli", *asked)
-        assert told.count("longitude") == 1 and len(told.splitlines()) == 5
-        assert {p.name for p in (tmp_path / "out").iterdir()} == {f"fix.{s}" for s in ("geojson", "csv", "tif", "png")}
+        assert told.count("longitude") == 1 and len(told.splitlines()) == 6
+        alone = [*map(str, asked[:-1]), str(tmp_path / "alone/fix.geojson")]
+        assert CliRunner().invoke(app, alone).exit_code == 0
+        for end in ("geojson", "csv", "tif", "points"):
+            assert (tmp_path / f"out/fix.{end}").read_bytes() == (tmp_path / f"alone/fix.{end}").read_bytes()
+        assert {p.name for p in (tmp_path / "out").iterdir()} == {
+            f"fix.{s}" for s in ("geojson", "csv", "tif", "points", "png")
+        }
         assert [p.suffix for p in (tmp_path / "cache/galleries").iterdir()] == [".safetensors"]
 
     def test_the_warped_strip_covers_its_footprint(self, found):
@@ -242,7 +297,7 @@ class TestRefused:
 
     def test_weights_of_another_recipe(self, files):
         with pytest.raises(ValueError, match="trained for 'vector' search"):
-            sm.locate(files / "strip.tif", files / "map.tif", sm.localization.location.ROOT / "data/demo")
+            sm.locate(files / "strip.tif", files / "map.tif", ROOT / "data/demo")
         with pytest.raises(
             ValueError, match=r"map.tif: its pixels are 2.0\d* m and the encoder has learned from 0.5 m"
         ):
@@ -308,9 +363,9 @@ def test_an_ambiguous_map_is_warned_of(tmp_path):
 
 
 def test_bright_edges_are_warned_of(files, tmp_path):
-    """As the walls of tall buildings are: every twentieth line is 20 dB brighter."""
+    """As the walls of tall buildings are: every fourth line is 20 dB brighter."""
     bright = power_of(field(0)[AT[0] : AT[0] + HIGH, AT[1] : AT[1] + WIDE])
-    bright[:, ::20] *= 100
+    bright[:, ::4] *= 100
     write(tmp_path / "bright.tif", bright)
     with pytest.warns(LocationWarning, match="tall buildings"):
         sm.locate(tmp_path / "bright.tif", files / "map.tif", method="cfog", window=96)

@@ -5,7 +5,7 @@ import pytest
 
 import sarmatch as sm
 from sarmatch.simulation.city import MATERIALS, ground, ground_grid
-from sarmatch.simulation.closeup import changes, closeup, lone_building, material_fractions
+from sarmatch.simulation.closeup import COARSE, changes, closeup, lone_building, material_fractions, roof_heights
 from sarmatch.simulation.simulate import PIXEL_SIZE, PRESETS, city_of, map_grid
 
 SIZE = 200
@@ -39,6 +39,13 @@ def longest(mask: np.ndarray) -> float:
     """Longest unbroken run in the rows through the building, in metres: the median, as a tree may stand in one."""
     rows = ["".join("#" if x else "." for x in row) for row in mask[SIZE // 2 - 20 : SIZE // 2 + 20]]
     return float(np.median([max(map(len, row.split("."))) for row in rows])) * PIXEL_SIZE
+
+
+def test_roofs_are_as_high_as_they_stand(towns, building):
+    heights = roof_heights(towns, "north")
+    near = heights[building.row // COARSE - 3 : building.row // COARSE + 4, building.col // COARSE - 3 :][:, :7]
+    assert np.nanmedian(near) == pytest.approx(building.height_m, abs=1.0)
+    assert np.isnan(heights).any() and np.nanmin(heights) > 0
 
 
 def test_layover_is_as_long_as_the_geometry_says(looks, building):
