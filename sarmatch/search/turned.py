@@ -66,9 +66,9 @@ class TurnedSearch:
 
     Notes
     -----
-    Its cost is that of encoding and of one coarse search for each heading and scale, 36 of them by default, and again
-    that of encoding for each heading that is looked at on the fine map: one for each that has a peak, and `few` at most
-    for each value of `finer`.
+    Its cost is that of encoding and of one coarse search for each heading and scale, 36 of them by default, and that of
+    encoding once more at other headings, `few` of them at most for each value of `finer`. What is encoded for the
+    coarse search serves the fine map as well: of 16 queries at a time, features of all headings are held in memory.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class _Views:
             upright.append(images)
             masks += len(rows) * [F.avg_pool2d(inside.float()[None], self._stride)[0]]
         if looks:
-            self._seen |= zip(looks, map(Seen, *self._search.encode(upright), masks))
+            self._seen |= dict(zip(looks, map(Seen, *self._search.encode(upright), masks), strict=True))
 
 
 def _taken(peaks: Peaks, order: Tensor) -> Peaks:
