@@ -13,10 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import ExitStack
-from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 from PIL import Image
@@ -75,13 +72,6 @@ class Browser:
         found = f"[...document.querySelectorAll('button')].find(b => b.innerText.trim() === {json.dumps(words)})"
         assert self.run(f"{found} !== undefined && ({found}.click(), true)"), f"no button {words!r}"
 
-    def click(self, selector: str) -> None:
-        """With the mouse, where the middle of an element is."""
-        box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
-        x, y = self.run(f"(b => [b.x + b.width / 2, b.y + b.height / 2])({box})")
-        for kind in ("mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-
 
 def waited(look, patience: float = 60):
     """What `look` gives as soon as it gives anything."""
@@ -97,86 +87,52 @@ def waited(look, patience: float = 60):
 
 
 @pytest.fixture
-def opened(tmp_path):
-    """Start a server by its words, and open what it serves under a path in a browser; both end with the test."""
+def page(tmp_path):
+    """The explorer of the shipped run, opened in a browser."""
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine")
-    pytest.importorskip("websocket")
-    with ExitStack() as ended, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-
-        def start(*words, path: str = "", **variables) -> Browser:
-            environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | variables
-            command = [sys.executable, "-m", *words, f"--port={port}", "--no-browser"]
-            server = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
-            ended.callback(server.wait, 20)
-            # in the background an interrupt is ignored, and children ignore it too: all of them are ended instead
-            ended.callback(os.killpg, server.pid, signal.SIGTERM)
-            waited(lambda: socket.create_connection(("127.0.0.1", port), 1).close() or True)
-            browser = Browser(tmp_path / "profile")
-            ended.callback(browser.process.wait, 10)
-            ended.callback(browser.process.terminate)
-            browser.call("Page.navigate", url=f"http://127.0.0.1:{port}/{path}")
-            return browser
-
-        yield start
-
-
-def ask_and_look(page: Browser, name: str) -> None:
-    """What a person does with the panel wherever it is shown, and what is seen then; its picture is kept on demand."""
-    says(page, "answers in", PATIENCE)
-    says(page, "trained encoder")
-    page.press("query 3")
-    says(page, "3: unseen, u1: trained encoder")
-    assert page.run("document.querySelectorAll('img').length") >= 10, "queries and results"
-    assert page.run("document.querySelectorAll('svg image').length") == 1, "the map"
-    shot = base64.b64decode(page.call("Page.captureScreenshot", format="png")["data"])
-    assert np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"), float).std() > 20, "an empty page"
-    if folder := os.environ.get("SARMATCH_SCREENSHOTS"):
-        (Path(folder) / name).write_bytes(shot)
-
-
-def says(page: Browser, text: str, patience: float = 30) -> None:
-    waited(lambda: text in (page.run("document.body.innerText") or ""), patience)
-
-
-@pytest.mark.slow
-def test_a_person_asks_and_looks(opened):
     if importlib.util.find_spec("voila") is None:
         pytest.skip("voila is not installed (the extra `voila`)")
-    page = opened("sarmatch.cli", "explore", str(RUN))
-    ask_and_look(page, "explorer.png")
-    page.press("help")
-    says(page, "Failures only lists the queries")
-    page.press("reset")
-    says(page, "0: unseen, u1: trained encoder")
+    pytest.importorskip("websocket")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "sarmatch.cli", "explore", str(RUN), f"--port={port}", "--no-browser"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    server = subprocess.Popen(words, cwd=ROOT, env=environment, start_new_session=True)
+    browser = None
+    try:
+        waited(lambda: socket.create_connection(("127.0.0.1", port), 1).close() or True)
+        browser = Browser(tmp_path / "profile")
+        browser.call("Page.navigate", url=f"http://127.0.0.1:{port}")
+        yield browser
+    finally:
+        if browser:
+            browser.process.terminate()
+            browser.process.wait(10)
+        # who runs in the background ignores an interrupt, and hands that on: the page and its server are ended instead
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(20)
 
 
 @pytest.mark.slow
-def test_the_panel_answers_in_a_notebook_of_jupyterlab(opened, tmp_path):
-    notebook = page_notebook(RUN)
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(notebook, tmp_path / "asked.ipynb")
-    own = ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
-    words = [
-        f"--ServerApp.root_dir={tmp_path}",
-        "--ServerApp.ip=127.0.0.1",
-        "--IdentityProvider.token=",
-        "--allow-root",
-    ]
-    words += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.extension_manager=readonly"]
-    variables = {name: str(tmp_path / name) for name in own}
-    page = opened("jupyterlab", *words, path="lab/tree/asked.ipynb", **variables)
-    button = "[data-jp-item-name=run] jp-button"
-    waited(lambda: page.run(f"document.querySelector('{button}') !== null"))
+def test_a_person_asks_and_looks(page):
+    def says(text: str, patience: float = 30) -> None:
+        waited(lambda: text in (page.run("document.body.innerText") or ""), patience)
 
-    def runs() -> bool:  # a click before there is a kernel is lost
-        page.click(button)
-        return page.run("document.querySelector('.jp-InputPrompt').innerText") != "[ ]:"
-
-    waited(runs)
-    ask_and_look(page, "explorer_in_jupyterlab.png")
-    kinds = page.run("[...document.querySelectorAll('.jp-OutputArea-output')].map(o => o.dataset.mimeType)")
-    assert kinds == ["application/vnd.jupyter.widget-view+json"], "the panel and nothing else, no error or warning"
+    says("answers in", PATIENCE)
+    says("trained encoder")
+    page.press("query 3")
+    says("3: unseen, u1: trained encoder")
+    assert page.run("document.querySelectorAll('img').length") >= 10, "queries and results"
+    assert page.run("document.querySelectorAll('svg image').length") == 1, "the map"
+    page.press("help")
+    says("Failures only lists the queries")
+    page.press("reset")
+    says("0: unseen, u1: trained encoder")
+    shot = page.call("Page.captureScreenshot", format="png")["data"]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(shot))).convert("RGB"), float)
+    assert pixels.std() > 20, "an empty page"
+    if folder := os.environ.get("SARMATCH_SCREENSHOTS"):
+        with open(os.path.join(folder, "explorer.png"), "wb") as file:
+            file.write(base64.b64decode(shot))
