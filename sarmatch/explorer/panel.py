@@ -278,7 +278,7 @@ def explore(
     Returns
     -------
     A widget for JupyterLab, VS Code or a voila page. Answers take less than half a second on a CPU, but for a search at
-    unknown heading, which takes one to two.
+    unknown heading, which takes about one.
 
     Raises
     ------

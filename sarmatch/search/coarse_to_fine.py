@@ -74,7 +74,6 @@ class CoarseToFine:
         self.device = device_of(encoder) if device is None else device
         self.fine = DenseSearch(gallery, None, radius, self.device, budget)
         self.coarse = DenseSearch(gallery.coarse, None, max(1, radius // self.ratio), self.device, budget)
-        self._ready: Neighbourhoods | None = None
 
     def encode(self, images: Iterable[Tensor]) -> Levels:
         """Features of batches of SAR images `(B, C, H, W)` at both levels.
@@ -128,24 +127,19 @@ class CoarseToFine:
         peaks = self.coarse.peaks(coarse, masks, k)
         return peaks._replace(at=peaks.at * self.ratio)
 
-    def _neighbourhoods(self, size: tuple[int, int, int], count: int) -> "Neighbourhoods":
-        """Made once for queries of one size: most of its time goes into memory that is new."""
-        if self._ready is None or self._ready.size != size or self._ready.count < count:
-            self._ready = Neighbourhoods(list(self.gallery.maps.values()), size, self.reach, count, self.device)
-        return self._ready
-
     def fine_peaks(self, fine: Tensor, masks: Tensor | None, peaks: Peaks) -> Peaks:
         """The highest fine score around each coarse peak, and where it is to a fraction of a cell."""
         fine, masks = weighed(fine, self.gallery.channels, masks)
-        around = self._neighbourhoods(tuple(fine.shape[1:]), peaks.scores.shape[1])
-        queries = prepared(fine, masks, around.maps[0].centred)
+        maps = list(self.gallery.maps.values())
+        queries = prepared(fine, masks, maps[0].centred).to(self.device)
         weights = torch.ones(1, *fine.shape[2:]).expand(len(fine), -1, -1) if masks is None else masks.float()
+        weights = weights.to(self.device)
         scores, at = torch.full_like(peaks.scores, -torch.inf), peaks.at.clone()
         for i, there in enumerate(torch.isfinite(peaks.scores)):
             corners = peaks.at[i, there].round().long() - self.reach
             if not len(corners):
                 continue
-            part = around.scores(queries[i], weights[i], corners, peaks.area[i, there])
+            part = scores_around(maps, queries[i], weights[i], corners, peaks.area[i, there], 2 * self.reach + 1)
             best, flat = part.flatten(1).max(1, keepdim=True)
             row, col = flat // part.shape[2], flat % part.shape[2]
             scores[i, there] = best[:, 0].cpu()
@@ -153,94 +147,56 @@ class CoarseToFine:
         return Peaks(scores, at, peaks.area)
 
 
-class Neighbourhoods:
+def scores_around(
+    maps: Sequence[FeatureMap], query: Tensor, weights: Tensor, corners: Tensor, area: Tensor, side: int
+) -> Tensor:
     """Scores of a query at few shifts in many places: matrix products, as few shifts are too few for Fourier's domain.
 
     Parameters
     ----------
     maps
         One per area.
-    size
-        Channels, height and width of the queries' features.
-    reach
-        Shifts to either side of the middle one.
-    count
-        Places at once, at most.
-    device
-        Where it is computed.
+    query
+        Features `(C, h, w)` as `prepared` makes them.
+    weights
+        How much each of its cells counts `(h, w)`.
+    corners, area
+        First shift of each place `(K, 2)`, rows and columns, and its map `(K,)`.
+    side
+        Shifts along each axis.
+
+    Returns
+    -------
+    Tensor (K, side, side); minus infinity where the query would leave the map, or lie on too little data.
     """
+    places = [(maps[a], row, col) for a, (row, col) in zip(area.tolist(), corners.tolist(), strict=True)]
+    high, wide = (n + side - 1 for n in query.shape[1:])
+    cut = query.new_empty(high, len(places), len(query), wide)
+    for n, (fmap, row, col) in enumerate(places):
+        cut[:, n] = fmap.cut(row, col, high, wide).transpose(0, 1)
+    weight = weights.sum().clamp(min=TINY)
+    product, spread = _slid(query, cut), _slid(weights[None], cut.square().sum(2, keepdim=True))
+    if maps[0].centred:
+        sums = _slid(weights[None], cut.flatten(1, 2)[:, :, None]).unflatten(0, cut.shape[1:3])
+        spread = spread - sums.square().sum(1) / weight
+    scores = torch.where(spread < FLAT**2 * weight, 0.0, product * spread.clamp(min=TINY).rsqrt())
+    if any(fmap.valid is not None for fmap in maps):
+        data = torch.stack([fmap.data(row, col, high, wide) for fmap, row, col in places], 1)
+        scores[_slid(weights[None], data[:, :, None].to(cut)) < (LEAST - 1e-4) * weight] = -torch.inf
+    last = torch.tensor([[n - k for n, k in zip(m.features.shape[1:], query.shape[1:], strict=True)] for m in maps])
+    shifts = corners[:, :, None] + torch.arange(side)
+    gone = (shifts < 0) | (shifts > last[area][:, :, None])
+    return scores.masked_fill((gone[:, 0, :, None] | gone[:, 1, None]).to(scores.device), -torch.inf)
 
-    def __init__(
-        self,
-        maps: Sequence[FeatureMap],
-        size: tuple[int, int, int],
-        reach: int,
-        count: int,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        channels = size[0]
-        self.maps, self.size, self.side, self.count = maps, size, 2 * reach + 1, count
-        self.window = tuple(n + 2 * reach for n in size[1:])
-        self._windows = torch.empty(count, channels, *self.window, device=device)
-        self._features, self._weights = (
-            torch.zeros(self.side, self.side, n, *self.window, device=device) for n in (channels, 1)
-        )
 
-    def scores(self, query: Tensor, weights: Tensor, corners: Tensor, area: Tensor) -> Tensor:
-        """Scores at all shifts around some places.
+def _slid(values: Tensor, windows: Tensor) -> Tensor:
+    """Sums of a query's values `(C, h, w)` times windows `(H, K, C, W)` at every shift, `(K, H - h + 1, W - w + 1)`.
 
-        Parameters
-        ----------
-        query
-            Features `(C, h, w)` as `prepared` makes them.
-        weights
-            How much each of its cells counts `(h, w)`.
-        corners, area
-            First shift of each place `(K, 2)`, rows and columns, and its map `(K,)`.
-
-        Returns
-        -------
-        Tensor (K, 2 reach + 1, 2 reach + 1); minus infinity where the query would leave the map, or lie on too little
-        data.
-        """
-        places = [(self.maps[a], row, col) for a, (row, col) in zip(area.tolist(), corners.tolist(), strict=True)]
-        cut = self._windows[: len(places)]
-        for window, (fmap, row, col) in zip(cut, places, strict=True):
-            window.copy_(fmap.cut(row, col, *self.window))
-        product = cut.flatten(1) @ self._shifted(query, self._features)
-        sums = self._shifted(weights[None], self._weights)
-        weight = weights.sum().clamp(min=TINY).to(cut)
-        energy = cut[:, 0].square()
-        for channel in range(1, cut.shape[1]):  # without a second array as large as the windows
-            energy.addcmul_(cut[:, channel], cut[:, channel])
-        spread = energy.flatten(1) @ sums
-        if self.maps[0].centred:
-            spread = spread - (cut.flatten(2) @ sums).square().sum(1) / weight
-        scores = torch.where(spread < FLAT**2 * weight, 0.0, product * spread.clamp(min=TINY).rsqrt())
-        if any(fmap.valid is not None for fmap in self.maps):
-            data = torch.stack([fmap.data(row, col, *self.window) for fmap, row, col in places]).to(cut)
-            scores[data.flatten(1) @ sums < (LEAST - 1e-4) * weight] = -torch.inf
-        return scores.unflatten(1, (self.side, self.side)).masked_fill(
-            self._outside(corners, area).to(scores.device), -torch.inf
-        )
-
-    def _shifted(self, values: Tensor, room: Tensor) -> Tensor:
-        """A query's values `(C, h, w)` at all shifts inside a window, as the columns of a matrix.
-
-        They are written into `room`, whose other cells stay zero for the next query.
-        """
-        row, col, *rest = room.stride()
-        view = room.as_strided(
-            (self.side, self.side, len(values), *self.size[1:]), (row + rest[1], col + rest[2], *rest)
-        )
-        view.copy_(values.expand_as(view))
-        return room.flatten(2).flatten(0, 1).T
-
-    def _outside(self, corners: Tensor, area: Tensor) -> Tensor:
-        """Which shifts leave the map, bool `(K, 2 reach + 1, 2 reach + 1)`."""
-        last = torch.tensor(
-            [[n - k for n, k in zip(m.features.shape[1:], self.size[1:], strict=True)] for m in self.maps]
-        )
-        shifts = corners[:, :, None] + torch.arange(self.side)
-        gone = (shifts < 0) | (shifts > last[area][:, :, None])
-        return gone[:, 0, :, None] | gone[:, 1, None]
+    A row of the query at all its shifts to the right, times the windows' rows at all their shifts down: these are one
+    view of the windows, as their rows lie one after the other.
+    """
+    high, count, channels, wide = windows.shape
+    down, right = high - values.shape[1] + 1, wide - values.shape[2] + 1
+    lines = torch.stack([F.pad(values, (n, right - 1 - n)) for n in range(right)]).permute(2, 0, 1, 3).flatten(2)
+    rows = windows.reshape(high * count, channels * wide).unfold(0, down * count, count)
+    return torch.bmm(lines, rows).sum(0).unflatten(1, (down, count)).permute(2, 1, 0)

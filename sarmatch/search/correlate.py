@@ -117,7 +117,7 @@ class Kept:
     """
 
     def __init__(self, budget: int = BUDGET) -> None:
-        self.room = budget
+        self.room, self.full = budget, False
         self._things: dict[Hashable, Any] = {}
 
     def get(self, key: Hashable, make: Callable[..., T], *given: object) -> T:
@@ -129,6 +129,8 @@ class Kept:
         if size <= self.room:
             self.room -= size
             self._things[key] = thing
+        else:
+            self.full = True
         return thing
 
 

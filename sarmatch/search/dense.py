@@ -52,7 +52,8 @@ class DenseSearch:
         self.gallery, self.encoder = gallery, encoder
         self.radius, self.budget = whole_number("radius", radius), whole_number("budget", budget, 0)
         self.device = device_of(encoder) if device is None else device
-        self._ready: tuple[tuple, list[Correlator]] | None = None
+        self._kept = Kept(self.budget)
+        self._ready: dict[tuple, list[Correlator]] = {}
 
     def encode(self, images: Iterable[Tensor]) -> Tensor:
         """Features `(Q, C, h, w)` of batches of SAR images `(B, C, H, W)`, at the pixel size of the map.
@@ -141,15 +142,15 @@ class DenseSearch:
             yield whole
 
     def _correlators(self, size: tuple[int, int], share: tuple[int, int] = (0, 1)) -> list[Correlator]:
-        """One per area, kept for the next queries of the same size."""
-        if self._ready is None or self._ready[0] != (size, share):
-            kept = Kept(self.budget)
-            ready = [
-                Correlator(m, size, self.radius, kept=kept, device=self.device, share=share)
+        """One per area, kept for the next queries of the same size; those of other sizes go when there is no room."""
+        if (size, share) not in self._ready:
+            if self._kept.full:
+                self._kept, self._ready = Kept(self.budget), {}
+            self._ready[size, share] = [
+                Correlator(m, size, self.radius, kept=self._kept, device=self.device, share=share)
                 for m in self.gallery.maps.values()
             ]
-            self._ready = (size, share), ready
-        return self._ready[1]
+        return self._ready[size, share]
 
 
 def batches(queries: Tensor) -> Iterator[slice]:

@@ -1,9 +1,10 @@
 """Search for queries of unknown heading and scale: turned by many headings, each found from coarse to fine."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import groupby, islice, product
+from operator import attrgetter
 from typing import NamedTuple
 
 import torch
@@ -14,10 +15,10 @@ from sarmatch.checks import Count, whole_number
 from sarmatch.encoders import Encoder
 from sarmatch.search.candidates import Candidates
 from sarmatch.search.coarse_to_fine import KEEP, CoarseToFine
-from sarmatch.search.correlate import BUDGET
+from sarmatch.search.correlate import BUDGET, TOGETHER
 from sarmatch.search.dense import batches, candidates_of, fitting_images
 from sarmatch.search.maps import DenseGallery
-from sarmatch.search.peaks import Peaks, apart
+from sarmatch.search.peaks import Peaks, apart, no_peaks
 from sarmatch.search.searches import register_search
 
 HEADINGS = tuple(range(0, 360, 10))  # degrees
@@ -65,9 +66,9 @@ class TurnedSearch:
 
     Notes
     -----
-    Its cost is that of encoding and of one coarse search for each heading and scale, 36 of them by default, and again
-    that of encoding for each heading that is looked at on the fine map: one for each that has a peak, and `few` at most
-    for each value of `finer`.
+    Its cost is that of encoding and of one coarse search for each heading and scale, 36 of them by default, and that of
+    encoding once more at other headings, `few` of them at most for each value of `finer`. What is encoded for the
+    coarse search serves the fine map as well: of 16 queries at a time, features of all headings are held in memory.
     """
 
     def __init__(
@@ -120,7 +121,8 @@ class TurnedSearch:
             raise ValueError(f"query {int(finite.logical_not().nonzero()[0])} has pixels that are not finite")
         parts, posed = [], []
         for rows in batches(images):
-            peaks, poses = self._fine(images[rows], *self._coarse(images[rows]))
+            views = _Views(images[rows], self.upright, self.gallery.stride)
+            peaks, poses = self._fine(views, *self._coarse(views))
             order = apart(peaks, self.radius, k)
             parts.append(_taken(peaks, order))
             posed.append(_of(poses, order))
@@ -128,59 +130,99 @@ class TurnedSearch:
         heading, scale = torch.cat([torch.zeros(0, k, 2, dtype=torch.float64), *posed]).unbind(-1)
         return replace(found, heading=heading.numpy() % 360, scale=scale.numpy())
 
-    def _coarse(self, images: Tensor) -> tuple[Peaks, Tensor]:
-        """Of some queries the `keep` highest peaks of all poses, at their centres, and the pose of each `(Q, K, 2)`.
-
-        Poses whose frames have one size follow each other, as what is kept of the map serves one size.
-        """
-        found, poses = [], []
-        for pose in self._in_order(images, self.poses):
-            (fine, coarse), masks = self._seen(images, pose)
-            peaks = self.upright.coarse_peaks(coarse, masks, self.keep)
-            found.append(peaks._replace(at=peaks.at + torch.tensor(fine.shape[2:]) / 2))
-            poses.append(torch.tensor(pose, dtype=torch.float64).expand(*peaks.scores.shape, 2))
-        peaks = Peaks(*(torch.cat(values, 1) for values in zip(*found, strict=True)))
+    def _coarse(self, views: "_Views") -> tuple[Peaks, Tensor]:
+        """Of some queries the `keep` highest peaks of all poses, at their centres, and the pose of each `(Q, K, 2)`."""
+        count = len(views.images)
+        found, rows, poses = [], [], []
+        for looks, seen in views.of(Look(pose, row) for pose in self.poses for row in range(count)):
+            masks = torch.stack([view.mask for view in seen])
+            peaks = self.upright.coarse_peaks(torch.stack([view.coarse for view in seen]), masks, self.keep)
+            peaks = peaks.and_those(no_peaks(peaks.scores, self.keep), self.keep)
+            found.append(peaks._replace(at=peaks.at + torch.tensor(masks.shape[1:]) / 2))
+            rows += [look.row for look in looks]
+            poses += [look.pose for look in looks]
+        order = torch.tensor(rows).argsort(stable=True).unflatten(0, (count, -1))  # by the query
+        peaks = Peaks(*(torch.cat(values)[order].flatten(1, 2) for values in zip(*found, strict=True)))
+        posed = torch.tensor(poses, dtype=torch.float64)[order].repeat_interleave(self.keep, 1)
         order = apart(peaks, max(self.radius, self.upright.ratio), self.keep)
-        return _taken(peaks, order), _of(torch.cat(poses, 1), order)
+        return _taken(peaks, order), _of(posed, order)
 
-    def _fine(self, images: Tensor, coarse: Peaks, poses: Tensor) -> tuple[Peaks, Tensor]:
+    def _fine(self, views: "_Views", coarse: Peaks, poses: Tensor) -> tuple[Peaks, Tensor]:
         """Scores and centres of coarse peaks on the fine map, and their poses `(Q, K, 2)`: all as they were found, and
         the `few` highest of them at the best of the headings about their own."""
-        peaks = self._scored(images, coarse, poses)
+        peaks = self._scored(views, coarse, poses)
         order = peaks.scores.argsort(dim=1, descending=True, stable=True)
         peaks, poses = peaks.taken(order), _of(poses, order)
         best, own = Peaks(*(values[:, : self.few] for values in peaks)), poses[:, : self.few].clone()
         for more in filter(None, self.finer):  # their own is known
             tried = own + torch.tensor((more, 0.0))
-            found = self._scored(images, best, tried)
+            found = self._scored(views, best, tried)
             better = found.scores > peaks.scores[:, : self.few]
             for values, new in zip((*peaks[:2], poses), (*found[:2], tried), strict=True):
                 values[:, : self.few][better] = new[better]
         return peaks, poses
 
-    def _scored(self, images: Tensor, peaks: Peaks, poses: Tensor) -> Peaks:
+    def _scored(self, views: "_Views", peaks: Peaks, poses: Tensor) -> Peaks:
         """The highest fine score about the centre of each peak, and where, with its query in the pose of it."""
         scores, at = torch.full_like(peaks.scores, -torch.inf), peaks.at.clone()
         known = torch.isfinite(peaks.scores)
-        for pose in self._in_order(images, [Pose(*pose) for pose in poses[known].unique(dim=0).tolist()]):
-            here = (poses == torch.tensor(pose, dtype=torch.float64)).all(-1) & known
-            rows = here.any(1)
-            (fine, _), masks = self._seen(images[rows], pose)
-            middle = torch.tensor(fine.shape[2:]) / 2
-            wanted = Peaks(peaks.scores.masked_fill(~here, -torch.inf), peaks.at - middle, peaks.area)
-            found = self.upright.fine_peaks(fine, masks, Peaks(*(values[rows] for values in wanted)))
-            scores[here], at[here] = found.scores[here[rows]], (found.at + middle)[here[rows]]
+        wanted = (Look(Pose(*p), i) for i, own in enumerate(poses) for p in own[known[i]].unique(dim=0).tolist())
+        for looks, seen in views.of(wanted):
+            rows = torch.tensor([look.row for look in looks])
+            posed = torch.tensor([look.pose for look in looks], dtype=torch.float64)
+            here = (poses[rows] == posed[:, None]).all(-1) & known[rows]
+            fine, masks = (torch.stack(values) for values in zip(*((v.fine, v.mask) for v in seen), strict=True))
+            middle = torch.tensor(masks.shape[1:]) / 2
+            those = Peaks(peaks.scores[rows].masked_fill(~here, -torch.inf), peaks.at[rows] - middle, peaks.area[rows])
+            found = self.upright.fine_peaks(fine, masks, those)
+            which, column = here.nonzero(as_tuple=True)
+            scores[rows[which], column] = found.scores[here]
+            at[rows[which], column] = found.at[here] + middle
         return Peaks(scores, at, peaks.area)
 
-    def _in_order(self, images: Tensor, poses: Sequence[Pose]) -> list[Pose]:
-        """Poses by the size of their frames: what is made ready for one size serves those that follow each other."""
-        return sorted(poses, key=lambda pose: frame(images, pose, self.gallery.stride))
 
-    def _seen(self, images: Tensor, pose: Pose) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """Features of turned images at both levels, and how much of each fine cell they fill `(Q, h, w)`."""
-        upright, inside = turned(images, pose, self.gallery.stride)
-        mask = F.avg_pool2d(inside.float()[None], self.gallery.stride)
-        return self.upright.encode([upright]), mask.expand(len(images), -1, -1)
+class Look(NamedTuple):
+    """A query, by its row, in one pose."""
+
+    pose: Pose
+    row: int
+
+
+class Seen(NamedTuple):
+    """Features `(C, h, w)` of a turned query, fine and coarse, and how much of each fine cell it fills `(h, w)`."""
+
+    fine: Tensor
+    coarse: Tensor
+    mask: Tensor
+
+
+class _Views:
+    """Some queries in the poses in which they are looked at, each of them encoded once."""
+
+    def __init__(self, images: Tensor, search: CoarseToFine, stride: int) -> None:
+        self.images, self._search, self._stride = images, search, stride
+        self._seen: dict[Look, Seen] = {}
+
+    def of(self, looks: Iterable[Look]) -> Iterator[tuple[list[Look], list[Seen]]]:
+        """Some looks and what is seen in them, those together whose frames have one size, no more than 16."""
+
+        def size(look: Look) -> tuple[int, int]:
+            return frame(self.images, look.pose, self._stride)
+
+        for _, same in groupby(sorted(looks, key=size), size):
+            while part := list(islice(same, TOGETHER)):
+                self._encode([look for look in part if look not in self._seen])
+                yield part, [self._seen[look] for look in part]
+
+    def _encode(self, looks: list[Look]) -> None:
+        upright, masks = [], []
+        for pose, same in groupby(looks, attrgetter("pose")):
+            rows = [look.row for look in same]
+            images, inside = turned(self.images[rows], pose, self._stride)
+            upright.append(images)
+            masks += len(rows) * [F.avg_pool2d(inside.float()[None], self._stride)[0]]
+        if looks:
+            self._seen |= dict(zip(looks, map(Seen, *self._search.encode(upright), masks), strict=True))
 
 
 def _taken(peaks: Peaks, order: Tensor) -> Peaks:
@@ -222,11 +264,10 @@ def turned(images: Tensor, pose: Pose, stride: int = 1) -> tuple[Tensor, Tensor]
         Where it holds them.
     """
     high, wide = frame(images, pose, stride)
-    down, across = high / images.shape[2], wide / images.shape[3]
-    ratio = images.shape[2] / images.shape[3]
     cos, sin = (f(math.radians(pose.heading)) / pose.scale for f in (math.cos, math.sin))
-    affine = torch.tensor([[cos * across, sin * down * ratio, 0], [-sin * across / ratio, cos * down, 0]])
-    grid = F.affine_grid(affine[None].to(images), [1, 1, high, wide], align_corners=False)
-    inside = (grid[0].abs() <= 1).all(-1)
+    x, y = (torch.arange(n).to(images) - (n - 1) / 2 for n in (wide, high))  # pixels from the middle
+    across, down = cos * x + sin * y[:, None], cos * y[:, None] - sin * x  # those of the image
+    grid = torch.stack([across / images.shape[3], down / images.shape[2]], -1) * 2
+    inside = (grid.abs() <= 1).all(-1)
     grid = grid.expand(len(images), -1, -1, -1)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False), inside

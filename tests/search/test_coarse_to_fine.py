@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter, shift
 import sarmatch as sm
 from sarmatch.encoders import CFOGEncoder
 from sarmatch.search import CoarseToFine, DenseGallery, DenseSearch, FeatureMap, build_maps
-from sarmatch.search.coarse_to_fine import Levels, Neighbourhoods
+from sarmatch.search.coarse_to_fine import Levels, scores_around
 from sarmatch.search.correlate import prepared
 from tests.search.test_correlate import by_loop
 
@@ -118,14 +118,13 @@ def test_scores_around_a_place_are_those_of_a_loop(centred):
     features, valid = torch.randn(3, 30, 34), torch.ones(30, 34, dtype=torch.bool)
     valid[:12, 14:28] = False
     fmap = FeatureMap(features * valid, valid, (0.0, 0.0), 1.0, centred)
-    around = Neighbourhoods([fmap], (3, 7, 9), 2, 4)
     corners = torch.tensor([[-1, -2], [5, 8], [21, 23]])
-    for seed in range(2):  # the second query finds nothing of the first one left
-        query, mask = torch.randn(3, 7, 9), torch.rand(7, 9, generator=torch.Generator().manual_seed(seed))
-        true = F.pad(by_loop(fmap, query, mask), (4, 4, 4, 4), value=-torch.inf).float()
-        found = around.scores(prepared(query[None], mask[None], centred)[0], mask, corners, torch.zeros(3).long())
-        for (row, col), scores in zip(corners.tolist(), found, strict=True):
-            torch.testing.assert_close(scores, true[row + 4 : row + 9, col + 4 : col + 9], atol=1e-5, rtol=0)
+    query, mask = torch.randn(3, 7, 9), torch.rand(7, 9, generator=torch.Generator().manual_seed(0))
+    true = F.pad(by_loop(fmap, query, mask), (4, 4, 4, 4), value=-torch.inf).float()
+    made = prepared(query[None], mask[None], centred)[0]
+    found = scores_around([fmap], made, mask, corners, torch.zeros(3).long(), 5)
+    for (row, col), scores in zip(corners.tolist(), found, strict=True):
+        torch.testing.assert_close(scores, true[row + 4 : row + 9, col + 4 : col + 9], atol=1e-5, rtol=0)
 
 
 def test_lists_are_filled_up_and_hold_no_place_twice(gallery):

@@ -99,6 +99,20 @@ def test_finer_headings_are_tried_for_the_few_best_alone(gallery):
     assert (all_.scores >= one.scores - 1e-5).all() and (all_.heading[:, 1:] % 10).any()
 
 
+def test_a_query_is_encoded_once_in_each_pose(gallery):
+    class Counted(Pixels):
+        count = 0
+
+        def forward_levels(self, images, modality):
+            self.count += len(images)
+            return super().forward_levels(images, modality)
+
+    queries, _ = cut(gallery.maps["a"].features, 37.0)
+    encoder = Counted()
+    sm.TurnedSearch(gallery, encoder, finer=[0]).search(queries, 5)
+    assert encoder.count == 36 * len(queries)
+
+
 def test_a_scale_is_found_with_the_heading(gallery):
     queries, centres = cut(gallery.maps["a"].features, 142.0, 1.1)
     found = sm.TurnedSearch(gallery, Pixels(), scales=(0.9, 1.0, 1.1)).search(queries, 1)
