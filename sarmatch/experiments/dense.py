@@ -47,7 +47,6 @@ def table_of(
     folder: Path,
     scenes: Mapping[str, Scene] | None = None,
     sizes: Sequence[int | None] = (None,),
-    headings: int = 0,
 ) -> pd.DataFrame:
     """Dense search by the encoder of a run, by CFOG on the same queries, and their paired difference; kept as CSV.
 
@@ -63,9 +62,6 @@ def table_of(
         Where the queries are from, by name: unseen areas of other scenes as well; that of the run by default.
     sizes
         Sides of the queries in pixels, the side of a tile by default; smaller ones are the middle of the same queries.
-    headings
-        How many queries are searched for at an unknown heading as well, each turned by one of its own; they have the
-        side of a tile.
 
     Returns
     -------
@@ -104,11 +100,7 @@ def table_of(
             rows.append({**about, "method": "dense, turned by 180 degrees", **control})
             gap = bootstrap_difference(hits["dense"], hits[run.config.baseline], blocks(scene, asked))
             gaps.append({**about, "measure": "recall@1", **dict(zip(("difference", "low", "high"), gap, strict=True))})
-        about = {"scene": Path(name).name, "data": scene.label, "size": images.shape[-1]}
-        for method, row in unknown_heading(run.encoder, scene, asked, tiles, headings) if headings else ():
-            rows.append({**about, "method": method, **row})
-    made = pd.DataFrame(rows).assign(**made_with())
-    write(folder / "table.csv", partial(made.to_csv, index=False))
+    made = _kept(rows, folder)
     write(folder / "differences.csv", partial(pd.DataFrame(gaps).assign(**made_with()).to_csv, index=False))
     return made
 
@@ -128,24 +120,81 @@ def middle_of(images: Tensor, size: int | None, least: int = 1) -> Tensor:
     return images[..., cut : images.shape[-2] - cut, cut : images.shape[-1] - cut]
 
 
-def unknown_heading(
-    encoder: Encoder, scene: Scene, asked: pd.DataFrame, tiles: pd.DataFrame, count: int
-) -> Iterator[tuple[str, dict[str, float | str]]]:
-    """The numbers of the first `count` queries that can be turned: north up, and turned by headings nobody is told."""
-    given, images = turned_queries(scene, Task(asked, tiles, torch.empty(0)), count)
-    yield "dense, known heading", next(rows_of(encoder, scene, given))[0]
-    if len(encoder.levels) > 1:
-        yield "turned", next(rows_of(encoder, scene, given._replace(images=images), "turned"))[0]
+class Unknown(NamedTuple):
+    """What nobody tells a search about a query, and how it is looked for."""
+
+    headings: tuple[float, float]  # degrees, the ends of what is drawn from
+    scales: tuple[float, float]
+    search: str
+    options: dict[str, Sequence[float]]
 
 
-def turned_queries(scene: Scene, given: Task, count: int, seed: int = 0) -> tuple[Task, Tensor]:
-    """The first `count` queries whose strip goes on far enough around them, and their images turned by random headings.
+_TURNED, _SCALED = (0.0, 360.0), (0.9, 1.1)
+_NORTH, _OWN = (0.0, 0.0), (1.0, 1.0)
+SCALES = (0.9, 0.95, 1.0, 1.05, 1.1)
+#: Rows of `poses_table`; that of a scale which is not looked for says what looking for it is worth.
+UNKNOWN: dict[str, Unknown] = {
+    "pose_known": Unknown(_NORTH, _OWN, "dense", {}),
+    "pose_heading": Unknown(_TURNED, _OWN, "turned", {}),
+    "pose_scale_ignored": Unknown(_NORTH, _SCALED, "dense", {}),
+    "pose_scale": Unknown(_NORTH, _SCALED, "turned", {"headings": (0.0,), "scales": SCALES, "finer": (0.0,)}),
+}
 
-    They are cut from the strip at their `heading`, so that no corner of a turned image is made up.
+
+def poses_table(
+    run: Run,
+    folder: Path,
+    scenes: Mapping[str, Scene] | None = None,
+    count: int = 100,
+) -> pd.DataFrame:
+    """Dense search for queries of unknown heading and scale, beside the same queries north up; kept as CSV.
+
+    Parameters
+    ----------
+    run
+        Of dense search, with a coarse level.
+    folder
+        Where `table.csv` is kept.
+    scenes
+        Where the queries are from, by name; that of the run by default.
+    count
+        The first so many queries around which their strip goes on far enough.
+
+    Returns
+    -------
+    DataFrame
+        A row per scene and method, as of `table_of`, with `heading_median_deg` and `scale_median`, by how much heading
+        and scale of those that were found are off.
+
+    Raises
+    ------
+    ValueError
+        For a run of another search, or where no strip goes on far enough.
+    """
+    if run.config.search != "dense":
+        raise ValueError(f"{run.path}: search is {run.config.search!r}, expected a run of 'dense'")
+    rows = []
+    for name, scene in (scenes or {run.config.scene: map_of(run.config)}).items():
+        asked, tiles = task(run.config, scene, "cross_area", "arbitrary")
+        for method, unknown in UNKNOWN.items():
+            posed = posed_queries(scene, Task(asked, tiles, torch.empty(0)), count, unknown.headings, unknown.scales)
+            about = {"scene": Path(name).name, "data": scene.label, "size": posed.images.shape[-1], "method": method}
+            row = next(rows_of(run.encoder, scene, posed, unknown.search, **unknown.options))[0]
+            rows.append({**about, **row})
+    return _kept(rows, folder)
+
+
+def posed_queries(
+    scene: Scene, given: Task, count: int, headings: tuple[float, float], scales: tuple[float, float], seed: int = 0
+) -> Task:
+    """The first `count` queries whose strip goes on far enough around them, each at a heading and a scale of its own.
+
+    They are cut from the strip at their `heading` and `scale`, drawn between the ends that are given, so that nothing
+    of a turned image is made up, and they are the same queries whatever is drawn.
     """
     asked = given.asked
     side = int(asked["size"].iloc[0])
-    around = math.ceil(side * (math.sqrt(2) - 1) / 2)
+    around = math.ceil(side * (math.sqrt(2) * max(_SCALED) - 1) / 2)
     wide = asked.assign(row=asked["row"] - around, col=asked["col"] - around, size=side + 2 * around)
     holds = [
         raster_of(scene, q).covers(np.array([q.row]), np.array([q.col]), q.size)[0]
@@ -154,21 +203,28 @@ def turned_queries(scene: Scene, given: Task, count: int, seed: int = 0) -> tupl
     at = np.flatnonzero(holds)[:count]
     if not len(at):
         raise ValueError(f"scene {scene.name!r}: no strip goes on {around} px around a query, as far as to turn it")
-    heading = np.random.default_rng(seed).uniform(0, 360, len(at))
+    rng = np.random.default_rng(seed)
+    heading, scale = (rng.uniform(*ends, len(at)) for ends in (headings, scales))
     images = torch.stack(list(PatchImages(scene, wide.iloc[at], None)))
-    turned_back = [
-        middle_of(turned(image[None], Pose(-h, 1.0), 2)[0], side) for image, h in zip(images, heading, strict=True)
-    ]
-    asked = asked.iloc[at].reset_index(drop=True).assign(heading=heading)
-    return Task(asked, given.tiles, middle_of(images, side)), torch.cat(turned_back)
+    poses = [Pose(-h, 1 / s) for h, s in zip(heading, scale, strict=True)]
+    posed = [middle_of(turned(image[None], pose, 2)[0], side) for image, pose in zip(images, poses, strict=True)]
+    return Task(
+        asked.iloc[at].reset_index(drop=True).assign(heading=heading, scale=scale), given.tiles, torch.cat(posed)
+    )
+
+
+def _kept(rows: list[dict[str, float | str]], folder: Path) -> pd.DataFrame:
+    made = pd.DataFrame(rows).assign(**made_with())
+    write(folder / "table.csv", partial(made.to_csv, index=False))
+    return made
 
 
 def rows_of(
-    encoder: Encoder, scene: Scene, given: Task, name: str = "dense"
+    encoder: Encoder, scene: Scene, given: Task, name: str = "dense", **options: Sequence[float]
 ) -> Iterator[tuple[dict[str, float | str], np.ndarray]]:
     """The numbers of a search and whether each query was found at first `(Q,)`: of all, then of each quarter."""
     asked, tiles, images = given
-    search = dense_search(encoder, scene, tiles, name)
+    search = dense_search(encoder, scene, tiles, name, **options)
     features = search.encode(images.split(64))
     search.search([images[:1]], 1)  # what is made once is not what a query takes
     began = time.perf_counter()
@@ -188,7 +244,9 @@ def rows_of(
         ends = intervals(rank[at], blocks(scene, asked)[at])
         metres = {f"registered_within_{t}m": float((registered[at] <= t).mean()) for t in (5, 10, 25, 50, 100)}
         more = {"within_66m": float((errors[at] <= 66).mean()), "registered_median_m": float(np.median(registered[at]))}
-        if found.heading is not None:
+        if found.heading is not None and found.scale is not None:
             off = np.abs((found.heading[at, 0] - asked["heading"].to_numpy()[at] + 180) % 360 - 180)
-            more["heading_median_deg"] = float(np.median(off[rank[at] < 1])) if (rank[at] < 1).any() else math.nan
+            larger = np.abs(found.scale[at, 0] - asked["scale"].to_numpy()[at])
+            for error, values in {"heading_median_deg": off, "scale_median": larger}.items():
+                more[error] = float(np.median(values[rank[at] < 1])) if (rank[at] < 1).any() else math.nan
         yield {"queries_of": group, **report, **ends, **metres, **more, "ms_per_query": took}, (rank < 1).astype(float)

@@ -129,6 +129,22 @@ def dense_table(folders: Sequence[Path]) -> str:
     return _markdown(head, rows, commits)
 
 
+def poses_table(folder: Path) -> str:
+    """Dense search for queries of unknown heading and scale, beside the same queries north up."""
+    head = ["data", "method", "recall@1", "recall@10", "median error", "strips registered: within 10 m"]
+    head += ["heading off", "scale off", "ms per query"]
+    rows, commits = [], []
+    for row in pd.read_csv(folder / "table.csv").to_dict("records"):
+        recall = [_with_interval(pd.Series(row), k) for k in (1, 10)]
+        looked_for = pd.notna(row["heading_median_deg"])
+        off = [f"{row['heading_median_deg']:.1f}°", f"{100 * row['scale_median']:.1f} %"] if looked_for else ["", ""]
+        what = [f"{row['scene']}, **{row['data']}**", method_words(row["method"]), *recall]
+        found = [f"{row['median_m']:,.1f} m", f"{100 * row['registered_within_10m']:.1f}"]
+        rows.append([*what, *found, *off, f"{row['ms_per_query']:,.0f}"])
+        commits.append([row["commit"]])
+    return _markdown(head, rows, commits)
+
+
 def strips_table(folders: Sequence[Path]) -> str:
     """Strips located, against the number of windows fused."""
     within = (10, 25, 50, 100)
@@ -428,6 +444,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "demo_whitened": lambda root: whitening_table(load_run(root / "data/demo")),
     "dense": lambda root: results_table([load_run(root / p) for p in ("data/dense", "data/results/dense_sentinel")]),
     "dense_tasks": lambda root: dense_table([root / "data/results" / name for name in ("dense", "dense_sentinel")]),
+    "poses": lambda root: poses_table(root / "data/results/poses"),
     "strips": lambda root: strips_table([root / "data/results" / name for name in STRIPS]),
     "presets": lambda root: presets_table(load_baselines(root)),
     "sentinel": lambda root: results_table(

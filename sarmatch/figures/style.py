@@ -74,8 +74,10 @@ METHOD_STYLES: dict[str, Method] = {
     "pooled": Method("search by one vector per tile, pooled from the dense features"),
     "unknown_heading": Method("dense search, heading unknown"),
     "dense, turned by 180 degrees": Method("dense search, learned; control: query turned by 180 degrees"),
-    "dense, known heading": Method("dense search, learned; 100 queries, north up"),
-    "turned": Method("dense search, learned; the same 100, heading unknown"),
+    "pose_known": Method("dense search, learned; 100 queries, north up"),
+    "pose_heading": Method("the same 100, heading unknown"),
+    "pose_scale_ignored": Method("the same 100, up to 10 % larger or smaller, which nobody looks for"),
+    "pose_scale": Method("the same 100, scale unknown, 0.9 to 1.1"),
     "vector": _method("search by one vector per tile", BLUE, "-", "."),
     # losses and alignments
     "infonce": _method("InfoNCE alone", BLUE, "-", "p"),

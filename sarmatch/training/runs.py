@@ -677,11 +677,12 @@ def _evaluate_dense(
 
 
 def dense_search(
-    encoder: Encoder, scene: Scene, tiles: pd.DataFrame, name: str = "dense"
+    encoder: Encoder, scene: Scene, tiles: pd.DataFrame, name: str = "dense", **options: Any
 ) -> DenseSearch | CoarseToFine | TurnedSearch:
     """Dense search over the ground that some tiles cover; its maps of features are kept among the caches.
 
-    Exhaustive, or with the name `coarse_to_fine` from coarse to fine, or with `turned` at unknown heading.
+    Exhaustive, or with the name `coarse_to_fine` from coarse to fine, or with `turned` at unknown heading; `options`
+    are those of the search.
 
     Raises
     ------
@@ -692,7 +693,7 @@ def dense_search(
         raise NoCoordinatesError(
             f"scene {scene.name!r} has no coordinates: its images lie nowhere, and dense search needs a map"
         )
-    return create_search(name, build_maps(encoder, scene, tile_bounds(tiles), galleries_dir()), encoder)
+    return create_search(name, build_maps(encoder, scene, tile_bounds(tiles), galleries_dir()), encoder, **options)
 
 
 def blocks(scene: Scene, asked: pd.DataFrame) -> np.ndarray:

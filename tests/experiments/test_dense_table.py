@@ -9,7 +9,7 @@ import torch
 
 from sarmatch.datasets import registry
 from sarmatch.experiments import lists, studies
-from sarmatch.experiments.dense import Task, middle_of, table_of, turned_queries
+from sarmatch.experiments.dense import Task, middle_of, posed_queries, poses_table, table_of
 from sarmatch.patches import PatchImages, positions
 from sarmatch.refinement import create_refiner, rank_of_best
 from sarmatch.search.turned import Pose, turned
@@ -29,7 +29,8 @@ def kept(tiny_scene, tmp_path_factory):
             val_queries=10,
         )  # fmt: skip
         finished = run(config, folder / "run", report=lambda history: None)
-        table_of(finished, folder / "kept", sizes=(None, 16), headings=20)
+        table_of(finished, folder / "kept", sizes=(None, 16))
+        poses_table(finished, folder / "poses", count=20)
         return finished, folder / "kept"
 
 
@@ -63,20 +64,28 @@ def test_quarters_add_up_and_the_turned_control_is_at_chance(kept):
     assert control["recall@1"] < 0.4 * found["recall@1"], "so small a town has roofs that look alike upside down"
 
 
-def test_unknown_heading_has_a_row_beside_the_same_queries_north_up(kept):
-    table = pd.read_csv(kept[1] / "table.csv").set_index("method")
-    known, unknown = table.loc["dense, known heading"], table.loc["turned"]
-    assert known["queries"] == unknown["queries"] == 20 and known["size"] == 32
-    assert unknown["recall@1"] <= known["recall@1"] + 0.2 and np.isnan(known["heading_median_deg"])
+def test_what_is_unknown_has_a_row_beside_the_same_queries_north_up(kept):
+    table = pd.read_csv(kept[1].parent / "poses" / "table.csv").set_index("method")
+    assert (table["queries"] == 20).all() and (table["size"] == 32).all() and table["commit"].notna().all()
+    known, looked_for = table.loc["pose_known"], table.loc[["pose_heading", "pose_scale"]]
+    assert (looked_for["recall@1"] <= known["recall@1"] + 0.2).all()
+    assert np.isnan(known["heading_median_deg"]) and table.loc["pose_scale", "heading_median_deg"] == 0
+    assert looked_for.loc["pose_heading", "scale_median"] == 0 and looked_for["scale_median"].max() <= 0.2
 
 
-def test_queries_are_turned_within_their_strip(kept, tiny_scene):
+@pytest.mark.parametrize("scale", [0.9, 1.0, 1.1])
+def test_queries_are_turned_and_scaled_within_their_strip(kept, tiny_scene, scale):
     asked, tiles = task(kept[0].config, tiny_scene, "cross_area", "arbitrary")
-    given, images = turned_queries(tiny_scene, Task(asked, tiles, torch.empty(0)), 6)
-    assert len(given.asked) == 6 and given.images.shape == images.shape == (6, 1, 32, 32)
-    torch.testing.assert_close(given.images, torch.stack(list(PatchImages(tiny_scene, given.asked, None))))
-    for query, upright, image in zip(given.asked.itertuples(), given.images, images, strict=True):
-        back, _ = turned(image[None], Pose(query.heading, 1.0), 2)
+    given = Task(asked, tiles, torch.empty(0))
+    north = posed_queries(tiny_scene, given, 6, (0, 0), (1, 1))
+    posed = posed_queries(tiny_scene, given, 6, (0, 360), (scale, scale))
+    assert len(north.asked) == 6 and north.images.shape == posed.images.shape == (6, 1, 32, 32)
+    torch.testing.assert_close(
+        north.images, torch.stack(list(PatchImages(tiny_scene, north.asked, None))), atol=1e-3, rtol=0
+    )
+    assert posed.asked["heading"].nunique() == 6 and (posed.asked["scale"] == scale).all()
+    for query, upright, image in zip(posed.asked.itertuples(), north.images, posed.images, strict=True):
+        back, _ = turned(image[None], Pose(query.heading, scale), 2)
         cut = (back.shape[-1] - 16) // 2
         near = back[0, 0, cut : cut + 16, cut : cut + 16].flatten(), upright[0, 8:24, 8:24].flatten()
         assert torch.corrcoef(torch.stack(near))[0, 1] > 0.8, "but for what two interpolations take"
