@@ -36,7 +36,8 @@ sweep: $(VENV)/.ready  ## the comparisons behind the tables, hours on a CPU; res
 	for name in alignment_weights alignment_weights_20_steps alignment_weights_class_adversary alignment_weights_sinkhorn; \
 		do $(BIN)/sarmatch sweep $$name || exit; done
 	$(BIN)/sarmatch sweep one_look_direction
-	$(BIN)/sarmatch sweep dense_choices
+	for name in dense_choices dense_networks; do $(BIN)/sarmatch sweep $$name || exit; done
+	$(BIN)/sarmatch poses data/dense data/results/poses --scene easy --scene standard --scene hard
 	$(if $(IMAGENET),for name in pretrained pretrained_dense; do $(BIN)/sarmatch sweep $$name || exit; done)
 	$(BIN)/sarmatch sweep systems_standard
 	for name in saig vigor; do $(BIN)/sarmatch sweep systems_ablations_$$name || exit; done

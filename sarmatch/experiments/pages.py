@@ -450,11 +450,12 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "sentinel": lambda root: results_table(
         [load_run(root / "data/results" / name) for name in ("sentinel", "sentinel_shuffled")]
     ),
+    "sentinel_whitened": lambda root: whitening_table(load_run(root / "data/results/sentinel_short")),
     **{
         name: partial(_of_comparison, sweep_table, name)
         for name in (
             *("alignment", "alignment_sentinel", "weights", "questions", "one_look_direction", "dense_choices"),
-            *("pretrained", "pretrained_dense"),
+            *("dense_networks", "pretrained", "pretrained_dense"),
         )
     },
     **{
