@@ -126,12 +126,16 @@ def ask_and_look(page: Browser, name: str) -> None:
     says(page, "3: unseen, u1: trained encoder")
     assert page.run("document.querySelectorAll('img').length") >= 10, "queries and results"
     assert page.run("document.querySelectorAll('svg image').length") == 1, "the map"
-    wide = "[...document.querySelectorAll('.widget-box')].filter(box => box.scrollWidth > box.clientWidth).length"
-    assert page.run(wide) == 0, "nothing is cut off at the right"
     shot = base64.b64decode(page.call("Page.captureScreenshot", format="png")["data"])
     assert np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"), float).std() > 20, "an empty page"
     if folder := os.environ.get("SARMATCH_SCREENSHOTS"):
         (Path(folder) / name).write_bytes(shot)
+    width = "document.querySelector('.widget-box').clientWidth"
+    broad = page.run(width)
+    page.call("Emulation.setDeviceMetricsOverride", width=800, height=1500, deviceScaleFactor=1, mobile=False)
+    waited(lambda: page.run(width) < broad, "the panel is as narrow as its window")
+    cut = "[...document.querySelectorAll('.widget-box')].filter(box => box.scrollWidth > box.clientWidth).length"
+    assert page.run(cut) == 0, "in a narrow window nothing is cut off at the right"
 
 
 def says(page: Browser, text: str, patience: float = 30) -> None:
@@ -155,13 +159,8 @@ def test_the_panel_answers_in_a_notebook_of_jupyterlab(opened, tmp_path):
     notebook = page_notebook(RUN)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}  # else a dialog asks for one
     nbformat.write(notebook, tmp_path / "asked.ipynb")
-    words = [
-        f"--ServerApp.root_dir={tmp_path}",
-        "--ServerApp.ip=127.0.0.1",
-        "--IdentityProvider.token=",
-        "--allow-root",
-    ]
-    words += ["--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"]
+    words = [f"--ServerApp.root_dir={tmp_path}", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token="]
+    words += ["--allow-root", "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"]
     own = {name: str(tmp_path / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")}
     settings = tmp_path / "JUPYTER_CONFIG_DIR" / "labconfig" / "page_config.json"
     settings.parent.mkdir(parents=True)
