@@ -123,7 +123,8 @@ def map_page(scene: Scene, answer: Answer, background: NDArray) -> str:
         marks += [f'{ring} stroke="{colour}" stroke-width="{width}"/>' for colour, width in lines]
     words = html.escape(f"Map of {answer.area} ({scene.label}); ring: where the query lies; numbers: places found")
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{MAP_SIDE}" height="{height}" role="img" aria-label="{words}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{MAP_SIDE}" viewBox="0 0 {MAP_SIDE} {height}" '
+        f'style="max-width:100%;height:auto" role="img" aria-label="{words}">'
         f'<image href="{address}" width="{MAP_SIDE}" height="{height}"/>{"".join(marks)}</svg>'
         f'<div style="font-size:12px;max-width:{MAP_SIDE}px">{words}. Bright: high scores of the search.</div>'
     )

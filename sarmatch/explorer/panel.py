@@ -79,7 +79,7 @@ class ExplorerPanel(widgets.VBox):
                 row([self.method, self.refiner, self.k, self.locate, self.reset, self.help_button]),
                 self.help,
                 row([self.looks, self.east, self.north, self.rotation]),
-                row([self.search, self.failures, self.before, self.after, self.upload]),
+                row([self.search, self.failures, widgets.HBox([self.before, self.after]), self.upload]),
                 self.listed,
                 self.status,
                 row([self.query, self.map]),
@@ -107,7 +107,7 @@ class ExplorerPanel(widgets.VBox):
         self.reset = widgets.Button(description="reset", icon="undo")
         self.help_button = widgets.ToggleButton(description="help", icon="question")
         self.search = widgets.Text(placeholder="number, area or strip", description="queries", continuous_update=False)
-        self.failures = widgets.Checkbox(description="failures only", indent=False)
+        self.failures = widgets.Checkbox(description="failures only", indent=False, layout={"width": "auto"})
         self.before = widgets.Button(icon="arrow-left", tooltip="queries before", layout={"width": "40px"})
         self.after = widgets.Button(icon="arrow-right", tooltip="queries after", layout={"width": "40px"})
         self.upload = widgets.FileUpload(accept=".png,.jpg,.jpeg,.tif,.tiff,.bmp", multiple=False)
