@@ -277,8 +277,8 @@ def explore(
 
     Returns
     -------
-    A widget for JupyterLab, VS Code or a voila page. Answers take less than half a second on a CPU, but for a search at
-    unknown heading, which takes about one.
+    A widget for JupyterLab, VS Code or a voila page. Answers take less than half a second on a CPU; at unknown heading
+    they do by a quicker search than the library's own, see `sarmatch.explorer.finders.QUICK`.
 
     Raises
     ------
