@@ -258,12 +258,12 @@ _SYSTEMS = {
 METHOD_STYLES |= {name: Method(words) for name, words in _SYSTEMS.items()}
 #: Lines of the systems whose curves stand in one picture.
 _LINES: dict[str, tuple[str, str, object]] = {
-    "panorama": (BLUE, "-", "o"),
-    "vigor_vgg16": (ORANGE, "--", "s"),
-    "transgeo": (YELLOW, "-.", "X"),
-    "saig_s_smd": (VERMILION, "-", "D"),
-    "saig_d_smd": (PURPLE, "--", "d"),
-    "sample4geo": (GREEN, "-.", "P"),
+    "panorama": (BLUE, "-", (8, 0, 0)),
+    "vigor_vgg16": (ORANGE, "--", "$V$"),
+    "transgeo": (YELLOW, "-.", "$T$"),
+    "saig_s_smd": (VERMILION, "-", "$S$"),
+    "saig_d_smd": (PURPLE, "--", "$D$"),
+    "sample4geo": (GREEN, "-.", "$4$"),
 }
 METHOD_STYLES |= {name: _method(_SYSTEMS[name], *line) for name, line in _LINES.items()}
 _OTHERS = (PURPLE, SKY, GREEN, VERMILION)

@@ -28,7 +28,6 @@ from sarmatch.scenes import Raster, Scene
 from sarmatch.search import DenseSearch, FeatureMap, build_maps, galleries_dir
 from sarmatch.search.correlate import Correlator
 from sarmatch.search.keeping import on_own_device
-from sarmatch.search.turned import HEADINGS
 from sarmatch.training.runs import Run, load_run
 
 SHIPPED = shipped("data/dense")  # a run of dense search
@@ -39,7 +38,7 @@ WINDOW = 200  # pixels of a window where no run says it
 CELL_M = 2.0  # metres of a cell without training, at least two pixels and four at most
 COARSER = 2.0  # times the pixels of the encoder that those of a map may have
 SCALE_STEP = 0.05
-TURNED = HEADINGS
+TURNED = tuple(range(0, 360, 10))  # north among them, as of many a strip: no finer heading is tried before the fit
 BRIGHT_DB, BRIGHT = 8.0, 0.17  # decibels above the median, and the fraction of pixels, of tall buildings: the best of
 # `benchmarks/layover.py`, balanced accuracy 0.77 on 300 strips of simulated training towns, 0.87 on 300 of another
 ALIKE = 0.8  # correlation of the map with another place of its own above which it counts as self-similar
