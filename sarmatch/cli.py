@@ -165,25 +165,32 @@ def refine(
     typer.echo(f"{study.about}; means over seeds\n{means.round(3).to_string()}")
 
 
+#: Which scenes a command of dense search asks about.
+Searched = Annotated[list[str] | None, typer.Option(help="scenes whose unseen area is searched; that of the run")]
+
+
+def _scenes(run: "sm.Run", names: list[str] | None) -> dict[str, "sm.Scene"]:
+    """Scenes by name as a run of dense search is tested on them; its own by default."""
+    from sarmatch.training.runs import map_of
+
+    return {name: map_of(run.config.model_copy(update={"scene": name})) for name in names or [run.config.scene]}
+
+
 @app.command()
 def dense(
     run: Annotated[Path, typer.Argument(help="folder of a run of dense search")],
     folder: Annotated[Path, typer.Argument(help="where the table is kept")],
-    scene: Annotated[
-        list[str] | None, typer.Option(help="scenes whose unseen area is searched; that of the run")
-    ] = None,
+    scene: Searched = None,
     size: Annotated[
         list[int] | None, typer.Option(parser=_whole, help="sides of the queries in pixels; that of a tile")
     ] = None,
 ) -> None:
     """Compare the dense search of a run with the same search over CFOG, and keep the table."""
     from sarmatch.experiments.dense import table_of
-    from sarmatch.training.runs import map_of
 
     check_writable(folder)
     of = sm.load_run(run)
-    scenes = {name: map_of(of.config.model_copy(update={"scene": name})) for name in scene or [of.config.scene]}
-    table = table_of(of, folder, scenes, size or [None])
+    table = table_of(of, folder, _scenes(of, scene), size or [None])
     columns = ["scene", "size", "method", "queries_of", "queries", "recall@1", "recall@10", "median_m", "within_10m"]
     columns += ["registered_within_10m", "within_66m", "within_100m", "ms_per_query"]
     typer.echo(table[columns].round(3).to_string(index=False))
@@ -193,19 +200,15 @@ def dense(
 def poses(
     run: Annotated[Path, typer.Argument(help="folder of a run of dense search")],
     folder: Annotated[Path, typer.Argument(help="where the table is kept")],
-    scene: Annotated[
-        list[str] | None, typer.Option(help="scenes whose unseen area is searched; that of the run")
-    ] = None,
+    scene: Searched = None,
     count: Annotated[int, typer.Option(help="queries of each scene", min=1)] = 100,
 ) -> None:
     """Search densely for queries whose heading or scale nobody tells, beside the same north up, and keep the table."""
     from sarmatch.experiments.dense import poses_table
-    from sarmatch.training.runs import map_of
 
     check_writable(folder)
     of = sm.load_run(run)
-    scenes = {name: map_of(of.config.model_copy(update={"scene": name})) for name in scene or [of.config.scene]}
-    table = poses_table(of, folder, scenes, count)
+    table = poses_table(of, folder, _scenes(of, scene), count)
     columns = ["scene", "method", "queries", "recall@1", "recall@10", "median_m", "registered_within_10m"]
     columns += ["heading_median_deg", "scale_median", "ms_per_query"]
     typer.echo(table[columns].round(3).to_string(index=False))
