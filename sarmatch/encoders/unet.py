@@ -57,4 +57,5 @@ class UNet(nn.Module):
     def reach(self) -> int:
         """Pixels beyond one that it depends on at most, rounded up to whole cells of its coarsest level."""
         convolutions = 2 * (2 * self.step - 1) + 2 * (self.step - 1)
-        return -(-(convolutions + 2 * (self.step - 1)) // self.step) * self.step
+        within_a_cell = self.step - 1  # how far the pixel may lie from the edge of its coarsest cell
+        return -(-(convolutions + within_a_cell) // self.step) * self.step

@@ -23,7 +23,7 @@ from sarmatch.search import surface
 from sarmatch.simulation.simulate import PRESETS
 from sarmatch.training.checkpoints import OFFSET_HEAD, WEIGHTS, describe_environment, save_weights
 from sarmatch.training.config import recipe
-from sarmatch.training.runs import DISCREPANCY, Run, baseline_rows, dense_search, load_run
+from sarmatch.training.runs import DISCREPANCY, QUERY_MEAN, Run, baseline_rows, dense_search, load_run
 
 #: Recorded runs, the first of which makes README's picture.
 RECORDS = (
@@ -57,8 +57,9 @@ def keep_run(run: Run, folder: Path, weights: bool = False) -> None:
         if not (run.path / name).is_file():
             raise FileNotFoundError(f"{run.path / name}: not there, so that this run cannot be recorded")
         write(folder / name, partial(shutil.copyfile, run.path / name))
-    if run.discrepancy:  # older runs have none
-        write_json(folder / DISCREPANCY, run.discrepancy)
+    for name in (DISCREPANCY, QUERY_MEAN):  # older runs have none
+        if (run.path / name).is_file():
+            write(folder / name, partial(shutil.copyfile, run.path / name))
     if weights:
         for name, part in {WEIGHTS: run.encoder, OFFSET_HEAD: run.offset_head}.items():
             if part is not None:

@@ -25,7 +25,9 @@ from sarmatch.search.keeping import Part, kept_or_made, kept_part, on_own_device
 Bounds = tuple[int, int, int, int]  # first row and column, and those after the last, pixels
 
 LAYOUT = b"feature maps 3"  # of a kept file; another number where it changes, and files of the old one are left alone
-WINDOW = 1024  # pixels of a map that are encoded at once along each side, a margin left out
+#: Along each side of what is encoded at once, its margin included: 32 channels of it are just below 32 MiB. From there
+#: on the C library asks the system for every layer's memory anew, which takes up to half as long again.
+CELLS = 480
 ROWS = 256  # of a map's cells that are looked at together
 INT8 = 127  # of the largest feature of a channel
 
@@ -242,7 +244,7 @@ def _make_share(encoder: Encoder, scene: Scene, bounds: Mapping[str, Bounds], dt
     todo = [
         (charts[name], at, parts / str(number))
         for number, name in enumerate(bounds)
-        for at in _windows(encoder, charts[name], bounds[name], WINDOW)
+        for at in _windows(encoder, charts[name], bounds[name])
     ]
     with in_use(encoder), on_own_device(encoder), processes().split_between_processes(todo) as own:
         for chart, at, folder in progress(own, desc="feature maps", unit="window"):
@@ -292,7 +294,7 @@ def encode_raster(
     Nodata is filled with the mean of what a window has; cells that would see it are 0 and not valid. Windows are kept
     in the folder `parts`, where there is one, and taken from there; large features are put together on the same disk.
     """
-    windows = _windows(encoder, raster, bounds or raster.bounds, window or WINDOW)
+    windows = _windows(encoder, raster, bounds or raster.bounds, window)
     (row0, col0), (row1, col1) = windows[0][:2], windows[-1][2:]
     sides = [((row1 - row0) // stride, (col1 - col0) // stride) for stride in encoder.levels]
     features: list[Tensor] = []
@@ -310,9 +312,20 @@ def encode_raster(
     return [(f, None if v.all() else v) for f, v in zip(features, valid, strict=True)]
 
 
-def _windows(encoder: Encoder, raster: Raster, bounds: Bounds, window: int) -> list[Bounds]:
-    """Windows of about `window` pixels a side that cover bounds of a raster, but for what is no whole cell."""
+def _margin(encoder: Encoder) -> int:
+    """Pixels around a window that its cells depend on, in whole cells of every level."""
+    coarsest = max(encoder.levels)
+    return -(-encoder.reach // coarsest) * coarsest
+
+
+def _windows(encoder: Encoder, raster: Raster, bounds: Bounds, window: int | None = None) -> list[Bounds]:
+    """Windows that cover bounds of a raster, but for what is no whole cell.
+
+    Of about `window` pixels a side, by default so many that `CELLS` are encoded at once, half of them margin at most.
+    """
     row0, col0, row1, col1 = bounds
+    if window is None:
+        window = max(CELLS * encoder.levels[0] - 2 * _margin(encoder), CELLS * encoder.levels[0] // 2)
     finest, coarsest = encoder.levels[0], max(encoder.levels)
     if min(row1 - row0, col1 - col0) < coarsest:
         raise ValueError(f"raster {raster.name!r}: {row1 - row0} x {col1 - col0} px hold no cell of {coarsest} px")
@@ -347,8 +360,7 @@ def _encoded(encoder: Encoder, raster: Raster, modality: str, window: Bounds) ->
 
     It is encoded with a margin of what its cells depend on. Beyond the raster its edge is repeated.
     """
-    coarsest = max(encoder.levels)
-    margin = -(-encoder.reach // coarsest) * coarsest
+    margin = _margin(encoder)
     row0, col0, row1, col1 = window[0] - margin, window[1] - margin, window[2] + margin, window[3] + margin
     top, left, bottom, right = raster.bounds
     inner = (max(row0, top), max(col0, left), min(row1, bottom), min(col1, right))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from itertools import product
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ LIST_LENGTH = 30  # candidates that a refiner is given
 METRICS = "metrics.json"
 VALIDATION = "validation.json"
 DISCREPANCY = "discrepancy.json"
+QUERY_MEAN = "query_mean.json"
 FEWEST = 20  # places from which on halves of them have a distance to speak of
 SUBSAMPLES = 20  # of the null of the distance between the modalities
 
@@ -161,8 +163,23 @@ class Run:
 
     @cached_property
     def query_mean(self) -> np.ndarray:
-        """Mean embedding `(D,)` of SAR patches of the areas it was trained on: where that modality is centred."""
-        return query_mean(self.encoder, map_of(self.config), self.config)
+        """Mean embedding `(D,)` of SAR patches of the areas it was trained on: where that modality is centred.
+
+        Measured when the run was made and kept in its folder; for a run that is older than this record it is measured
+        now, on the ground that it was trained on.
+
+        Raises
+        ------
+        ValueError
+            Where the file holds something else than a number per dimension.
+        """
+        path = self.path / QUERY_MEAN
+        if not path.is_file():
+            return query_mean(self.encoder, map_of(self.config), self.config)
+        mean, dim = read_json(path, list), self.encoder.feature_dim
+        if len(mean) != dim or not all(isinstance(number, float) and isfinite(number) for number in mean):
+            raise ValueError(f"{path}: expected {dim} finite numbers, a mean embedding; delete it to measure it anew")
+        return np.array(mean, np.float32)
 
     @cached_property
     def refiner(self) -> LearnedRefiner:
@@ -414,7 +431,7 @@ def tested_rows(
 ) -> list[dict[str, Any]]:
     """Rows of `metrics` of the encoder, whose answers its offset head moves, and of the baseline.
 
-    The encoder's results are written beside them.
+    The encoder's results are written beside them, and for a search by vectors its mean embedding of queries.
 
     An encoder of dense search with a head has a row `pooled` as well: tiles by the vectors of the same network.
     A method that compares vectors has a row `METHOD + whitened` where that is how they are compared by default.
@@ -424,6 +441,8 @@ def tested_rows(
     methods = {config.encoder: (encoder, head), config.baseline: (baseline_of(config), None)}
     pools = searched_with(config, encoder) == "dense" and hasattr(encoder, "feature_dim")
     centre = lru_cache(maxsize=None)(lambda name: query_mean(methods[name][0], scene, config))
+    if config.search == "vector" and not isinstance(scene, Views):
+        write_json(folder / QUERY_MEAN, centre(config.encoder).tolist())
     rows, validation = [], []
     for protocol, kind in product(config.protocols, config.kinds):
         names = {"protocol": protocol, "kind": kind}

@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 
 from sarmatch.encoders import CFOGEncoder, DenseEncoder, DenseTimm, cfog, create_encoder
 from sarmatch.encoders.orientation import blurred, oriented
+from sarmatch.encoders.unet import UNet
 from sarmatch.search.windows import window_scores
 
 
@@ -76,6 +77,21 @@ def test_nothing_beyond_its_reach_is_seen(modality, options):
     middle = side // 2 // encoder.stride
     before, after = (encoder.forward_features(i, modality)[:, :, middle] for i in (plain, changed))
     torch.testing.assert_close(before, after, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_the_reach_of_a_unet_is_what_it_depends_on_and_hardly_more(depth):
+    torch.manual_seed(depth)
+    network, cell = UNet(1, 1, 2, depth).double().eval(), 2**depth
+    for parameter in network.parameters():
+        parameter.data.abs_()  # so that nothing cancels out
+    width, seen = 2 * network.reach() + 4 * cell, []
+    for at in range(width // 2 // cell * cell, width // 2 // cell * cell + cell):
+        images = torch.rand(1, 1, cell, width, dtype=torch.float64, requires_grad=True)
+        (gradient,) = torch.autograd.grad(network(images)[0, 0, 0, at], images)
+        columns = gradient[0, 0].abs().sum(0).nonzero()[:, 0]
+        seen += [at - int(columns.min()), int(columns.max()) - at]
+    assert max(seen) <= network.reach() < max(seen) + 2 * cell
 
 
 @torch.no_grad()

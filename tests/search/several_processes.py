@@ -32,7 +32,7 @@ def main(folder: Path) -> None:
     scene, calls = tiny_scene(), []
     counted(maps, "_encoded", calls)
     counted(gallery, "embed", calls)
-    maps.WINDOW = 64  # pixels, so that there are several
+    maps.CELLS = 64  # windows of as many pixels, so that there are several
     torch.manual_seed(0)  # the same weights in every process
     dense = sm.create_encoder("dense")
     vectors = sm.create_encoder("plain", image_size=16, feature_dim=8, widths=(8, 8, 16, 16, 16))

@@ -46,7 +46,7 @@ def maps(scene, folder):
 def test_who_is_interrupted_goes_on_and_ends_with_the_same_bytes(
     tiny_scene, tmp_path, monkeypatch, build, place, parts
 ):
-    monkeypatch.setattr("sarmatch.search.maps.WINDOW", 80)
+    monkeypatch.setattr("sarmatch.search.maps.CELLS", 40 + CFOGEncoder().reach)  # windows of 80 px
     build(tiny_scene, tmp_path / "whole")
     (whole,) = (tmp_path / "whole").iterdir()
     for _ in range(2):

@@ -27,7 +27,7 @@ from sarmatch.training.config import Config, load_config, recipe
 from sarmatch.training.dense import DenseValidation, matching_cells
 from sarmatch.training.loop import train
 from sarmatch.training.prepare import searched_with
-from sarmatch.training.runs import evaluate, intervals, load_run, run
+from sarmatch.training.runs import evaluate, intervals, load_run, query_mean, run
 from sarmatch.training.schedule import Schedule
 from tests import fake_data
 from tests.launch import launched
@@ -293,6 +293,22 @@ def test_whitened_vectors_are_a_row_and_what_a_run_finds_by(trained, tiny_scene)
     few = tiles.iloc[:20]
     plain = trained.find(tiny_scene, asked, few, k=1)
     assert np.array_equal(plain.tile[:, 0], (query @ reference[:20].T).argmax(1)), "few tiles have no axes to speak of"
+
+
+def test_a_run_of_vectors_finds_on_another_map_without_the_ground_it_was_trained_on(trained, tiny_scene, tmp_path):
+    folder = shutil.copytree(trained.path, tmp_path / "moved")
+    settings = json.loads((folder / "config.json").read_text()) | {"scene": str(tmp_path / "gone")}
+    (folder / "config.json").write_text(json.dumps(settings))
+    asked, tiles = trained.task(tiny_scene, "cross_area", "arbitrary")
+    found = sm.load_run(folder).find(tiny_scene, asked, tiles, k=3)
+    assert np.array_equal(found.tile, trained.find(tiny_scene, asked, tiles, k=3).tile)
+    np.testing.assert_array_equal(trained.query_mean, query_mean(trained.encoder, tiny_scene, trained.config))
+    (folder / "query_mean.json").write_text("[0.5]")
+    with pytest.raises(ValueError, match=r"query_mean\.json: expected \d+ finite numbers"):
+        sm.load_run(folder).find(tiny_scene, asked, tiles, k=3)
+    (folder / "query_mean.json").unlink()
+    with pytest.raises((ValueError, FileNotFoundError), match="gone"):
+        sm.load_run(folder).find(tiny_scene, asked, tiles, k=3)
 
 
 @pytest.mark.parametrize("centre", [None, np.full(8, 8**-0.5, np.float32)])
