@@ -35,7 +35,7 @@ FIELDS = {
     "alignment": "wasserstein",
     "baseline_options": {"cells": 4},
 }
-MAP_PX = 4000  # along each side: sixteen windows
+MAP_PX = 4000  # along each side: several windows
 SAID_OTHERWISE = {"environment.json", "report.html"}  # hold what a run was made with, which no training depends on
 
 

@@ -390,7 +390,7 @@ def _right(folder: Path) -> Outcome:
     """Not a mistake: the strip on its map, with all files that are promised and no others."""
     outcome = _judged(folder, [*map(str, (files()["strip"], files()["map"])), *CFOG], right=_found)
     names = {path.name for path in (folder / "out").iterdir()}
-    return outcome if names == {f"fix.{end}" for end in ("geojson", "csv", "tif", "png")} else "silent"
+    return outcome if names == {f"fix.{end}" for end in ("geojson", "csv", "tif", "png", "points")} else "silent"
 
 
 SITUATIONS: dict[str, Callable[[Path], Outcome]] = {

@@ -10,7 +10,7 @@ import sarmatch as sm
 from sarmatch.encoders import Encoder, Inputs
 from sarmatch.search import CoarseToFine, DenseGallery, DenseSearch, FeatureMap
 from sarmatch.search.peaks import Peaks, apart, suppress
-from sarmatch.search.turned import FINER, HEADINGS, Pose, turned
+from sarmatch.search.turned import EVEN, FINER, HEADINGS, Pose, turned
 
 SIDE, WIDE = 48, 80  # of a query, and of what it is cut from once that is turned
 PLACES = [(20, 30), (61, 150), (140, 77), (130, 160)]
@@ -135,12 +135,13 @@ def test_with_no_heading_but_north_it_is_the_search_of_upright_queries(gallery):
     np.testing.assert_allclose(found.xy[:, 0], DenseSearch(gallery).search(queries, 1).xy[:, 0], atol=1e-3)
 
 
-def test_the_score_of_a_heading_is_that_of_the_exhaustive_search_with_its_mask(gallery):
-    queries, centres = cut(gallery.maps["a"].features, 37.0)
-    found = sm.TurnedSearch(gallery, Pixels(), headings=[37.0], finer=[0.0]).search(queries, 1)
-    upright, inside = turned(queries, Pose(37.0, 1.0))
+@pytest.mark.parametrize("scale", [1.0, 0.9])
+def test_the_score_of_a_pose_is_that_of_the_exhaustive_search_with_its_mask(gallery, scale):
+    queries, centres = cut(gallery.maps["a"].features, 37.0, scale)
+    found = sm.TurnedSearch(gallery, Pixels(), headings=[37.0], scales=[scale], finer=[0.0]).search(queries, 1)
+    upright, inside = turned(queries, Pose(37.0, scale))
     known = DenseSearch(gallery).search(upright, 1, inside.expand(len(queries), -1, -1))
-    np.testing.assert_allclose(found.scores, known.scores, atol=1e-5)
+    np.testing.assert_allclose(found.scores, known.scores * scale**EVEN, atol=1e-5)
     np.testing.assert_allclose(found.xy, known.xy, atol=1e-3)
 
 
