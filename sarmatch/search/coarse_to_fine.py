@@ -17,6 +17,7 @@ from sarmatch.search.peaks import Block, Peaks, refined, suppress
 from sarmatch.search.searches import register_search
 
 KEEP = 30  # coarse peaks
+SMALL = 10  # coarse cells along a side: a smaller query has more rivals, and twice as many peaks are kept of it
 
 
 class Levels(NamedTuple):
@@ -40,7 +41,8 @@ class CoarseToFine:
     encoder
         Makes features of queries that are given as images, of both levels.
     keep
-        Coarse peaks per query that are looked at again; as many as candidates are wanted, where that is more.
+        Coarse peaks per query that are looked at again; as many as candidates are wanted, where that is more. By
+        default 30, and 60 of queries that are less than ten coarse cells wide.
     radius
         Two candidates lie more than so many fine cells apart, on one of the axes.
     reach
@@ -58,7 +60,7 @@ class CoarseToFine:
         self,
         gallery: DenseGallery,
         encoder: Encoder | None = None,
-        keep: Count = KEEP,
+        keep: Count | None = None,
         radius: Count = 4,
         reach: Count | None = None,
         device: torch.device | str | None = None,
@@ -68,7 +70,8 @@ class CoarseToFine:
             raise ValueError(f"{type(encoder).__name__} has no coarse level: search with DenseSearch")
         if gallery.coarse is None:
             raise ValueError("these feature maps have no coarse level: build them with an encoder that has one")
-        self.gallery, self.encoder, self.keep = gallery, encoder, whole_number("keep", keep)
+        self.gallery, self.encoder = gallery, encoder
+        self.keep = None if keep is None else whole_number("keep", keep)
         self.ratio = gallery.coarse.stride // gallery.stride
         self.reach = self.ratio if reach is None else whole_number("reach", reach)
         self.device = device_of(encoder) if device is None else device
@@ -112,10 +115,11 @@ class CoarseToFine:
             queries = self.encode(queries)
         fine, coarse = self.fine.fitting(queries.fine, k), self.coarse.fitting(queries.coarse, k)
         masks = in_range(masks, fine)
+        keep = self.keep or (2 * KEEP if min(coarse.shape[2:]) < SMALL else KEEP)
         parts = []
         for rows in batches(fine):
             some = None if masks is None else masks[rows]
-            peaks = self.coarse_peaks(coarse[rows], some, max(self.keep, k))
+            peaks = self.coarse_peaks(coarse[rows], some, max(keep, k))
             parts.append(suppress(self.fine_peaks(fine[rows], some, peaks), self.fine.radius, k))
         return candidates_of(parts, self.gallery, tuple(fine.shape[2:]), k)
 

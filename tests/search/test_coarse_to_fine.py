@@ -83,6 +83,16 @@ def test_with_all_peaks_the_first_is_that_of_the_exhaustive_search_and_none_is_b
     assert (found.scores <= true.scores + 1e-5).all()
 
 
+@pytest.mark.parametrize(("size", "keep", "expected"), [(36, None, 60), (40, None, 30), (36, 7, 7)])
+def test_of_a_small_query_more_peaks_are_looked_at_again(gallery, monkeypatch, size, keep, expected):
+    kept, search = [], CoarseToFine(gallery, keep=keep)
+    of = search.coarse_peaks
+    monkeypatch.setattr(search, "coarse_peaks", lambda coarse, masks, k: kept.append(k) or of(coarse, masks, k))
+    queries, centres = cut(gallery, [("a", 100, 200), ("b", 20, 30)], size)
+    assert np.abs(search.search(levels(queries), 1).xy[:, 0] - centres).max() < 0.6
+    assert kept == [expected]
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_planted_queries_are_found_across_blocks_and_at_the_edges_of_areas(gallery, masked):
     places = [("a", row, col) for row in (0, 3, 308, 313, 620) for col in (0, 301, 311, 330, 620)]
