@@ -14,6 +14,7 @@ from sarmatch.figures.style import (
     BLUE,
     GREY,
     OVER_METRES,
+    PROTOCOL_WORDS,
     PURPLE,
     SKY,
     method_line,
@@ -194,27 +195,30 @@ def error_cdf(
 
 
 def within_metres(curves: pd.DataFrame, title: str, data: str) -> Figure:
-    """Fraction of queries placed within a distance, from the nearest to the farthest, both axes logarithmic.
+    """Fraction of queries placed within a distance, from the nearest to the farthest, a panel per protocol.
 
     Parameters
     ----------
     curves
-        One row per method (`arm`), `seed` and number of `metres`, with the `fraction`: of one protocol and kind, as
-        `sarmatch.experiments.load_curves` gives them. Seeds are averaged; a fraction of 0 has no point.
+        One row per `protocol`, method (`arm`), `seed` and number of `metres`, with the `fraction`: of one kind of
+        query, as `sarmatch.experiments.load_curves` gives them. Seeds are averaged; a fraction of 0 has no point.
     title
         Of the figure.
     data
         `simulated` or `real`.
     """
-    figure, axes = new_figure(7.6, 4.2)
-    ax = axes[0, 0]
-    means = curves.groupby(["arm", "metres"], sort=False)["fraction"].mean()
-    for name, of_arm in means.groupby(level="arm", sort=False):
-        fraction = of_arm.droplevel("arm")
-        ax.plot(fraction.where(fraction > 0), label=method_words(name), **method_line(name))
-    ax.set(xscale="log", yscale="log", **OVER_METRES, title=f"{title} ({data})")
-    ax.grid(alpha=0.4)
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
+    protocols = curves["protocol"].unique()
+    figure, axes = new_figure(2.9 + 4.3 * len(protocols), 4.2, 1, len(protocols), sharey=True)
+    for ax, protocol in zip(axes[0], protocols, strict=True):
+        means = curves[curves["protocol"] == protocol].groupby(["arm", "metres"], sort=False)["fraction"].mean()
+        for name, of_arm in means.groupby(level="arm", sort=False):
+            fraction = of_arm.droplevel("arm")
+            ax.plot(fraction.where(fraction > 0), label=method_words(name), **method_line(name))
+        ax.set(xscale="log", yscale="log", **OVER_METRES, title=PROTOCOL_WORDS.get(protocol, protocol))
+        ax.grid(alpha=0.4)
+        ax.label_outer()
+    figure.suptitle(f"{title} ({data})")
+    axes[0, -1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
     return figure
 
 

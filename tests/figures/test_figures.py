@@ -164,7 +164,11 @@ FIGURES = {
         {"plain": np.array([0.0, 5, 500])}, {"chance": {10: 0.1}}, "a", scene.label
     ),
     "within_metres": lambda scene, queries, tiles, metrics: figures.within_metres(
-        pd.DataFrame({"arm": "plain", "seed": 0, "metres": [5, 50, 500], "fraction": [0.0, 0.1, 0.4]}), "a", scene.label
+        pd.DataFrame(
+            {"protocol": "same_area", "arm": "plain", "seed": 0, "metres": [5, 50, 500], "fraction": [0.0, 0.1, 0.4]}
+        ),
+        "a",
+        scene.label,
     ),
     "training_curve": lambda scene, queries, tiles, metrics: figures.training_curve(
         pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0], "recall@1": [0.1, 0.2], "recall@5": [0.5, 0.4]}),
@@ -555,8 +559,13 @@ class TestCharts:
             for s, of in enumerate([(0.0, 0.2), (0.0, 0.4)])
             for m, f in zip((5, 50), of, strict=True)
         ]
-        curves = pd.DataFrame([*rows, ("chance", 0, 5, 0.01)], columns=["arm", "seed", "metres", "fraction"])
-        plain, chance = figures.within_metres(curves, "t", "real").axes[0].lines
+        known = pd.DataFrame([*rows, ("chance", 0, 5, 0.01)], columns=["arm", "seed", "metres", "fraction"])
+        unseen = pd.DataFrame([("plain", 0, 5, 0.1)], columns=known.columns)
+        curves = pd.concat([known.assign(protocol="same_area"), unseen.assign(protocol="cross_area")])
+        one, other = figures.within_metres(curves, "t", "real").axes
+        assert (one.get_title(), other.get_title()) == ("same area", "unseen area")
+        assert [line.get_ydata().tolist() for line in other.lines] == [[0.1]]
+        plain, chance = one.lines
         assert (plain.get_label(), chance.get_label()) == ("trained encoder", "chance")
         assert plain.get_xdata().tolist() == [5, 50]
         np.testing.assert_allclose(plain.get_ydata(), [np.nan, 0.3])
