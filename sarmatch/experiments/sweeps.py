@@ -205,7 +205,7 @@ SWEEPS: dict[str, Sweep] = {
     "systems_heading": Sweep(
         "SAIG-S on street panoramas whose heading is known, and where nobody knows it, in towns that training knows",
         systems.on_headings,
-        seeds=(0,),
+        seeds=(0, 1),
         needs_data=True,
     ),
     **{
