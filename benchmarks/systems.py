@@ -26,7 +26,7 @@ os.environ["TQDM_DISABLE"] = "1"
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from training import in_turn, ours
+from training import WARM, in_turn, ours
 
 import sarmatch as sm
 from sarmatch.encoders import Encoder, embed, systems
@@ -169,6 +169,8 @@ def main() -> None:
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--steps", type=int, default=16, help="of an epoch; there are two, and the first few warm up")
     asked = parser.parse_args()
+    if 2 * asked.steps <= WARM:
+        parser.error(f"--steps is {asked.steps}: the first {WARM} steps of two epochs warm up, expected more than half")
     rows = []
     for name in asked.names:
         with ProcessPoolExecutor(1, get_context("spawn")) as alone:
