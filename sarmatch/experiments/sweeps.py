@@ -55,7 +55,6 @@ class Sweep(NamedTuple):
     seeds: Sequence[int] = SEEDS
     robust: Sequence[str] = ()  # methods that are also tested on other acquisitions
     shipped: Sequence[str] = ()  # methods whose first run goes to data/checkpoints with its weights
-    acquisitions: Sequence[str] = ()  # changes of the acquisition on which they are; all of them where none is named
     by_network: bool = False
     needs_data: bool = False  # a folder, given as scene
     baselines: bool = False  # the training-free encoders beside the methods are rows too
@@ -69,25 +68,41 @@ def _changes(start: str, **arms: dict[str, Any]) -> Callable[[str], dict[str, Co
     return lambda scene: {name: recipe(start, **change) for name, change in arms.items()}
 
 
-def _sentinel(scene: str) -> dict[str, Config]:
-    fields = {"scene": scene, "epochs": 10, "batch_size": 32, "encoder_options": {"shared": True}}
-    adversary = {"alignment": "wasserstein", "alignment_options": {"critic_rate": 1e-3}}
-    return {
-        "infonce": recipe("sentinel", **fields),
-        "wasserstein": recipe("sentinel", **fields, **adversary),
-        "class_adversary": recipe("sentinel", **fields, alignment="class_adversary"),
-    }
-
-
-#: Training of the sweeps that look for a weight: a minute on one CPU core each, dense search apart.
+#: Training of the sweeps that ask many questions: a minute on one CPU core each, dense search three.
 SHORT = {"epochs": 4, "pairs_per_epoch": 1536, "test_queries": 600, "protocols": ("cross_area",)}
+_SHORT_DENSE = SHORT | {"epochs": 3, "pairs_per_epoch": 480, "test_queries": 300, "kinds": ("arbitrary",)}
 #: What an alignment is joined with, as (recipe, changes).
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "shared": ("infonce", SHORT),
     "two_branches": ("infonce", SHORT | {"encoder_options": {"shared": False}}),
-    "dense": ("dense", SHORT | {"epochs": 3, "pairs_per_epoch": 480, "test_queries": 300, "kinds": ("arbitrary",)}),
+    "triplet": ("triplet", SHORT),
+    "dense": ("dense", _SHORT_DENSE),
+    "dense_sentinel": ("dense_sentinel", _SHORT_DENSE),
 }
-WEIGHTS_TRIED = (10.0, 1.0, 0.1)
+#: Alignments, the critic of more steps beside the default one, as (alignment, options, weights that are tried).
+ALIGNED: dict[str, tuple[str, dict[str, Any], tuple[float, ...]]] = {
+    "wasserstein": ("wasserstein", {"critic_rate": 1e-3}, (0.1, 1.0, 10.0)),
+    "wasserstein_20_steps": ("wasserstein", {"critic_rate": 1e-3, "critic_steps": 20}, (1.0, 10.0)),
+    "class_adversary": ("class_adversary", {"critic_rate": 1e-3}, (1.0, 10.0)),
+    "sinkhorn": ("sinkhorn", {}, (1.0, 10.0)),
+    "sliced": ("sliced", {}, (1.0, 10.0)),
+}
+#: What else is asked of a search by vectors, one field at a time.
+ASKED: dict[str, dict[str, Any]] = {
+    "infonce": {},
+    "neighbours_as_negatives": {"neighbours": "negatives"},
+    "semi_positive": {"auxiliary": {"iou_semi_positive": 0.1}},
+    "two_branches": {"encoder_options": {"shared": False}},
+    "large_batches": {"batch_size": 128},
+    "three_polarisations": {"bands": ("HH", "VV", "HV")},
+    "quarter_of_the_ground": {"train_fraction": 0.25},
+    "quarter_with_wasserstein": {
+        "train_fraction": 0.25,
+        "alignment": "wasserstein",
+        "alignment_options": {"critic_rate": 1e-3},
+        "alignment_weight": 1.0,
+    },
+}
 #: What dense search may learn from, and by: losses by name, false peaks of the whole map, other towns, networks.
 DENSE_TRIED: dict[str, dict[str, Any]] = {
     "dense_cross_entropy": {},
@@ -124,61 +139,57 @@ DENSE_PRETRAINED: dict[str, dict[str, Any]] = {
 }
 
 
-def _weights(alignment: str, prefix: str, **options: Any) -> Sweep:
-    """Each network without an alignment and with it under every weight, the networks that train fastest first."""
+def _aligned(
+    networks: Sequence[str], alignments: Sequence[str], weights: Sequence[float] = (), **changes: Any
+) -> Callable[[str], dict[str, Config]]:
+    """Each network without an alignment, then with each of them under every weight, or those of `weights` alone."""
 
     def arms(scene: str) -> dict[str, Config]:
         found = {}
-        for networks in (("shared", "two_branches"), ("dense",)):
-            for weight, network in product((0.0, *WEIGHTS_TRIED), networks):
-                start, changes = NETWORKS[network]
-                fields = {"alignment": alignment, "alignment_options": options, "alignment_weight": weight}
-                arm = f"{network}_{prefix}_{weight:g}" if weight else f"{network}_0"
-                found[arm] = recipe(start, **changes, **(fields if weight else {}))
+        for network in networks:
+            start, short = NETWORKS[network]
+            fields = short | changes | ({"scene": scene} if scene else {})
+            found[f"{network}_0"] = recipe(start, **fields)
+            for name in alignments:
+                alignment, options, tried = ALIGNED[name]
+                for weight in weights or tried:
+                    which = {"alignment": alignment, "alignment_options": options, "alignment_weight": weight}
+                    found[f"{network}_{name}_{weight:g}"] = recipe(start, **fields, **which)
         return found
 
-    words = "which weight an alignment can bear, by validation alone, in three networks"
-    return Sweep(f"{words}: {prefix.replace('_', ' ')}", arms, by_network=True)
+    return arms
 
 
 SWEEPS: dict[str, Sweep] = {
-    "alignment": Sweep(
-        "what an alignment is worth beside a metric loss, on `standard`",
-        _recipes("infonce", "triplet", "wasserstein", "clipped", "class_adversary", "sliced", "sinkhorn", "cmpc"),
-        robust=("infonce", "wasserstein", "class_adversary"),
+    "checkpoints": Sweep(
+        "the vector encoders that notebooks load: ten epochs on `standard`, one seed each",
+        _recipes("infonce", "triplet", "wasserstein"),
+        seeds=(0,),
         shipped=("infonce", "triplet", "wasserstein"),
     ),
-    "alignment_sentinel": Sweep("the same on real Sentinel-1/2 tiles, region A to B", _sentinel, needs_data=True),
+    "alignment": Sweep(
+        "what an alignment moves and what that is worth, by weight, in networks of one vector per tile",
+        lambda scene: {
+            **_aligned(("shared", "two_branches"), tuple(ALIGNED))(scene),
+            **_aligned(("triplet",), ("wasserstein",), (1.0, 10.0))(scene),
+        },
+        by_network=True,
+    ),
+    "alignment_dense": Sweep(
+        "the same of dense feature maps",
+        _aligned(("dense",), ("wasserstein", "sinkhorn"), (1.0, 10.0)),
+        by_network=True,
+    ),
+    "alignment_sentinel": Sweep(
+        "the same of dense feature maps on real Sentinel-1/2 tiles, region A to B",
+        _aligned(("dense_sentinel",), ("wasserstein",), (1.0, 10.0)),
+        by_network=True,
+        needs_data=True,
+    ),
     "questions": Sweep(
         "one field changed at a time",
-        _changes(
-            "infonce",
-            infonce={},
-            neighbours_as_negatives={"neighbours": "negatives"},
-            semi_positive={"auxiliary": {"iou_semi_positive": 0.1}},
-            two_branches={"encoder_options": {"shared": False}},
-            large_batches={"batch_size": 128},
-            three_polarisations={"bands": ("HH", "VV", "HV")},
-            quarter_of_the_ground={"train_fraction": 0.25},
-            quarter_with_wasserstein={
-                "train_fraction": 0.25,
-                "alignment": "wasserstein",
-                "alignment_options": {"critic_rate": 1e-3},
-            },
-        ),
+        _changes("infonce", **{arm: SHORT | change for arm, change in ASKED.items()}),
     ),
-    "weights": Sweep(
-        "the weight of the Wasserstein critic, from none to a hundred times ours",
-        _changes(
-            "wasserstein",
-            **{f"weight_{w:g}": {"alignment_weight": w} for w in (0.0, 0.1, 1.0, 10.0)},
-        ),
-        seeds=(0,),
-    ),
-    "alignment_weights": _weights("wasserstein", "wasserstein", critic_rate=1e-3),
-    "alignment_weights_20_steps": _weights("wasserstein", "wasserstein_20_steps", critic_rate=1e-3, critic_steps=20),
-    "alignment_weights_class_adversary": _weights("class_adversary", "class_adversary", critic_rate=1e-3),
-    "alignment_weights_sinkhorn": _weights("sinkhorn", "sinkhorn"),
     "systems_standard": Sweep(
         "published systems at one budget, on `standard`",
         systems.on_standard,
@@ -235,23 +246,10 @@ SWEEPS: dict[str, Sweep] = {
         seeds=(0, 1),
     ),
     "one_look_direction": Sweep(
-        "trained on passes that all head north and look right, tested on those and on left-looking ones",
-        _changes(
-            "infonce",
-            infonce={"scene": "easy", **SHORT},
-            **{
-                f"wasserstein_{weight:g}": {
-                    "scene": "easy",
-                    **SHORT,
-                    "alignment": "wasserstein",
-                    "alignment_options": {"critic_rate": 1e-3},
-                    "alignment_weight": weight,
-                }
-                for weight in (1.0, 10.0)
-            },
-        ),
-        robust=("infonce", "wasserstein_1", "wasserstein_10"),
-        acquisitions=(LOOK_DIRECTION,),
+        "trained on passes that all head north and look right, tested on those, on left-looking and on other ones",
+        _aligned(("shared", "two_branches"), ("wasserstein",), (1.0,), scene="easy"),
+        robust=("shared_0", "shared_wasserstein_1", "two_branches_0", "two_branches_wasserstein_1"),
+        by_network=True,
     ),
 }
 
@@ -505,7 +503,7 @@ def run_sweep(name: str, scene: str = "", folder: Path | None = None, finished: 
     tables = {"table.csv": table, "differences.csv": pd.concat(gaps, ignore_index=True), "curves.csv": curves(runs)}
     if plan.robust:
         robust = {arm: runs[arm] for arm in plan.robust if arm in runs}
-        tables["robustness.csv"] = robustness(robust, changes=plan.acquisitions)
+        tables["robustness.csv"] = robustness(robust)
     for file, content in tables.items():
         write(folder / file, partial(content.to_csv, index=False, float_format="%.6g"))
     write_json(folder / "environment.json", environment_of([r for arm in runs.values() for r in arm]))

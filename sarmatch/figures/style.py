@@ -176,12 +176,19 @@ REFINER_GROUPS = {
     "as published": ("cmpc",),
     "from pixels": ("correlation", "surface"),
 }
-_NETWORKS = {"shared": "shared network", "two_branches": "two branches", "dense": "dense feature maps"}
+_NETWORKS = {
+    "shared": "shared network",
+    "two_branches": "two branches",
+    "triplet": "triplet loss, shared network",
+    "dense": "dense feature maps",
+    "dense_sentinel": "dense feature maps of real tiles",
+}
 _ALIGNMENTS = {
     "wasserstein": "Wasserstein critic",
     "wasserstein_20_steps": "Wasserstein critic, 20 steps",
     "class_adversary": "class adversary",
     "sinkhorn": "Sinkhorn divergence",
+    "sliced": "sliced Wasserstein",
 }
 #: Choices of dense search: what one thing is changed to.
 _CHOICES = {
