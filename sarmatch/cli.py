@@ -204,14 +204,16 @@ def poses(
     count: Annotated[int, typer.Option(help="queries of each scene", min=1)] = 100,
 ) -> None:
     """Search densely for queries whose heading or scale nobody tells, beside the same north up, and keep the table."""
-    from sarmatch.experiments.dense import poses_table
+    from sarmatch.experiments.dense import poses_table, powers_table
 
     check_writable(folder)
     of = sm.load_run(run)
     table = poses_table(of, folder, _scenes(of, scene), count)
+    powers = powers_table(of, folder, _scenes(of, scene), count)
     columns = ["scene", "method", "queries", "recall@1", "recall@10", "median_m", "registered_within_10m"]
     columns += ["heading_median_deg", "scale_median", "ms_per_query"]
     typer.echo(table[columns].round(3).to_string(index=False))
+    typer.echo(powers[["scene", "power", "queries", "recall@1", "bias", "bias_median"]].round(3).to_string(index=False))
 
 
 @app.command()

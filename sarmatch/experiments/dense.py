@@ -26,7 +26,7 @@ from sarmatch.experiments.provenance import made_with
 from sarmatch.patches import PatchImages, positions
 from sarmatch.patches.images import raster_of
 from sarmatch.scenes import Scene
-from sarmatch.search.turned import Pose, turned
+from sarmatch.search.turned import EVEN, Pose, turned
 from sarmatch.training.runs import TOP, Run, blocks, dense_search, intervals, map_of, task
 
 QUARTERS = ("least", "less", "more", "most")  # contrast of a query
@@ -184,6 +184,54 @@ def poses_table(
     return _kept(rows, folder)
 
 
+#: Powers of the scale that scores were multiplied by, to choose `EVEN` among.
+POWERS = (0.0, 0.125, EVEN, 0.375, 0.5)
+
+
+def powers_table(
+    run: Run,
+    folder: Path,
+    scenes: Mapping[str, Scene] | None = None,
+    count: int = 100,
+) -> pd.DataFrame:
+    """How much too large the scale that is found is, by the power of it that scores are multiplied by; kept as CSV.
+
+    On validation areas, with the best place of every scale alone: what `EVEN` was chosen by.
+
+    Parameters
+    ----------
+    run, scenes, count
+        As for `poses_table`.
+    folder
+        Where `powers.csv` is kept.
+
+    Returns
+    -------
+    DataFrame
+        A row per scene and power: `recall@1`, and of the queries that were found the mean and the median of the scale
+        that was found over the true one, less 1: `bias` and `bias_median`.
+    """
+    rows = []
+    for name, scene in (scenes or {run.config.scene: map_of(run.config)}).items():
+        asked, tiles = task(run.config, scene, "cross_area", "arbitrary", "val")
+        asked, _, images = posed_queries(scene, Task(asked, tiles, torch.empty(0)), count, _NORTH, _SCALED)
+        of_scale = []
+        for scale in SCALES:
+            options: dict[str, Sequence[float]] = {"headings": (0.0,), "scales": (scale,), "finer": (0.0,)}
+            of_scale.append(dense_search(run.encoder, scene, tiles, "turned", **options).search(images, 1))
+        scores = np.stack([f.scores[:, 0] / s**EVEN for f, s in zip(of_scale, SCALES, strict=True)])
+        side = int(tiles["size"].iloc[0]) * scene.pixel_size
+        at = np.stack([tiles_of_places(f, tiles, side)[:, 0] for f in of_scale])
+        for power in POWERS:
+            best = (scores * np.array(SCALES)[:, None] ** power).argmax(0)
+            right = at[best, np.arange(len(asked))] == asked["positive"].to_numpy()
+            off = np.array(SCALES)[best][right] / asked["scale"].to_numpy()[right] - 1
+            about = {"scene": Path(name).name, "data": scene.label, "power": power, "queries": len(asked)}
+            found = {"recall@1": right.mean(), "bias": off.mean(), "bias_median": np.median(off)}
+            rows.append(about | {k: float(v) for k, v in found.items()})
+    return _kept(rows, folder, "powers.csv")
+
+
 def posed_queries(
     scene: Scene, given: Task, count: int, headings: tuple[float, float], scales: tuple[float, float], seed: int = 0
 ) -> Task:
@@ -213,9 +261,9 @@ def posed_queries(
     )
 
 
-def _kept(rows: list[dict[str, float | str]], folder: Path) -> pd.DataFrame:
+def _kept(rows: Sequence[Mapping[str, float | str]], folder: Path, file: str = "table.csv") -> pd.DataFrame:
     made = pd.DataFrame(rows).assign(**made_with())
-    write(folder / "table.csv", partial(made.to_csv, index=False))
+    write(folder / file, partial(made.to_csv, index=False))
     return made
 
 

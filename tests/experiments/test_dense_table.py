@@ -9,10 +9,10 @@ import torch
 
 from sarmatch.datasets import registry
 from sarmatch.experiments import lists, studies
-from sarmatch.experiments.dense import Task, middle_of, posed_queries, poses_table, table_of
+from sarmatch.experiments.dense import POWERS, Task, middle_of, posed_queries, poses_table, powers_table, table_of
 from sarmatch.patches import PatchImages, positions
 from sarmatch.refinement import create_refiner, rank_of_best
-from sarmatch.search.turned import Pose, turned
+from sarmatch.search.turned import EVEN, Pose, turned
 from sarmatch.training.config import Config
 from sarmatch.training.runs import Run, run, task
 
@@ -31,6 +31,7 @@ def kept(tiny_scene, tmp_path_factory):
         finished = run(config, folder / "run", report=lambda history: None)
         table_of(finished, folder / "kept", sizes=(None, 16))
         poses_table(finished, folder / "poses", count=20)
+        powers_table(finished, folder / "poses", count=20)
         return finished, folder / "kept"
 
 
@@ -71,6 +72,13 @@ def test_what_is_unknown_has_a_row_beside_the_same_queries_north_up(kept):
     assert (looked_for["recall@1"] <= known["recall@1"] + 0.2).all()
     assert np.isnan(known["heading_median_deg"]) and table.loc["pose_scale", "heading_median_deg"] == 0
     assert looked_for.loc["pose_heading", "scale_median"] == 0 and looked_for["scale_median"].max() <= 0.2
+
+
+def test_the_larger_the_power_the_larger_the_scale_that_is_found(kept):
+    table = pd.read_csv(kept[1].parent / "poses" / "powers.csv")
+    assert list(table["power"]) == sorted(POWERS) and EVEN in POWERS and (table["queries"] == 20).all()
+    assert table["bias"].iloc[-1] >= table["bias"].iloc[0] - 0.02 and table["bias"].abs().max() <= 0.25
+    assert table["recall@1"].between(0, 1).all() and table["commit"].notna().all()
 
 
 @pytest.mark.parametrize("scale", [0.9, 1.0, 1.1])
