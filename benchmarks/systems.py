@@ -7,7 +7,9 @@ one thread: its peak of memory is what training added to that after the imports.
 of `benchmarks/training.py` are made in turn, with the system's network, a plain loss and a plain optimiser in both; the
 ratio of pairs per second is the median over steps. `method` is whole epochs of our loop with the system's own loss,
 mining and optimiser. Images per second: of vectors both modalities, by `embed` against the network called in a row; of
-dense matchers as many pixels of a map, by `encode_raster` against the network called on the whole. Sizes: milliseconds
+dense matchers as many pixels of a map, by `encode_raster` against the network called on the same windows in a row, and
+`of one call` against the whole at once, which needs memory without bound: windows overlap by what a cell depends on.
+Sizes: milliseconds
 of a training step of one pair. `--full` takes the published sizes of the networks at their smallest image of `--sizes`.
 """
 
@@ -16,7 +18,7 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -33,7 +35,7 @@ from sarmatch.encoders import Encoder, embed, systems
 from sarmatch.encoders.base import ENCODERS, height_and_width, in_use
 from sarmatch.experiments.systems import BUDGET, DENSE_BUDGET
 from sarmatch.patches import to_input
-from sarmatch.search.maps import encode_raster
+from sarmatch.search.maps import Bounds, encode_raster, margin_of, windows_of
 from sarmatch.training.config import Config
 
 PLAIN = {"loss_options": {}, "auxiliary": {}, "alignment": "none", "sampler": "random"}
@@ -71,8 +73,8 @@ def output(encoder: Encoder, batch: torch.Tensor, modality: str) -> torch.Tensor
     return encoder.forward_head(features, modality) if hasattr(encoder, "feature_dim") else features
 
 
-def of_images(encoder: Encoder, size: int, count: int) -> tuple[int, Work, Work]:
-    """How many images of both modalities are embedded, by the network called in a row, and by `embed`."""
+def of_images(encoder: Encoder, size: int, count: int) -> tuple[int, Work, dict[str, Work]]:
+    """How many images of both modalities are embedded, by `embed`, and by the network called in a row."""
     batches = {name: images(encoder, name, count, size).split(BUDGET["batch_size"]) for name in encoder.inputs}
 
     def called() -> None:
@@ -83,43 +85,47 @@ def of_images(encoder: Encoder, size: int, count: int) -> tuple[int, Work, Work]
         for name, parts in batches.items():
             embed(encoder, parts, name)
 
-    return 2 * count, called, ours
+    return 2 * count, ours, {"of bare, embedding": called}
 
 
-def of_a_map(encoder: Encoder, size: int, scene: sm.Scene) -> tuple[float, Work, Work]:
-    """How many images a map has the pixels of, its features by the network called once, and by `encode_raster`.
+def of_a_map(encoder: Encoder, size: int, scene: sm.Scene) -> tuple[float, Work, dict[str, Work]]:
+    """How many images a map has the pixels of, its features by `encode_raster`, and by the network called.
 
-    Both are of the map with its edge repeated by what a cell depends on.
+    All are of the map with its edge repeated by what a cell depends on.
     """
     chart = scene.areas[0].map
     top, left, bottom, right = chart.bounds
-    margin = -(-encoder.reach // max(encoder.levels)) * max(encoder.levels)
+    margin = margin_of(encoder)
 
-    def called() -> None:
+    def called(windows: Sequence[Bounds]) -> None:
         pixels = torch.from_numpy(chart.read(top, left, bottom - top, right - left))[None]
-        image = to_input(pixels, chart.scale, None, chart.window)
-        output(encoder, F.pad(image, [margin] * 4, "replicate"), "reference")
+        image = F.pad(to_input(pixels, chart.scale, None, chart.window), [margin] * 4, "replicate")
+        for row0, col0, row1, col1 in windows:
+            rows, cols = slice(row0 - top, row1 - top + 2 * margin), slice(col0 - left, col1 - left + 2 * margin)
+            output(encoder, image[..., rows, cols], "reference")
 
-    return (bottom - top) * (right - left) / size**2, called, partial(encode_raster, encoder, chart, "reference")
+    bare = {
+        "of bare, embedding": partial(called, windows_of(encoder, chart, chart.bounds)),
+        "of one call": partial(called, [chart.bounds]),
+    }
+    return (bottom - top) * (right - left) / size**2, partial(encode_raster, encoder, chart, "reference"), bare
 
 
 def embedding(config: Config, scene: sm.Scene) -> dict[str, float]:
-    """Images per second of how our code embeds, and its ratio to calling the network."""
+    """Images per second of how our code embeds, and its ratios to calling the network."""
     encoder, size = network(config, config.image_size), config.image_size
     dense = config.search == "dense"
-    number, called, ours = of_a_map(encoder, size, scene) if dense else of_images(encoder, size, EMBEDDED)
-    rates = []
+    number, ours, bare = of_a_map(encoder, size, scene) if dense else of_images(encoder, size, EMBEDDED)
+    seconds: dict[str, list[float]] = {name: [] for name in ("ours", *bare)}
     with in_use(encoder):
         for _ in range(REPEATS + 1):  # the first warms up
-            begin = time.perf_counter()
-            called()
-            between = time.perf_counter()
-            ours()
-            rates.append((number / (time.perf_counter() - between), number / (between - begin)))
-    return {
-        "images/s": statistics.median(a for a, _ in rates[1:]),
-        "of bare, embedding": statistics.median(a / b for a, b in rates[1:]),
-    }
+            for name, work in {**bare, "ours": ours}.items():
+                begin = time.perf_counter()
+                work()
+                seconds[name].append(time.perf_counter() - begin)
+    own = seconds.pop("ours")[1:]
+    ratios = {name: statistics.median(b / a for a, b in zip(own, of[1:], strict=True)) for name, of in seconds.items()}
+    return {"images/s": statistics.median(number / a for a in own), **ratios}
 
 
 def step_ms(config: Config, size: int) -> float:

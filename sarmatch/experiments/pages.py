@@ -19,7 +19,7 @@ from sarmatch.experiments.records import (
     load_comparison,
     run_commit,
 )
-from sarmatch.experiments.sweeps import SWEEPS
+from sarmatch.experiments.sweeps import SWEEPS, load_robustness
 from sarmatch.experiments.systems import PUBLISHED
 from sarmatch.figures.style import PROTOCOL_WORDS, method_words, task_words
 from sarmatch.paths import ROOT
@@ -143,6 +143,20 @@ def poses_table(folder: Path) -> str:
         rows.append([*what, *found, *off, f"{row['ms_per_query']:,.0f}"])
         commits.append([row["commit"]])
     return _markdown(head, rows, commits)
+
+
+def powers_table(path: Path) -> str:
+    """The scale found by the power of it that scores are multiplied by, on validation areas: recall@1 and its bias."""
+    table = pd.read_csv(path)
+    rows, commits = [], []
+    for power, of_power in table.groupby("power"):
+        cells = [f"{100 * r['recall@1']:.0f} / {100 * r['bias']:+.1f} %" for r in of_power.to_dict("records")]
+        rows.append([f"{power:g}", *cells, f"{100 * of_power['bias'].mean():+.1f} %"])
+        commits.append(commits_of(of_power, ""))
+    head = ["power", *(f"{scene}: @1 / scale too large by" for scene in table["scene"].unique()), "mean"]
+    return _markdown(
+        head, rows, commits, f"**{table['data'].iloc[0]}**, validation areas, {table['queries'].iloc[0]} queries each."
+    )
 
 
 def strips_table(folders: Sequence[Path]) -> str:
@@ -308,6 +322,20 @@ def weights_table(comparison: Comparison) -> str:
     return _markdown([*head, "against no alignment, @10"], rows, commits, note)
 
 
+def acquisitions_table(robustness: pd.DataFrame, commit: str) -> str:
+    """Recall@10 in percent as the acquisition departs from what training saw, mean over seeds with worst and best."""
+    columns = list(robustness.groupby(["change", "value"], sort=False))
+    head = ["method", "seeds", *(f"{change.partition(' (')[0]} {value}" for (change, value), _ in columns)]
+    rows, commits = [], []
+    for arm, of_arm in robustness.groupby("arm", sort=False):
+        cells = [_over_seeds(part.loc[part["arm"] == arm, "recall@10"]) for _, part in columns]
+        rows.append([method_words(arm), f"{of_arm['seed'].nunique()}", *cells])
+        commits.append(commits_of(of_arm, commit))
+    first = robustness.iloc[0]
+    note = f"**{first['data']}**, gallery {first['gallery']:,}, chance @10 {100 * first['recall@10_chance']:.3g}."
+    return _markdown(head, rows, commits, note)
+
+
 def refinement_table(comparison: Comparison) -> str:
     """A comparison of refiners in an unseen area: recall and area under the metre curve in percent, mean over seeds.
 
@@ -445,6 +473,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "dense": lambda root: results_table([load_run(root / p) for p in ("data/dense", "data/results/dense_sentinel")]),
     "dense_tasks": lambda root: dense_table([root / "data/results" / name for name in ("dense", "dense_sentinel")]),
     "poses": lambda root: poses_table(root / "data/results/poses"),
+    "powers": lambda root: powers_table(root / "data/results/poses/powers.csv"),
     "strips": lambda root: strips_table([root / "data/results" / name for name in STRIPS]),
     "presets": lambda root: presets_table(load_baselines(root)),
     "sentinel": lambda root: results_table(
@@ -453,10 +482,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "sentinel_whitened": lambda root: whitening_table(load_run(root / "data/results/sentinel_short")),
     **{
         name: partial(_of_comparison, sweep_table, name)
-        for name in (
-            *("alignment", "alignment_sentinel", "weights", "questions", "one_look_direction", "dense_choices"),
-            *("dense_networks", "pretrained", "pretrained_dense"),
-        )
+        for name in (*("questions", "dense_choices", "dense_networks", "pretrained", "pretrained_dense"),)
     },
     **{
         name: partial(_of_comparison, systems_table, name)
@@ -465,7 +491,13 @@ TABLES: dict[str, Callable[[Path], str]] = {
     },
     **{name: partial(_of_comparison, sweep_table, name) for name in SWEEPS if name.startswith(ABLATIONS)},
     "systems_published": lambda root: published_table(),
-    "alignment_weights": partial(_of_comparison, weights_table, "alignment_weights"),
+    **{
+        name: partial(_of_comparison, weights_table, name)
+        for name in ("alignment", "alignment_dense", "alignment_sentinel", "one_look_direction")
+    },
+    "acquisitions": lambda root: acquisitions_table(
+        load_robustness("one_look_direction", root), load_comparison("one_look_direction", root).commit
+    ),
     **{
         name: partial(_of_comparison, refinement_table, name)
         for name in ("refinement_easy", "refinement_standard", "refinement_sentinel")

@@ -85,7 +85,6 @@ ALIGNED: dict[str, tuple[str, dict[str, Any], tuple[float, ...]]] = {
     "wasserstein_20_steps": ("wasserstein", {"critic_rate": 1e-3, "critic_steps": 20}, (1.0, 10.0)),
     "class_adversary": ("class_adversary", {"critic_rate": 1e-3}, (1.0, 10.0)),
     "sinkhorn": ("sinkhorn", {}, (1.0, 10.0)),
-    "sliced": ("sliced", {}, (1.0, 10.0)),
 }
 #: What else is asked of a search by vectors, one field at a time.
 ASKED: dict[str, dict[str, Any]] = {
@@ -177,7 +176,7 @@ SWEEPS: dict[str, Sweep] = {
     ),
     "alignment_dense": Sweep(
         "the same of dense feature maps",
-        _aligned(("dense",), ("wasserstein", "sinkhorn"), (1.0, 10.0)),
+        _aligned(("dense",), ("wasserstein",), (1.0, 10.0)),
         by_network=True,
     ),
     "alignment_sentinel": Sweep(

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sarmatch.figures.style import (
+    ALIGNMENT_GROUPS,
     BLACK,
     BLUE,
     GREY,
@@ -240,7 +241,7 @@ def apart_and_found(
     Parameters
     ----------
     table
-        `arm`, `wasserstein_1`, `protocol`, `kind` and the measure, one row per run.
+        `arm`, `ratio`, `protocol`, `kind` and the measure, one row per run.
     data
         `simulated` or `real`.
     measure
@@ -258,9 +259,12 @@ def apart_and_found(
         for arm, points in rows.groupby("arm", sort=False):
             style = method_line(arm)
             marks = {"color": style["color"], "marker": style["marker"], "alpha": 0.85, "lw": 0}
-            ax.scatter(points["wasserstein_1"], points[measure], label=method_words(arm), s=55, **marks)
+            ax.scatter(points["ratio"], points[measure], label=method_words(arm), s=55, **marks)
         note = (notes or {}).get((protocol, kind))
-        ax.set(xlabel="exact $W_1$ on validation area (0 to 2)", title=task_words(protocol, kind) + _below(note))
+        ax.set(
+            xlabel="$W_1$ over its null on validation area (count of times)",
+            title=task_words(protocol, kind) + _below(note),
+        )
         ax.set_ylabel(f"{measure} (fraction of queries)")
         ax.grid(alpha=0.4)
     for ax in axes[:-1].ravel():
@@ -281,7 +285,8 @@ def _below(note: str | None) -> str:
 def forest(gaps: pd.DataFrame, measure: str | Sequence[str], data: str, title: str = "") -> Figure:
     """Each method against the control with its interval, a panel per protocol, kind and measure.
 
-    Refiners stand in the groups and the order of `REFINER_GROUPS`, whatever the order of the table is.
+    Refiners stand in the groups and the order of `REFINER_GROUPS`, alignments in those of `ALIGNMENT_GROUPS`, whatever
+    the order of the table is.
 
     Parameters
     ----------
@@ -321,12 +326,16 @@ def forest(gaps: pd.DataFrame, measure: str | Sequence[str], data: str, title: s
 
 def _grouped(arms: Collection[str]) -> list[tuple[str, str | None]]:
     """Words and method of every line; where all have a group, in its order, under a heading that is no method."""
-    named = [(group, [arm for arm in members if arm in arms]) for group, members in REFINER_GROUPS.items()]
-    if sum(len(members) for _, members in named) < len(arms):
+    for groups in (REFINER_GROUPS, ALIGNMENT_GROUPS):
+        named = [(group, [arm for arm in members if arm in arms]) for group, members in groups.items()]
+        if sum(len(members) for _, members in named) == len(arms):
+            break
+    else:
         return [(method_words(arm), arm) for arm in arms]
     lines: list[tuple[str, str | None]] = []
     for group, members in named:
-        lines += [(group, None)] * bool(members) + [(method_words(arm), arm) for arm in members]
+        own = [(method_words(arm).removeprefix(f"{group}, "), arm) for arm in members]
+        lines += [(group, None)] * bool(members) + own
     return lines
 
 

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,13 +89,10 @@ METHOD_STYLES: dict[str, Method] = {
     "sliced": _method("InfoNCE + sliced Wasserstein", GREEN, ":", "P"),
     "sinkhorn": _method("InfoNCE + Sinkhorn divergence", YELLOW, "-.", "X"),
     "cmpc": _method("CMPC as published", BLACK, "-.", ">", "the published network, which is not given the cosine"),
-    "weight_0": _method("critic of weight 0", BLUE, "-", "$0$"),
-    "weight_0.1": _method("critic of weight 0.1", BLACK, "-", "$0.1$"),
-    "weight_1": _method("critic of weight 1", PURPLE, "-", "$1$"),
-    "weight_10": _method("critic of weight 10", VERMILION, "-", "$10$"),
     "neighbours_as_negatives": Method("neighbours as negatives"),
     "semi_positive": Method("semi-positives by IoU"),
-    "two_branches": Method("two branches, nothing shared"),
+    "two_branches": _method("two branches, nothing shared", ORANGE, "--", "P"),
+    "shared": _method("one network for both modalities", BLUE, "-", "H"),
     "large_batches": Method("batches of 128"),
     "three_polarisations": Method("three polarisations"),
     "quarter_of_the_ground": Method("a quarter of the training area"),
@@ -176,20 +174,22 @@ REFINER_GROUPS = {
     "as published": ("cmpc",),
     "from pixels": ("correlation", "surface"),
 }
-_NETWORKS = {
-    "shared": "shared network",
-    "two_branches": "two branches",
-    "triplet": "triplet loss, shared network",
-    "dense": "dense feature maps",
-    "dense_sentinel": "dense feature maps of real tiles",
+#: What an alignment is joined with, its line, and its mark without one.
+_NETWORKS: dict[str, tuple[str, Any, Any]] = {
+    "shared": ("shared network", "-", (6, 2, 10)),
+    "two_branches": ("two branches", "--", (6, 2, 10)),
+    "triplet": ("triplet loss, shared network", "-.", (6, 2, 10)),
+    "dense": ("dense feature maps", ":", (6, 2, 10)),
+    "dense_sentinel": ("dense feature maps of real tiles", (0, (1, 3)), (6, 2, 10)),
 }
+#: Alignments, with colour and corners of their marks.
 _ALIGNMENTS = {
-    "wasserstein": "Wasserstein critic",
-    "wasserstein_20_steps": "Wasserstein critic, 20 steps",
-    "class_adversary": "class adversary",
-    "sinkhorn": "Sinkhorn divergence",
-    "sliced": "sliced Wasserstein",
+    "wasserstein": ("Wasserstein critic", VERMILION, 4),
+    "wasserstein_20_steps": ("Wasserstein critic, 20 steps", BLACK, 7),
+    "class_adversary": ("class adversary", PURPLE, 3),
+    "sinkhorn": ("Sinkhorn divergence", YELLOW, 5),
 }
+_MARKS = {"0.1": 2, "1": 1, "10": 0}  # of a weight: how a mark is drawn
 #: Choices of dense search: what one thing is changed to.
 _CHOICES = {
     "cross_entropy": "the recipe: cross-entropy over shifts",
@@ -216,16 +216,25 @@ _LIFTS = {
     "lite0_imagenet_slow": "the same at a quarter of the rate",
 }
 METHOD_STYLES |= {name: Method(words) for name, words in _LIFTS.items()}
-METHOD_STYLES |= {f"{network}_0": Method(f"{words}, no alignment") for network, words in _NETWORKS.items()}
-METHOD_STYLES |= {
-    f"{network}_{alignment}_{weight}": Method(f"{words}, {of_alignment} of weight {weight}")
-    for network, words in _NETWORKS.items()
-    for alignment, of_alignment in _ALIGNMENTS.items()
-    for weight in ("0.1", "1", "10")
-}
-METHOD_STYLES |= {
-    f"wasserstein_{weight}": _method(f"InfoNCE + Wasserstein critic of weight {weight}", *line)
-    for weight, line in (("1", (PURPLE, "--", "$w_1$")), ("10", (VERMILION, "--", "$w_{10}$")))
+
+
+def _alignments() -> dict[str, Method]:
+    """The line says which network, the colour which alignment, the mark its weight as well."""
+    found = {
+        f"{network}_0": _method(f"{words}, no alignment", BLUE, *line) for network, (words, *line) in _NETWORKS.items()
+    }
+    for network, (words, line, _) in _NETWORKS.items():
+        for (name, (aligned, color, corners)), (weight, mark) in product(_ALIGNMENTS.items(), _MARKS.items()):
+            style = color, line, (corners, mark, 10)
+            found[f"{network}_{name}_{weight}"] = _method(f"{words}, {aligned} of weight {weight}", *style)
+    return found
+
+
+METHOD_STYLES |= _alignments()
+#: Alignments under the network that they are joined with.
+ALIGNMENT_GROUPS = {
+    words: tuple(f"{network}_{name}_{weight}" for name, weight in product(_ALIGNMENTS, _MARKS))
+    for network, (words, *_) in _NETWORKS.items()
 }
 #: Published systems: what they are called, and those with one thing changed.
 _SYSTEMS = {

@@ -244,7 +244,7 @@ def _make_share(encoder: Encoder, scene: Scene, bounds: Mapping[str, Bounds], dt
     todo = [
         (charts[name], at, parts / str(number))
         for number, name in enumerate(bounds)
-        for at in _windows(encoder, charts[name], bounds[name])
+        for at in windows_of(encoder, charts[name], bounds[name])
     ]
     with in_use(encoder), on_own_device(encoder), processes().split_between_processes(todo) as own:
         for chart, at, folder in progress(own, desc="feature maps", unit="window"):
@@ -294,7 +294,7 @@ def encode_raster(
     Nodata is filled with the mean of what a window has; cells that would see it are 0 and not valid. Windows are kept
     in the folder `parts`, where there is one, and taken from there; large features are put together on the same disk.
     """
-    windows = _windows(encoder, raster, bounds or raster.bounds, window)
+    windows = windows_of(encoder, raster, bounds or raster.bounds, window)
     (row0, col0), (row1, col1) = windows[0][:2], windows[-1][2:]
     sides = [((row1 - row0) // stride, (col1 - col0) // stride) for stride in encoder.levels]
     features: list[Tensor] = []
@@ -312,20 +312,20 @@ def encode_raster(
     return [(f, None if v.all() else v) for f, v in zip(features, valid, strict=True)]
 
 
-def _margin(encoder: Encoder) -> int:
+def margin_of(encoder: Encoder) -> int:
     """Pixels around a window that its cells depend on, in whole cells of every level."""
     coarsest = max(encoder.levels)
     return -(-encoder.reach // coarsest) * coarsest
 
 
-def _windows(encoder: Encoder, raster: Raster, bounds: Bounds, window: int | None = None) -> list[Bounds]:
+def windows_of(encoder: Encoder, raster: Raster, bounds: Bounds, window: int | None = None) -> list[Bounds]:
     """Windows that cover bounds of a raster, but for what is no whole cell.
 
     Of about `window` pixels a side, by default so many that `CELLS` are encoded at once, half of them margin at most.
     """
     row0, col0, row1, col1 = bounds
     if window is None:
-        window = max(CELLS * encoder.levels[0] - 2 * _margin(encoder), CELLS * encoder.levels[0] // 2)
+        window = max(CELLS * encoder.levels[0] - 2 * margin_of(encoder), CELLS * encoder.levels[0] // 2)
     finest, coarsest = encoder.levels[0], max(encoder.levels)
     if min(row1 - row0, col1 - col0) < coarsest:
         raise ValueError(f"raster {raster.name!r}: {row1 - row0} x {col1 - col0} px hold no cell of {coarsest} px")
@@ -360,7 +360,7 @@ def _encoded(encoder: Encoder, raster: Raster, modality: str, window: Bounds) ->
 
     It is encoded with a margin of what its cells depend on. Beyond the raster its edge is repeated.
     """
-    margin = _margin(encoder)
+    margin = margin_of(encoder)
     row0, col0, row1, col1 = window[0] - margin, window[1] - margin, window[2] + margin, window[3] + margin
     top, left, bottom, right = raster.bounds
     inner = (max(row0, top), max(col0, left), min(row1, bottom), min(col1, right))
@@ -377,7 +377,7 @@ def _encoded(encoder: Encoder, raster: Raster, modality: str, window: Bounds) ->
         reach, first = -(-encoder.reach // stride), margin // stride
         rows, cols = (slice(first, first + (b - a) // stride) for a, b in zip(window[:2], window[2:], strict=True))
         blind = F.max_pool2d(holes, stride)
-        for axis in ((1, 0), (0, 1)):  # a square is its columns' rows: along one axis after the other
+        for axis in ((1, 0), (0, 1)) if hole.any() else ():  # a square is its columns' rows: one axis after the other
             blind = F.max_pool2d(blind, [1 + 2 * reach * a for a in axis], 1, [reach * a for a in axis])
         parts.append((features[0, :, rows, cols].float().cpu(), blind[0, 0, rows, cols] == 0))
     return parts

@@ -25,7 +25,7 @@ from sarmatch.search.searches import register_search
 HEADINGS = tuple(range(5, 360, 10))
 FINER = (-10 / 3, 0.0, 10 / 3)
 #: Power of the scale by which scores are multiplied. The less of the map a query covers, the wider its scores spread,
-#: so that scales too small had won. With it the scale found is right on average on three scenes' validation areas.
+#: so that scales too small had won. See `sarmatch.experiments.dense.powers_table` for what others do.
 EVEN = 0.25
 
 

@@ -211,7 +211,9 @@ FIGURES = {
     "estimates": lambda scene, queries, tiles, metrics: figures.estimates(
         pd.DataFrame({"points": [10, 10, 100], "exact": [2.0, 1.5, 1.0], "critic": [0.5, 0.6, 0.8]}), "t", scene.label
     ),
-    "apart_and_found": lambda scene, queries, tiles, metrics: figures.apart_and_found(ARMS, scene.label),
+    "apart_and_found": lambda scene, queries, tiles, metrics: figures.apart_and_found(
+        ARMS.assign(ratio=1.2), scene.label
+    ),
     "forest": lambda scene, queries, tiles, metrics: figures.forest(
         ARMS.assign(control="c", measure="recall@1", difference=0.1, low=0.05, high=0.2), "recall@1", scene.label
     ),
@@ -501,8 +503,7 @@ class TestPlaces:
     def test_places_and_methods_never_differ_in_colour_alone(self):
         methods = {id(m): m.line for m in METHOD_STYLES.values() if m.line}  # two names of one method look the same
         for values in (list(PLACES.values()), list(methods.values())):
-            lines, markers = ({v[what] for v in values} for what in ("linestyle", "marker"))
-            assert len(values) in (len(lines), len(markers))
+            assert len(values) == len({(v["linestyle"], v["marker"]) for v in values})
 
     def test_a_method_looks_the_same_everywhere(self):
         assert figures.method_line("resnet18") == figures.method_line("resnet18")
@@ -638,6 +639,13 @@ class TestForest:
         ]
         words = [words for words, weight in lines if weight != "bold"]
         assert words == [figures.method_words(arm) for arm in ("coarse", "M2", "G1")]
+
+    def test_alignments_stand_under_their_network_by_weight(self):
+        lines = self.lines(["two_branches_wasserstein_10", "shared_sinkhorn_1", "two_branches_wasserstein_0.1"])
+        assert [words for words, weight in lines if weight == "bold"] == ["shared network", "two branches"]
+        own = [words for words, weight in lines if weight != "bold"]
+        critic = "Wasserstein critic of weight"
+        assert own == ["Sinkhorn divergence of weight 1", f"{critic} 0.1", f"{critic} 10"]
 
     def test_where_one_has_no_group_none_has_a_heading(self):
         assert [words for words, _ in self.lines(["G1", "mine"])] == [figures.method_words("G1"), "mine"]
