@@ -261,6 +261,8 @@ def apart_and_found(
             marks = {"color": style["color"], "marker": style["marker"], "alpha": 0.85, "lw": 0}
             ax.scatter(points["ratio"], points[measure], label=method_words(arm), s=55, **marks)
         note = (notes or {}).get((protocol, kind))
+        ax.set_xscale("log", base=2)  # an adversary that fails drives the modalities far apart
+        ax.xaxis.set_major_formatter("{x:g}")
         ax.set(
             xlabel="$W_1$ over its null on validation area (count of times)",
             title=task_words(protocol, kind) + _below(note),
