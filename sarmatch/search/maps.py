@@ -346,7 +346,8 @@ def _made(
     def make() -> Part:
         parts = _encoded(encoder, raster, modality, window)
         features = {
-            f"features {level}": (part * sees).to(dtype).contiguous() for level, (part, sees) in enumerate(parts)
+            f"features {level}": (part if sees.all() else part * sees).to(dtype).contiguous()
+            for level, (part, sees) in enumerate(parts)
         }
         return features | {f"sees {level}": sees for level, (_, sees) in enumerate(parts)}
 
