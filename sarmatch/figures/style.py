@@ -176,11 +176,11 @@ REFINER_GROUPS = {
 }
 #: What an alignment is joined with, its line, and its mark without one.
 _NETWORKS: dict[str, tuple[str, Any, Any]] = {
-    "shared": ("shared network", "-", (6, 2, 10)),
-    "two_branches": ("two branches", "--", (6, 2, 10)),
-    "triplet": ("triplet loss, shared network", "-.", (6, 2, 10)),
-    "dense": ("dense feature maps", ":", (6, 2, 10)),
-    "dense_sentinel": ("dense feature maps of real tiles", (0, (1, 3)), (6, 2, 10)),
+    "shared": ("shared network", "-", (9, 1, 10)),
+    "two_branches": ("two branches", "--", (9, 1, 10)),
+    "triplet": ("triplet loss, shared network", "-.", (9, 1, 10)),
+    "dense": ("dense feature maps", ":", (9, 1, 10)),
+    "dense_sentinel": ("dense feature maps of real tiles", (0, (1, 3)), (9, 1, 10)),
 }
 #: Alignments, with colour and corners of their marks.
 _ALIGNMENTS = {
@@ -189,7 +189,7 @@ _ALIGNMENTS = {
     "class_adversary": ("class adversary", PURPLE, 3),
     "sinkhorn": ("Sinkhorn divergence", YELLOW, 5),
 }
-_MARKS = {"0.1": 2, "1": 1, "10": 0}  # of a weight: how a mark is drawn
+_MARKS = {"0.1": (0, 40), "1": (1, 10), "10": (0, 10)}  # of a weight: whether its mark is a star, and turned
 #: Choices of dense search: what one thing is changed to.
 _CHOICES = {
     "cross_entropy": "the recipe: cross-entropy over shifts",
@@ -225,7 +225,7 @@ def _alignments() -> dict[str, Method]:
     }
     for network, (words, line, _) in _NETWORKS.items():
         for (name, (aligned, color, corners)), (weight, mark) in product(_ALIGNMENTS.items(), _MARKS.items()):
-            style = color, line, (corners, mark, 10)
+            style = color, line, (corners, *mark)
             found[f"{network}_{name}_{weight}"] = _method(f"{words}, {aligned} of weight {weight}", *style)
     return found
 
