@@ -404,7 +404,9 @@ def levels(table: pd.DataFrame, measure: str, title: str, data: str) -> Figure:
     """
     groups = list(table.groupby(["protocol", "kind"], sort=False))
     arms = list(dict.fromkeys(table["arm"]))
-    figure, axes = new_figure(3.6 * len(groups) + 1.2, 0.45 * len(arms) + 1.9, 1, len(groups), sharex=True, sharey=True)
+    longest = max(len(method_words(arm)) for arm in arms)
+    size = 3.2 * len(groups) + 0.6 + 0.07 * longest, 0.45 * len(arms) + 1.9
+    figure, axes = new_figure(*size, 1, len(groups), sharex=True, sharey=True)
     for ax, ((protocol, kind), rows) in zip(axes[0], groups, strict=True):
         for at, arm in enumerate(arms):
             values, line = rows.loc[rows["arm"] == arm, measure], method_line(arm)
