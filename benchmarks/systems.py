@@ -9,8 +9,8 @@ ratio of pairs per second is the median over steps. `method` is whole epochs of 
 mining and optimiser. Images per second: of vectors both modalities, by `embed` against the network called in a row; of
 dense matchers as many pixels of a map, by `encode_raster` against the network called on the same windows in a row, and
 `of one call` against the whole at once, which needs memory without bound: windows overlap by what a cell depends on.
-Sizes: milliseconds
-of a training step of one pair. `--full` takes the published sizes of the networks at their smallest image of `--sizes`.
+Sizes: milliseconds of a training step of one pair. `--full` takes the published sizes of the networks at their smallest
+image of `--sizes`.
 """
 
 import argparse

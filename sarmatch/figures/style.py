@@ -91,8 +91,8 @@ METHOD_STYLES: dict[str, Method] = {
     "cmpc": _method("CMPC as published", BLACK, "-.", ">", "the published network, which is not given the cosine"),
     "neighbours_as_negatives": Method("neighbours as negatives"),
     "semi_positive": Method("semi-positives by IoU"),
-    "two_branches": _method("two branches, nothing shared", ORANGE, "--", "P"),
-    "shared": _method("one network for both modalities", BLUE, "-", "H"),
+    "two_branches": _method("two branches, nothing shared", ORANGE, "--", (4, 0, 20)),
+    "shared": _method("one network for both modalities", BLUE, "-", (12, 0, 0)),
     "large_batches": Method("batches of 128"),
     "three_polarisations": Method("three polarisations"),
     "quarter_of_the_ground": Method("a quarter of the training area"),
@@ -174,13 +174,13 @@ REFINER_GROUPS = {
     "as published": ("cmpc",),
     "from pixels": ("correlation", "surface"),
 }
-#: What an alignment is joined with, its line, and its mark without one.
-_NETWORKS: dict[str, tuple[str, Any, Any]] = {
-    "shared": ("shared network", "-", (9, 1, 10)),
-    "two_branches": ("two branches", "--", (9, 1, 10)),
-    "triplet": ("triplet loss, shared network", "-.", (9, 1, 10)),
-    "dense": ("dense feature maps", ":", (9, 1, 10)),
-    "dense_sentinel": ("dense feature maps of real tiles", (0, (1, 3)), (9, 1, 10)),
+#: What an alignment is joined with, and its line.
+_NETWORKS: dict[str, tuple[str, Any]] = {
+    "shared": ("shared network", "-"),
+    "two_branches": ("two branches", "--"),
+    "triplet": ("triplet loss, shared network", "-."),
+    "dense": ("dense feature maps", ":"),
+    "dense_sentinel": ("dense feature maps of real tiles", (0, (1, 3))),
 }
 #: Alignments, with colour and corners of their marks.
 _ALIGNMENTS = {
@@ -219,13 +219,12 @@ METHOD_STYLES |= {name: Method(words) for name, words in _LIFTS.items()}
 
 
 def _alignments() -> dict[str, Method]:
-    """The line says which network, the colour which alignment, the mark its weight as well."""
-    found = {
-        f"{network}_0": _method(f"{words}, no alignment", BLUE, *line) for network, (words, *line) in _NETWORKS.items()
-    }
-    for network, (words, line, _) in _NETWORKS.items():
-        for (name, (aligned, color, corners)), (weight, mark) in product(_ALIGNMENTS.items(), _MARKS.items()):
-            style = color, line, (corners, *mark)
+    """The line says which network, the colour which alignment, the mark its weight; no two marks are the same."""
+    found = {}
+    for turn, (network, (words, line)) in enumerate(_NETWORKS.items()):
+        found[f"{network}_0"] = _method(f"{words}, no alignment", BLUE, line, (9, 1, 3 * turn))
+        for (name, (aligned, color, corners)), (weight, (star, angle)) in product(_ALIGNMENTS.items(), _MARKS.items()):
+            style = color, line, (corners, star, angle + 3 * turn)
             found[f"{network}_{name}_{weight}"] = _method(f"{words}, {aligned} of weight {weight}", *style)
     return found
 

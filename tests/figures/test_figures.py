@@ -503,7 +503,8 @@ class TestPlaces:
     def test_places_and_methods_never_differ_in_colour_alone(self):
         methods = {id(m): m.line for m in METHOD_STYLES.values() if m.line}  # two names of one method look the same
         for values in (list(PLACES.values()), list(methods.values())):
-            assert len(values) == len({(v["linestyle"], v["marker"]) for v in values})
+            lines, markers = ({v[what] for v in values} for what in ("linestyle", "marker"))
+            assert len(values) in (len(lines), len(markers))
 
     def test_a_method_looks_the_same_everywhere(self):
         assert figures.method_line("resnet18") == figures.method_line("resnet18")
