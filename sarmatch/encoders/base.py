@@ -51,6 +51,9 @@ class Encoder(nn.Module):
         cell when the image moves by `stride` pixels, so that a map may be encoded in windows.
     reach : int or None
         Pixels to either side of a cell that it depends on, where its feature maps may be made in windows.
+    widest : int
+        Channels of its widest layer, at a pixel per cell, where its cells see far: the fewer, the larger are the
+        windows in which maps are made, and the less of them is overlap.
     channels : int
         Of the feature map, where it is learned for dense search. That of a query may have one more at every level, from
         0 to 1: how much its cells count in the correlation.
@@ -59,6 +62,8 @@ class Encoder(nn.Module):
     centred : bool
         Whether the scores of its feature maps take off the mean of each channel, that of the query and that of the
         map's window under it: zero-mean correlation. Otherwise they are plain cosines.
+    step : int
+        Pixels in whose multiples an image may move so that its feature maps move with it.
     trainable : bool
         Whether it has anything to learn.
     """
@@ -67,6 +72,7 @@ class Encoder(nn.Module):
     feature_dim: int
     stride: int | None = None
     reach: int | None = None
+    widest: int = 32
     channels: int
     centred: bool = True
     trainable: bool = True
@@ -75,6 +81,10 @@ class Encoder(nn.Module):
     def levels(self) -> tuple[int, ...]:
         """Strides of its feature maps, the finest first."""
         return () if self.stride is None else (self.stride,)
+
+    @property
+    def step(self) -> int:
+        return max(self.levels)
 
     def forward_levels(self, images: torch.Tensor, modality: Modality) -> tuple[torch.Tensor, ...]:
         """Feature maps of several strides at once, the finest first: the one of `forward_features` by default."""

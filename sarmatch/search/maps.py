@@ -1,6 +1,7 @@
 """Feature maps of a scene's areas under a dense encoder: made once, in windows, kept on disk in few bytes."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,9 +26,10 @@ from sarmatch.search.keeping import Part, kept_or_made, kept_part, on_own_device
 Bounds = tuple[int, int, int, int]  # first row and column, and those after the last, pixels
 
 LAYOUT = b"feature maps 3"  # of a kept file; another number where it changes, and files of the old one are left alone
-#: Along each side of what is encoded at once, its margin included: 32 channels of it are just below 32 MiB. From there
-#: on the C library asks the system for every layer's memory anew, which takes up to half as long again.
-CELLS = 480
+#: Along each side of what is encoded at once, its margin included, where the widest layer has so many channels: they
+#: are just below 32 MiB then. From there on the C library asks the system for every layer's memory anew, which takes up
+#: to half as long again. Of a narrower network more cells are.
+CELLS, CHANNELS = 480, 32
 ROWS = 256  # of a map's cells that are looked at together
 INT8 = 127  # of the largest feature of a channel
 
@@ -313,24 +315,25 @@ def encode_raster(
 
 
 def margin_of(encoder: Encoder) -> int:
-    """Pixels around a window that its cells depend on, in whole cells of every level."""
-    coarsest = max(encoder.levels)
-    return -(-encoder.reach // coarsest) * coarsest
+    """Pixels around a window that its cells depend on, in whole steps."""
+    return -(-encoder.reach // encoder.step) * encoder.step
 
 
 def windows_of(encoder: Encoder, raster: Raster, bounds: Bounds, window: int | None = None) -> list[Bounds]:
     """Windows that cover bounds of a raster, but for what is no whole cell.
 
-    Of about `window` pixels a side, by default so many that `CELLS` are encoded at once, half of them margin at most.
+    Of about `window` pixels a side, by default so many that the widest layer of what is encoded at once has the size of
+    `CELLS` by `CELLS` of `CHANNELS`; half of a side is margin at most.
     """
     row0, col0, row1, col1 = bounds
     if window is None:
-        window = max(CELLS * encoder.levels[0] - 2 * margin_of(encoder), CELLS * encoder.levels[0] // 2)
+        side = int(CELLS * math.sqrt(CHANNELS / encoder.widest)) * encoder.levels[0]
+        window = max(side - 2 * margin_of(encoder), side // 2)
     finest, coarsest = encoder.levels[0], max(encoder.levels)
     if min(row1 - row0, col1 - col0) < coarsest:
         raise ValueError(f"raster {raster.name!r}: {row1 - row0} x {col1 - col0} px hold no cell of {coarsest} px")
     row1, col1 = row1 - (row1 - row0) % finest, col1 - (col1 - col0) % finest
-    step = max(1, window // coarsest) * coarsest
+    step = max(1, window // encoder.step) * encoder.step
     return [
         (row, col, min(row + step, row1), min(col + step, col1))
         for row in range(row0, row1, step)
@@ -368,17 +371,28 @@ def _encoded(encoder: Encoder, raster: Raster, modality: str, window: Bounds) ->
     around = [inner[1] - col0, col1 - inner[3], inner[0] - row0, row1 - inner[2]]
     pixels = raster.read(inner[0], inner[1], inner[2] - inner[0], inner[3] - inner[1], fill=np.nan)
     hole = ~np.isfinite(pixels).all(0)
-    if hole.any():
+    holes = F.pad(torch.from_numpy(hole)[None, None].float(), around) if hole.any() else None
+    if holes is not None:
         pixels = np.where(hole, 0.0 if hole.all() else pixels[:, ~hole].mean(), pixels).astype(np.float32)
     images = F.pad(to_input(torch.from_numpy(pixels)[None], raster.scale, None, raster.window), around, "replicate")
     device = device_of(encoder)
-    holes = F.pad(torch.from_numpy(hole)[None, None].float(), around)
     parts = []
     for stride, features in zip(encoder.levels, encoder.forward_levels(images.to(device), modality), strict=True):
-        reach, first = -(-encoder.reach // stride), margin // stride
+        first = margin // stride
         rows, cols = (slice(first, first + (b - a) // stride) for a, b in zip(window[:2], window[2:], strict=True))
-        blind = F.max_pool2d(holes, stride)
-        for axis in ((1, 0), (0, 1)) if hole.any() else ():  # a square is its columns' rows: one axis after the other
-            blind = F.max_pool2d(blind, [1 + 2 * reach * a for a in axis], 1, [reach * a for a in axis])
-        parts.append((features[0, :, rows, cols].float().cpu(), blind[0, 0, rows, cols] == 0))
+        part = features[0, :, rows, cols].float().cpu()
+        sees = (
+            torch.ones(part.shape[1:], dtype=torch.bool)
+            if holes is None
+            else _clear(holes, encoder, stride)[rows, cols]
+        )
+        parts.append((part, sees))
     return parts
+
+
+def _clear(holes: Tensor, encoder: Encoder, stride: int) -> Tensor:
+    """Cells `(h, w)` of a stride that see no hole, of where holes are `(1, 1, H, W)`."""
+    reach, blind = -(-encoder.reach // stride), F.max_pool2d(holes, stride)
+    for axis in ((1, 0), (0, 1)):  # a square is its columns' rows: one axis after the other
+        blind = F.max_pool2d(blind, [1 + 2 * reach * a for a in axis], 1, [reach * a for a in axis])
+    return blind[0, 0] == 0

@@ -1,5 +1,6 @@
 """Published systems: their size to the digit, their parts against another library's, and the contract of encoders."""
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -10,6 +11,8 @@ from sarmatch.encoders import create_encoder, embed
 from sarmatch.encoders.pretrained import LITE0, in_order
 from sarmatch.encoders.systems import matchers
 from sarmatch.losses import create_loss
+from sarmatch.scenes import Raster
+from sarmatch.search.maps import encode_raster, margin_of, windows_of
 from sarmatch.search.windows import window_scores
 from sarmatch.training.checkpoints import load_weights, save_weights
 
@@ -272,6 +275,30 @@ def test_maps_of_windows_are_windows_of_the_map(name, stride):
     middle = whole.shape[-1] // 2 // stride
     before, after = (encoder.forward_features(x, "reference")[0, :, middle, middle] for x in (whole, changed))
     torch.testing.assert_close(before, after)
+
+
+@pytest.mark.parametrize("window", [100, None])
+@pytest.mark.parametrize("name", DENSE)
+def test_maps_are_the_same_in_windows_of_any_size(name, window, monkeypatch):
+    encoder = matcher(name, stride=2)
+    monkeypatch.setattr("sarmatch.search.maps.CELLS", 91)  # no multiple of the cells of a U-Net
+    pixels = np.random.default_rng(0).random((3, 300, 420), dtype=np.float32)
+    raster = Raster.from_array("map", pixels, "reflectance")
+    assert len(windows_of(encoder, raster, raster.bounds, window)) > 1
+    ((parts, _),) = encode_raster(encoder, raster, "reference", window, dtype=torch.float32)
+    ((whole, _),) = encode_raster(encoder, raster, "reference", 1000, dtype=torch.float32)
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-5)
+
+
+def test_windows_of_a_narrow_network_are_larger():
+    raster = Raster.from_array("map", np.zeros((3, 6000, 6000), np.float32), "reflectance")
+    sides = []
+    for width in (16, 8, 4):
+        encoder = matcher("fft_unet", stride=4, width=width)
+        top, _, bottom, _ = windows_of(encoder, raster, raster.bounds)[0]
+        sides.append((bottom - top + 2 * margin_of(encoder)) / 4)
+        assert (bottom - top) % encoder.step == 0
+    np.testing.assert_allclose(sides, [480, 480 * 2**0.5, 960], atol=encoder.step / 4)
 
 
 @torch.no_grad()

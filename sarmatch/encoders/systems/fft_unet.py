@@ -1,5 +1,7 @@
 """FFT U-Net: one U-Net for both modalities, its few channels compared by zero-mean correlation."""
 
+from functools import partial
+
 from sarmatch.checks import Count, Few, Hundreds
 from sarmatch.encoders.base import register_encoder
 from sarmatch.encoders.systems.matchers import Matcher
@@ -37,4 +39,11 @@ class FFTUNet(Matcher):
         depth: Few = 4,
     ) -> None:
         cells = UNet(1, 1, 1, depth).reach()
-        super().__init__(lambda: UNet(1, channels, width, depth), sar_bands, stride, channels, cells, shared=True)
+        make = partial(UNet, 1, channels, width, depth)
+        joined = 2 * width  # the finest level beside what comes up to it
+        super().__init__(make, sar_bands, stride, channels, cells, shared=True, widest=joined)
+        self.depth = depth
+
+    @property
+    def step(self) -> int:
+        return self.levels[0] * 2**self.depth

@@ -27,17 +27,26 @@ class Matcher(Encoder):
         Beyond a cell that it depends on.
     shared
         One network for both modalities.
+    widest
+        See `Encoder`.
     """
 
     def __init__(
-        self, make: Callable[[], nn.Module], sar_bands: int, stride: int, channels: int, cells: int, shared: bool
+        self,
+        make: Callable[[], nn.Module],
+        sar_bands: int,
+        stride: int,
+        channels: int,
+        cells: int,
+        shared: bool,
+        widest: int = Encoder.widest,
     ) -> None:
         super().__init__()
         self.inputs = {
             "query": Inputs(sar_bands, None, "measured"),
             "reference": Inputs(OPTICAL_CHANNELS, None, "measured"),
         }
-        self.stride, self.channels, self.reach = stride, channels, stride * cells
+        self.stride, self.channels, self.reach, self.widest = stride, channels, stride * cells, widest
         self.normalise = nn.ModuleDict({name: Normalise(wants.channels) for name, wants in self.inputs.items()})
         query = make()
         self.network = nn.ModuleDict({"query": query, "reference": query if shared else make()})
