@@ -381,18 +381,14 @@ def _encoded(encoder: Encoder, raster: Raster, modality: str, window: Bounds) ->
         first = margin // stride
         rows, cols = (slice(first, first + (b - a) // stride) for a, b in zip(window[:2], window[2:], strict=True))
         part = features[0, :, rows, cols].float().cpu()
-        sees = (
-            torch.ones(part.shape[1:], dtype=torch.bool)
-            if holes is None
-            else _clear(holes, encoder, stride)[rows, cols]
-        )
-        parts.append((part, sees))
+        blind = torch.zeros_like(part[0]) if holes is None else _blind(holes, encoder, stride)[rows, cols]
+        parts.append((part, blind == 0))
     return parts
 
 
-def _clear(holes: Tensor, encoder: Encoder, stride: int) -> Tensor:
-    """Cells `(h, w)` of a stride that see no hole, of where holes are `(1, 1, H, W)`."""
+def _blind(holes: Tensor, encoder: Encoder, stride: int) -> Tensor:
+    """Cells `(h, w)` of a stride that see a hole, where holes are `(1, 1, H, W)`."""
     reach, blind = -(-encoder.reach // stride), F.max_pool2d(holes, stride)
     for axis in ((1, 0), (0, 1)):  # a square is its columns' rows: one axis after the other
         blind = F.max_pool2d(blind, [1 + 2 * reach * a for a in axis], 1, [reach * a for a in axis])
-    return blind[0, 0] == 0
+    return blind[0, 0]

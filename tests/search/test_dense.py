@@ -91,11 +91,14 @@ def test_features_move_with_the_image(encoder):
     torch.testing.assert_close(b[..., cut:-cut, cut:-cut], rolled[..., cut:-cut, cut:-cut], atol=1e-5, rtol=0)
 
 
-def test_holes_in_a_map_are_no_features_and_no_place(encoder):
+def test_holes_in_a_map_are_no_features_and_no_place(encoder, tmp_path):
     grey = np.repeat(ground(0)[None], 3, 0)
     grey[:, 40:140, 60:200] = np.nan
     raster = Raster.from_array("map", grey, "reflectance")
     ((features, valid),) = encode_raster(encoder, raster, "reference", 64)
+    for _ in range(2):  # made and kept, then taken from there
+        ((kept, seen),) = encode_raster(encoder, raster, "reference", 64, parts=tmp_path)
+        assert torch.equal(kept, features) and torch.equal(seen, valid)
     stride = encoder.stride
     assert not valid[40 // stride : 140 // stride, 60 // stride : 200 // stride].any()
     assert valid[: 24 // stride].all() and (features[:, ~valid] == 0).all()
