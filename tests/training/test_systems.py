@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 import sarmatch as sm
 from sarmatch.datasets import registry
 from sarmatch.encoders import list_encoders
+from sarmatch.refinement import LearnedRefiner
 from sarmatch.training.checkpoints import WEIGHTS
 from sarmatch.training.loop import train
 from sarmatch.training.recipes import RECIPES
@@ -104,6 +105,13 @@ def test_a_system_runs_like_any_other(tiny_scene, tmp_path, monkeypatch, name):
     assert again.config == run.config
     weights = {k: v for k, v in again.encoder.state_dict().items() if v.is_floating_point()}
     assert all(torch.equal(v, run.encoder.state_dict()[k]) for k, v in weights.items())
+
+    asked, tiles = again.task(tiny_scene, "cross_area", "arbitrary")
+    assert again.find(tiny_scene, asked, tiles, k=5).xy.shape == (60, 5, 2)
+    if name not in MATCHERS:  # whose lists are of places
+        lists, _, _ = again.lists("cross_area", "arbitrary", k=8, scene=tiny_scene)
+        learned = LearnedRefiner("gnn", width=8).fit([lists], epochs=1)
+        assert learned.refine(lists.candidates, lists.context).tile.shape == (60, 8)
 
 
 @pytest.mark.parametrize("name", [*BESIDE, *MATCHERS])
