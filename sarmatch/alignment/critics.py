@@ -132,7 +132,7 @@ class ClippedCritic(Alignment):
     def __init__(
         self,
         feature_dim: int,
-        widths: tuple[Count, ...] = (512, 512, 512),
+        widths: tuple[Count, ...] = (512, 512),
         clip: Positive = 0.1,
         critic_steps: Count = 5,
         critic_rate: Positive = 1e-3,

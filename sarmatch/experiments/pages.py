@@ -262,23 +262,26 @@ def sweep_table(comparison: Comparison) -> str:
 def systems_table(comparison: Comparison) -> str:
     """Systems at one budget: a row per system and training-free encoder, arbitrary queries, means over seeds.
 
-    Recall in percent with the worst and the best seed, and in an unseen area, where that was tested, the difference in
-    recall@10 to the first row with its paired 95 % interval over spatial blocks.
+    Recall in percent with the worst and the best seed. In an unseen area, where that was tested: whether the right tile
+    is among the first hundredth, whether the first covers the query (hit rate), and the difference in recall@10 to the
+    first row with its paired 95 % interval over spatial blocks.
     """
     table, gaps, commit = comparison
     table = table.query("kind == 'arbitrary'")
     protocols = [p for p in PROTOCOL_WORDS if p in set(table["protocol"])]
     last = gaps.query("protocol == @protocols[-1] and kind == 'arbitrary' and measure == 'recall@10'").set_index("arm")
-    head = ["system", "parameters", "pairs", *(f"{PROTOCOL_WORDS[p]}: @1 / @10" for p in protocols)]
-    head += [f"top 1 %, {PROTOCOL_WORDS[protocols[-1]]}", "within 10 m", "median error"]
+    head = ["system", "parameters", "pairs", *(f"{PROTOCOL_WORDS[p]}: @1 / @5 / @10" for p in protocols)]
+    head += [f"{what}, {PROTOCOL_WORDS[protocols[-1]]}" for what in ("top 1 %", "hit rate")]
+    head += ["within 10 m", "median error"]
     rows, commits = [], []
     for arm, of_arm in table.groupby("arm", sort=False):
         cells = [method_words(arm), f"{of_arm['parameters'].iloc[0]:,.0f}", f"{of_arm['pairs'].iloc[0]:,.0f}"]
         for protocol in protocols:
             part = of_arm[of_arm["protocol"] == protocol]
-            cells.append(" / ".join(_over_seeds(part[f"recall@{k}"]) for k in (1, 10)))
-        top = part["recall@1%"].mean()  # dense search has a list of places, not of all tiles
-        cells.append("-" if pd.isna(top) else f"{100 * top:.1f}")
+            cells.append(" / ".join(_over_seeds(part[f"recall@{k}"]) for k in (1, 5, 10)))
+        for measure in ("recall@1%", "hit_rate"):  # dense search has a list of places, not of all tiles
+            top = part[measure].mean()
+            cells.append("-" if pd.isna(top) else f"{100 * top:.1f}")
         cells += [f"{100 * part['within_10m'].mean():.1f} %", f"{part['median_m'].mean():,.0f} m"]
         rows.append([*cells, _gap(last.loc[arm]) if arm in last.index else ""])
         commits.append(commits_of(of_arm, commit))

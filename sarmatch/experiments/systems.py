@@ -5,6 +5,7 @@ same for all: training pairs, image size and batches. Dense matchers learn from 
 a whole surface of shifts; they have a budget of their own, the same for all of them.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -221,21 +222,31 @@ def moved_answers(finished: Run) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+#: Images that publications state their networks' sizes for: tiles and panoramas of VIGOR; SAR is one band elsewhere.
+_VIGOR_IMAGES: dict[str, Any] = {"image_size": 320, "query_size": (320, 640), "sar_bands": 3}
+STATED_FOR: dict[str, dict[str, Any]] = dict.fromkeys(
+    ("vigor_vgg16", "vigor_resnet", "vigor_hybrid", "transgeo", "saig_s_smd", "saig_d_smd"), _VIGOR_IMAGES
+)
+
+
 def sizes(names: Sequence[str] = (*SYSTEMS[1:], *MATCHERS[1:])) -> pd.DataFrame:
     """Parameters and operations of systems at their published size and in ours, without computing anything.
 
     Returns
     -------
-    One row per system: `image` the side in pixels as published, `parameters` in millions and `gflops` (2 for each
-    multiplication and addition, of a query and a reference together), and the same of ours, `our_...`.
+    One row per system: `image` the side of a reference in pixels as published, `parameters` in millions and `gflops`
+    (2 for each multiplication and addition, of a query and a reference together), for panoramas as queries where
+    `STATED_FOR` has the system; and the same of ours, `our_...`, for SAR patches.
     """
     rows = []
     for name in names:
         row: dict[str, Any] = {"system": name}
         for profile, start in (("full", ""), ("quick", "our_")):
             config = recipe(name, profile=profile)
+            options = {"image_size": config.image_size, "sar_bands": config.sar_bands} | config.encoder_options
+            options |= STATED_FOR.get(name, {}) if profile == "full" else {}
             with torch.device("meta"):
-                encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options)
+                encoder = create_encoder(config.encoder, **options)
             count = sum(weights.numel() for weights in encoder.parameters())
             row |= {f"{start}image": config.image_size, f"{start}parameters": count / 1e6}
             row[f"{start}gflops"] = operations(encoder, config.image_size) / 1e9
@@ -243,16 +254,40 @@ def sizes(names: Sequence[str] = (*SYSTEMS[1:], *MATCHERS[1:])) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def images_per_second(names: Sequence[str] = (*SYSTEMS[1:], *MATCHERS[1:]), count: int = 64) -> pd.Series:
+    """Images a second that our small networks look at here and now, queries and references: a batch of `count` of each.
+
+    The best of three; `benchmarks/systems.py` measures it with care.
+    """
+    found = {}
+    for name in names:
+        config = recipe(name)
+        encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options).eval()
+        seconds = []
+        for _ in range(3):
+            begin = time.perf_counter()
+            _looked_at(encoder, config.image_size, count)
+            seconds.append(time.perf_counter() - begin)
+        found[name] = 2 * count / min(seconds)
+    return pd.Series(found, name="our_images_per_s")
+
+
 @torch.no_grad()
 def operations(encoder: Encoder, image_size: int) -> int:
     """Floating-point operations of a forward pass of one query and one reference; on the device `meta` none is done."""
     encoder.eval()
-    device = next(encoder.parameters()).device
     with FlopCounterMode(display=False) as counter:
-        for modality in ("query", "reference"):
-            wants = encoder.inputs[modality]
-            image = torch.empty(1, wants.channels, *height_and_width(wants.image_size or image_size), device=device)
-            features = encoder.forward_features(image, modality)
-            if hasattr(encoder, "feature_dim"):
-                encoder.forward_head(features, modality)
+        _looked_at(encoder, image_size, 1)
     return counter.get_total_flops()
+
+
+@torch.no_grad()
+def _looked_at(encoder: Encoder, image_size: int, count: int) -> None:
+    """So many empty queries and references go through an encoder."""
+    device = next(encoder.parameters()).device
+    for modality in ("query", "reference"):
+        wants = encoder.inputs[modality]
+        side = height_and_width(wants.image_size or image_size)
+        features = encoder.forward_features(torch.zeros(count, wants.channels, *side, device=device), modality)
+        if hasattr(encoder, "feature_dim"):
+            encoder.forward_head(features, modality)

@@ -301,7 +301,8 @@ class PublishedNetwork(nn.Module):
     Parameters
     ----------
     feature_dim, width, layers, k
-        2048, 2048, 4 and 5 as published, then with 75 million parameters.
+        2048, 2048, 4 and 5 as published, then with 96.5 million parameters; the released code has 80.7 million, and
+        5.1 of them never run.
     edges
         See `candidate_graphs`.
     """

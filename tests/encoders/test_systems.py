@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from sarmatch.alignment import create_alignment
 from sarmatch.encoders import create_encoder, embed
 from sarmatch.encoders.pretrained import LITE0, in_order
 from sarmatch.encoders.systems import matchers
@@ -55,6 +56,7 @@ def test_parameters_are_as_many_as_published(name, options, query, reference, wh
 def test_what_learns_beside_the_encoder_has_its_published_size():
     assert count(create_loss("offset_regression", 4096)) == 4_195_842
     assert count(create_loss("infonce", learnable_temperature=True)) == 1
+    assert count(create_alignment("wasserstein_clipped", 512).critic) == 525_825
 
 
 def test_tokens_and_dimensions_are_as_published():

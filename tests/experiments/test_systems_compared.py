@@ -67,13 +67,18 @@ def test_headings_differ_in_the_set_alone_and_the_known_one_is_a_run_of_the_pano
 
 
 def test_sizes_are_the_published_ones_and_operations_those_of_convolutions():
-    row = systems.sizes(["saig_s_smd"]).iloc[0]
-    own = 9_156_096 + 1_285_208  # a branch at 320 x 320, three channels, and its SMD
-    assert row["parameters"] * 1e6 == 2 * own - 2 * 9 * 64, "one SAR band in the place of three channels"
-    assert row["our_parameters"] < 1
+    stated = {"saig_s_smd": 24_881_408, "saig_d_smd": 37_908_224, "transgeo": 45_183_136, "vigor_vgg16": 29_832_976}
+    rows = systems.sizes(tuple(stated)).set_index("system")
+    assert (1e6 * rows["parameters"]).round().to_dict() == stated  # of panoramas and tiles
+    assert (rows["our_parameters"] < 1).all()
     unet = create_encoder("fft_unet", width=8, depth=1)
     large, small = (systems.operations(unet, side) for side in (64, 32))
     assert large == 4 * small > 0
+
+
+def test_images_per_second_are_of_every_system_that_is_named():
+    found = systems.images_per_second(("saig_s_smd", "osmnet"), count=2)
+    assert list(found.index) == ["saig_s_smd", "osmnet"] and (found > 0).all()
 
 
 def test_a_table_of_systems_says_budget_difference_and_chance():
@@ -82,6 +87,7 @@ def test_a_table_of_systems_says_budget_difference_and_chance():
     arms = {"infonce": (0.3, 792_352, 8192), "transgeo": (0.1, 758_912, 8192), "hog": (0.08, 0, 0)}
     rows = [
         {**common, "arm": arm, "protocol": protocol, "recall@1": found / 10, "recall@10": found, "recall@1%": found / 2}
+        | {"recall@5": found / 3, "hit_rate": found / 9}
         | {"parameters": size, "pairs": pairs, "median_m": 700.0}
         for arm, (found, size, pairs) in arms.items()
         for protocol in ("same_area", "cross_area")
@@ -90,7 +96,10 @@ def test_a_table_of_systems_says_budget_difference_and_chance():
     gaps = pd.DataFrame([gap | {"measure": "recall@10", "difference": -0.2, "low": -0.3, "high": -0.1}])
     table = systems_table(Comparison(pd.DataFrame(rows), gaps, ""))
     lines = table.splitlines()
-    assert "| TransGeo | 758,912 | 8,192 | **1.0** / **10.0** |" in lines[3]
+    assert (
+        "| TransGeo | 758,912 | 8,192 | **1.0** / **3.3** / **10.0** | **1.0** / **3.3** / **10.0** | 5.0 | 1.1 |"
+        in lines[3]
+    )
     assert "**-20.0 (-30.0 to -10.0)**" in lines[3] and "-20.0" not in lines[2]
     assert lines[4].startswith("| HOG, training-free | 0 | 0 |")
     assert "**simulated**, 1 seed, 500 queries, gallery 400, chance 0.25 / 2.5, 990 m." in table
