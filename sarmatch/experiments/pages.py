@@ -342,8 +342,8 @@ def acquisitions_table(robustness: pd.DataFrame, commit: str) -> str:
 def refinement_table(comparison: Comparison) -> str:
     """A comparison of refiners in an unseen area: recall and area under the metre curve in percent, mean over seeds.
 
-    The difference to the search with whitened embeddings, which is what refiners are given to see, has its paired 95 %
-    interval over spatial blocks, bold where it excludes zero; older comparisons have the search alone in its place.
+    The difference to the search, by embeddings as they are or whitened, see `baseline_of`, has its paired 95 % interval
+    over spatial blocks, bold where it excludes zero.
     """
     table, gaps, commit = comparison
     control = baseline_of(gaps)
@@ -483,6 +483,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
         [load_run(root / "data/results" / name) for name in ("sentinel", "sentinel_shuffled")]
     ),
     "sentinel_whitened": lambda root: whitening_table(load_run(root / "data/results/sentinel_short")),
+    "sentinel_lists": lambda root: whitening_table(load_run(root / "data/results/sentinel_lists")),
     **{
         name: partial(_of_comparison, sweep_table, name)
         for name in (*("questions", "dense_choices", "dense_networks", "pretrained", "pretrained_dense"),)

@@ -62,6 +62,9 @@ def test_a_control_that_is_not_there_is_named(task):
 def test_older_comparisons_are_read_against_the_search():
     assert baseline_of(pd.DataFrame({"control": ["coarse", "G0"]})) == "coarse"
     assert baseline_of(pd.DataFrame({"control": ["coarse", "whitened"]})) == "whitened"
+    row = {"arm": "coarse", "control": "whitened", "protocol": "cross_area", "kind": "arbitrary", "measure": "recall@1"}
+    for difference, stronger in ((-0.03, "whitened"), (0.02, "coarse")):
+        assert baseline_of(pd.DataFrame([row | {"difference": difference}])) == stronger
 
 
 def test_a_group_is_counted_by_its_own_queries_and_blocks():
