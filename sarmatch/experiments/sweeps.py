@@ -219,10 +219,8 @@ SWEEPS: dict[str, Sweep] = {
         needs_data=True,
     ),
     **{
-        f"systems_ablations_{of}": Sweep(
-            f"{words}, one thing changed at a time, on `standard`", systems.ablations(of), seeds=(0, 1)
-        )
-        for of, words in (("saig", "SAIG-S"), ("vigor", "VIGOR's network"))
+        f"systems_ablations_{of}": Sweep(f"{words}, on `standard`", systems.ablations(of), seeds=(0, 1))
+        for of, words in systems.ABLATION_WORDS.items()
     },
     "dense_choices": Sweep(
         "choices of dense search: losses, false peaks mined over the whole map, other towns, networks",

@@ -46,12 +46,12 @@ SYSTEMS = (
     "l2ltr",
     "cvm_net",
 )
-MATCHERS = ("dense", "fft_unet", "osmnet")
+MATCHERS = ("dense", "fft_unet", "maru_net", "osmnet")
 #: Those that are also trained on real data.
 CHOSEN = ("infonce", "cmpc_mended", "vigor_vgg16", "saig_s_smd", "sample4geo")
 CHOSEN_MATCHERS = ("dense", "osmnet")
 #: Those that are also trained on street panoramas.
-OF_PANORAMAS = ("vigor_vgg16", "vigor_resnet", "vigor_hybrid", "transgeo", "saig_s_smd", "saig_d_smd", "sample4geo")
+OF_PANORAMAS = tuple(name for name in SYSTEMS[1:] if name not in ("cmpc_published", "cmpc_mended"))  # of one size
 #: Added to the name of a cross-view set's folder: the same set, where nobody knows where a panorama looks to.
 UNKNOWN_HEADING = "_unknown_heading"
 
@@ -141,12 +141,15 @@ def _of_views(start: str, scene: str, protocol: str, changes: dict[str, Any]) ->
         "baseline_options": {},
         "val_queries": 400,
         "test_queries": 1000,
+        "clip_norm": recipe(
+            start, profile="full"
+        ).clip_norm,  # what a system does on VIGOR, on tiles of SAR it does not
     }
     options = recipe(start).encoder_options | _PANORAMA | changes.get("encoder_options", {})
     return recipe(start, **{**fixed, **VIEW_BUDGET, **changes, "encoder_options": options})
 
 
-#: One thing changed each: fields of SAIG-S's recipe and of VIGOR's; options join those of the recipe. Semi-positives
+#: One thing changed each, under the recipe that it is changed of; options join those of the recipe. Semi-positives
 #: would change nothing of VIGOR's, whose pool keeps tiles that overlap out of a batch; `vigor_hybrid` has them.
 ABLATED: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     "saig": (
@@ -165,6 +168,29 @@ ABLATED: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
             "saig_semi_positive": {"auxiliary": {"iou_semi_positive": 0.1}},
         },
     ),
+    "cmpc": (
+        "cmpc_published",
+        {
+            "cmpc_gradient_penalty": {"alignment": "wasserstein"},
+            "cmpc_retrieves_trained": {"encoder_options": {"retrieves": "trained"}},
+            "cmpc_mended": {"alignment": "wasserstein", "encoder_options": {"retrieves": "trained"}},
+            "cmpc_unaligned": {"alignment": "none"},
+            "cmpc_average": {"encoder_options": {"aggregator": "average"}},
+        },
+    ),
+    "modalities": (
+        "infonce",
+        {
+            "infonce_grey": {"augment": ("radiometry", "grey")},
+            "infonce_one_channel": {"augment": ("radiometry", "one_channel")},
+            "infonce_channel_exchange": {"augment": ("radiometry", "channel_exchange")},
+            "infonce_intermediate": {"augment": ("radiometry", "intermediate")},
+            "infonce_x_modality": {
+                "encoder": "x_modality",
+                "encoder_options": {"encoder": "plain", "encoder_options": {"shared": True}},
+            },
+        },
+    ),
     "vigor": (
         "vigor_vgg16",
         {
@@ -172,6 +198,15 @@ ABLATED: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
             "vigor_unmined": {"sampler": "random"},
         },
     ),
+}
+
+
+#: What is changed in each of them.
+ABLATION_WORDS = {
+    "saig": "SAIG-S, one thing changed at a time",
+    "cmpc": "CMPC as published, one thing changed at a time",
+    "modalities": "ideas that bring the modalities nearer, beside plain InfoNCE",
+    "vigor": "VIGOR's network, one thing changed at a time",
 }
 
 
@@ -183,7 +218,8 @@ def ablations(of: str) -> Callable[[str], dict[str, Config]]:
     def arms(scene: str) -> dict[str, Config]:
         found = {name: recipe(name, **_TESTED, **BUDGET)}
         for arm, change in changes.items():
-            joined = {"encoder_options": options | change["encoder_options"]} if "encoder_options" in change else {}
+            own = "encoder" in change  # another encoder takes options of its own
+            joined = {"encoder_options": ({} if own else options) | change.get("encoder_options", options)}
             found[arm] = recipe(name, **{**_TESTED, **BUDGET, **change, **joined})
         return found
 

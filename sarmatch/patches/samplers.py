@@ -1,8 +1,8 @@
 """Which pairs of an epoch meet in one batch.
 
 A batch is where a pair finds its negatives. Drawn at random they are mostly easy; drawn from nearby places or from
-what looks alike they are hard. In all but `random` and `cluster`, no two pairs of a batch overlap, so that none is
-a false negative.
+what looks alike they are hard. In all but `random`, `cluster` and `mined_overlapping`, no two pairs of a batch
+overlap, so that none is a false negative.
 """
 
 from collections.abc import Callable, Iterator
@@ -131,8 +131,8 @@ def distinct(pairs: EpochPairs, batch_size: int, rng: np.random.Generator) -> np
 
 @register_sampler("neighbour")
 def neighbour(pairs: EpochPairs, batch_size: int, rng: np.random.Generator) -> np.ndarray:
-    """Sixteen at a time from the same quarter, nearest in metres."""
-    return filled(pairs, batch_size, rng, group=16, pool=32, nearness=_in_metres(pairs))
+    """From the same quarter, by metres: the nearest of a seed and some that are next, as Sample4Geo."""
+    return _near_and_next(pairs, batch_size, rng, _in_metres(pairs))
 
 
 @register_sampler("cluster")
@@ -143,8 +143,8 @@ def cluster(pairs: EpochPairs, batch_size: int, rng: np.random.Generator) -> np.
 
 @register_sampler("similarity")
 def similarity(pairs: EpochPairs, batch_size: int, rng: np.random.Generator) -> np.ndarray:
-    """Half of the 64 that look most alike to a seed, as Sample4Geo."""
-    return filled(pairs, batch_size, rng, group=32, pool=64, nearness=_in_features(pairs))
+    """What looks alike: the nearest of a seed and some that are next, as Sample4Geo."""
+    return _near_and_next(pairs, batch_size, rng, _in_features(pairs))
 
 
 @register_sampler("neighbour_similarity")
@@ -159,8 +159,34 @@ def neighbour_similarity(pairs: EpochPairs, batch_size: int, rng: np.random.Gene
 
 @register_sampler("mined")
 def mined(pairs: EpochPairs, batch_size: int, rng: np.random.Generator) -> np.ndarray:
-    """Half at random, and for each a hard one of its 100 nearest, as VIGOR."""
+    """Half at random, and for each a hard one of its 100 nearest, as VIGOR; in the first epoch all at random."""
+    if pairs.epoch == 0:  # what an untrained encoder finds alike says little
+        return distinct(pairs, batch_size, rng)
     return filled(pairs, batch_size, rng, group=2, pool=100, nearness=_in_features(pairs))
+
+
+@register_sampler("mined_overlapping")
+def mined_overlapping(pairs: EpochPairs, batch_size: int, rng: np.random.Generator) -> np.ndarray:
+    """Two thirds as in `mined`, and beside every second of them the pair nearest to it: a semi-positive, as VIGOR.
+
+    It overlaps where pairs lie dense, which the loss has to know.
+    """
+    hard, near, count = 2 * batch_size // 3, _in_metres(pairs), len(pairs.place)
+    batches = mined(pairs, hard, rng)[: count // batch_size]
+    left = np.setdiff1d(np.arange(count), batches)
+    joined = []
+    for batch in batches:
+        for seed in batch[: batch_size - hard]:
+            nearest = left[np.argmin(near(seed)[left])]
+            left, batch = left[left != nearest], np.append(batch, nearest)
+        joined.append(batch)
+    return np.array(joined, int).reshape(-1, batch_size)
+
+
+def _near_and_next(pairs: EpochPairs, batch_size: int, rng: np.random.Generator, nearness: Nearness) -> np.ndarray:
+    """Of a batch of 128, 32 nearest to each seed and 32 of the next 96; of others so many parts of it."""
+    near = max(1, batch_size // 4)
+    return filled(pairs, batch_size, rng, group=1 + 2 * near, pool=4 * near, nearness=nearness, always=near)
 
 
 def _in_metres(pairs: EpochPairs) -> Nearness:
@@ -181,6 +207,7 @@ def filled(
     pool: int = 0,
     nearness: Nearness | None = None,
     may_overlap: bool = False,
+    always: int = 0,
 ) -> np.ndarray:
     """Fill batches one by one: seeds at random, and with each seed some pairs from a pool of its nearest.
 
@@ -196,6 +223,8 @@ def filled(
         By which the nearest are found; none for seeds alone.
     may_overlap
         Whether pairs of a batch may overlap.
+    always
+        How many of the nearest come first, in their order, before others are drawn from the pool.
 
     Returns
     -------
@@ -205,7 +234,7 @@ def filled(
     batches = []
     bar = progress(total=len(free) // batch_size, desc="batches", unit="batch")
     while free.sum() >= batch_size:
-        batch = _fill(pairs, free, batch_size, rng, group, pool, nearness, may_overlap)
+        batch = _fill(pairs, free, batch_size, rng, group, pool, nearness, may_overlap, always)
         if batch is None:
             break
         free[batch] = False
@@ -224,6 +253,7 @@ def _fill(
     pool: int,
     nearness: Nearness | None,
     may_overlap: bool,
+    always: int,
 ) -> np.ndarray | None:
     """One batch of free pairs, or none where they do not suffice."""
     allowed = free.copy()
@@ -240,7 +270,8 @@ def _fill(
         distance = nearness(seed)
         near = others[np.argsort(distance[others], kind="stable")[:pool]]
         left = min(group - 1, batch_size - len(batch))
-        for other in rng.permutation(near[np.isfinite(distance[near])]):
+        near = near[np.isfinite(distance[near])]
+        for other in (*near[:always], *rng.permutation(near[always:])):
             if left and allowed[other]:
                 _take(int(other), batch, allowed, pairs, may_overlap)
                 left -= 1

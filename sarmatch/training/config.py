@@ -101,6 +101,7 @@ class Config(BaseModel):
     auxiliary: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = Field(
         default_factory=dict, description="further losses by name, with their weights"
     )
+    auxiliary_from: float = Field(0.0, ge=0, lt=1, description="fraction of the epochs after which those losses join")
     neighbours: Literal["mask", "negatives"] = Field(
         "mask", description="pairs of a batch that overlap: left out of the loss, or pushed apart like any other"
     )
@@ -133,8 +134,16 @@ class Config(BaseModel):
     sharpness: Literal["none", "sam", "asam"] = Field("none", description="see training.sharpness")
     rho: float = Field(0.05, gt=0, le=100, description="radius of sam or asam")
     learning_rate: float = Field(1e-3, gt=0, le=100)
+    trunk_rate: float = Field(
+        1.0, gt=0, le=100, description="the learning rate of a system's trunk over that of its head"
+    )
     weight_decay: float = Field(0.03, ge=0, le=100)
     warmup: float = Field(0.05, ge=0, lt=1, description="fraction of the steps over which the learning rate rises")
+    decay: Literal["cosine"] | tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        "cosine", description="how the rate falls: by half a cosine, or to a tenth after each fraction of the steps"
+    )
+    clip_norm: float | None = Field(None, gt=0, le=1e6, description="largest norm of a gradient; none by default")
+    clip_value: float | None = Field(None, gt=0, le=1e6, description="largest entry of a gradient; none by default")
     offset: float = Field(0.33, ge=0, le=0.5, description="largest training offset of query and reference, in patches")
     augment: tuple[str, ...] = Field(("dihedral", "radiometry"), description="names in patches.transforms")
     precision: Literal["no", "bf16", "fp16"] = "no"

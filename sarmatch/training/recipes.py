@@ -196,7 +196,8 @@ def _system(
 
 
 _SAIG = {"loss": "joint_infonce", "sharpness": "asam", "weight_decay": 0.03, "warmup": 0.0, "rho": 0.1}
-_SAIG_FULL = {"image_size": 320, "learning_rate": 1e-4, "rho": 2.0, "batch_size": 32, "epochs": 90}
+# gradients are clipped on VIGOR alone, whose images these are
+_SAIG_FULL = {"image_size": 320, "learning_rate": 1e-4, "rho": 2.0, "batch_size": 32, "epochs": 90, "clip_norm": 1.0}
 _TRANSGEO = {
     "loss": "soft_margin_triplet",  # alpha 10 on squared distances is 20 on cosines
     "sampler": "mined",
@@ -213,6 +214,8 @@ _VIGOR = {
     "loss_options": {"include_diagonal": True},
     "sampler": "mined",
     "weight_decay": 0.0,
+    "warmup": 0.0,
+    "decay": (),  # to a tenth after 150,000 steps, which a first stage of 30 epochs does not reach
 }
 _VIGOR_FULL = {"image_size": 320, "learning_rate": 1e-5, "batch_size": 14, "epochs": 30}
 _CMPC = {
@@ -221,9 +224,12 @@ _CMPC = {
     "optimizer": "sgd",
     "learning_rate": 2.5e-2,
     "weight_decay": 5e-4,
+    "warmup": 0.0,
+    "decay": (0.667,),  # after 20 of 30 epochs
     "batch_size": 24,
 }
-_CMPC_FULL = {"image_size": 200, "epochs": 30}
+# a trunk with ImageNet's weights needs less than its head; one that begins at nothing, as in small, does not
+_CMPC_FULL = {"image_size": 200, "epochs": 30, "trunk_rate": 0.1}
 _MATCHER = {
     **_DENSE,
     "scene": "standard",
@@ -286,9 +292,15 @@ RECIPES |= {
         "VIGOR's hybrid loss: semi-positives by intersection over union and an offset head beside the triplets",
         "vigor",
         _SMALL_VGG,
-        {**_VIGOR_FULL, "batch_size": 10, "epochs": 45},
+        {**_VIGOR_FULL, "batch_size": 10, "epochs": 45},  # 30 by triplets alone, then 15 by all
         # published over 10, and over 100 for offsets in half tiles, summed over both axes: 0.08 in ours
-        {**_VIGOR, "sampler": "cluster", "auxiliary": {"iou_semi_positive": 0.1, "offset_regression": 0.08}},
+        {
+            **_VIGOR,
+            "sampler": "mined_overlapping",
+            "auxiliary": {"iou_semi_positive": 0.1, "offset_regression": 0.08},
+            "auxiliary_from": 0.667,
+            "decay": (0.82,),
+        },
     ),
     "sample4geo": _system(
         "Sample4Geo: one ConvNeXt, symmetric InfoNCE with smoothed labels, pairs from neighbours, then by similarity",
@@ -300,6 +312,7 @@ RECIPES |= {
             "loss_options": {"learnable_temperature": True, "label_smoothing": 0.1},
             "sampler": "neighbour_similarity",
             "weight_decay": 0.01,
+            "clip_value": 100.0,
         },
     ),
     "cmpc_published": _system(

@@ -14,7 +14,7 @@ from sarmatch.patches import Pairs, augment
 from sarmatch.training.checkpoints import Parts
 from sarmatch.training.config import Config
 from sarmatch.training.objectives import OBJECTIVES
-from sarmatch.training.schedule import Schedule, alignment_weight
+from sarmatch.training.schedule import Schedule, alignment_weight, auxiliary_weights
 from sarmatch.training.sharpness import perturb, restore
 
 COLLAPSED = 1e-3  # variance of unit vectors at cosines of 0.999; untrained encoders have 0.07 and more
@@ -67,7 +67,7 @@ class Step:
         self.alignment = create_alignment(config.alignment, self.learner.feature_dim, **config.alignment_options)
         self.alignment.to(accelerator.device)
         self.optimizer = OPTIMIZERS[config.optimizer](
-            self.learner.parameters(), lr=1.0, weight_decay=config.weight_decay
+            parameter_groups(self.learner, config), lr=1.0, weight_decay=config.weight_decay
         )
         self.schedule = Schedule(self.optimizer, config)
         self.parts: Parts = {"learner": self.learner, "optimizer": self.optimizer, "alignment": self.alignment}
@@ -84,6 +84,7 @@ class Step:
     def start(self, epoch: int, steps: int) -> None:
         """Begin an epoch of so many steps."""
         self.learner.train()
+        self.accelerator.unwrap_model(self.learner).weights = auxiliary_weights(self.config, epoch)
         self.schedule.start(epoch, steps)
 
     def __call__(self, batch: dict[str, torch.Tensor], generator: torch.Generator, where: str) -> dict[str, float]:
@@ -123,6 +124,29 @@ class Step:
     def _backward(self, losses: Losses) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(losses.total)
+        if self.config.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.learner.parameters(), self.config.clip_norm)
+        if self.config.clip_value is not None:
+            self.accelerator.clip_grad_value_(self.learner.parameters(), self.config.clip_value)
+
+
+def parameter_groups(learner: nn.Module, config: Config) -> list[dict[str, Any]]:
+    """What an optimiser is given: all parameters, or the trunk's at a rate of their own beside the others.
+
+    Raises
+    ------
+    ValueError
+        Where there is to be a rate of the trunk, and the encoder has none.
+    """
+    if config.trunk_rate == 1:
+        return [{"params": list(learner.parameters())}]
+    trunk = [weights for name, weights in learner.named_parameters() if ".trunk." in name]
+    if not trunk:
+        raise ValueError(
+            f"trunk_rate is {config.trunk_rate}, and encoder {config.encoder!r} has no trunk; leave it at 1"
+        )
+    others = [weights for name, weights in learner.named_parameters() if ".trunk." not in name]
+    return [{"params": others}, {"params": trunk, "lr": config.trunk_rate}]
 
 
 def augmented(batch: dict[str, Any], names: Sequence[str], generator: torch.Generator) -> dict[str, Any]:

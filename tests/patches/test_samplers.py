@@ -22,9 +22,9 @@ def epoch_pairs(count: int = 400, extent: int = 300, areas: int = 2, seed: int =
     return EpochPairs(place, SIZE, 0.5, lambda: (features, features))
 
 
-def arrange(name: str, pairs: EpochPairs, batch_size: int, seed: int = 0) -> np.ndarray:
+def arrange(name: str, pairs: EpochPairs, batch_size: int, seed: int = 0, epoch: int = 1) -> np.ndarray:
     sampler = create_sampler(name, batch_size, seed)
-    sampler.start(0, pairs)
+    sampler.start(epoch, pairs)
     batches = np.array(list(sampler))
     assert len(sampler) == len(batches)
     return batches
@@ -36,7 +36,10 @@ def shares_ground(place: np.ndarray, i: int, j: int) -> bool:
     return any(np.abs(place[i, a : a + 2] - place[j, b : b + 2]).max() < SIZE for a in (0, 2) for b in (0, 2))
 
 
-@pytest.mark.parametrize("name", [n for n in SAMPLERS if n not in ("random", "cluster")])
+OVERLAPPING = ("random", "cluster", "mined_overlapping")
+
+
+@pytest.mark.parametrize("name", [n for n in SAMPLERS if n not in OVERLAPPING])
 @pytest.mark.parametrize("seed", range(3))
 def test_no_two_pairs_of_a_batch_share_ground(name, seed):
     pairs = epoch_pairs(seed=seed)
@@ -75,6 +78,48 @@ def test_neighbours_are_near_in_metres_and_mined_pairs_in_features():
     assert ground["neighbour"] < 0.7 * ground["distinct"]
     assert looks["similarity"] < 0.7 * looks["distinct"]
     assert looks["mined"] < 0.9 * looks["distinct"]
+
+
+def test_pairs_are_mined_by_what_an_encoder_has_learned():
+    """In the first epoch nothing has been: nobody asks for features, and batches are drawn at random."""
+
+    def unasked() -> tuple[np.ndarray, np.ndarray]:
+        raise AssertionError("features of an untrained encoder were asked for")
+
+    pairs = epoch_pairs()._replace(features=unasked)
+    np.testing.assert_array_equal(arrange("mined", pairs, 24, epoch=0), arrange("distinct", pairs, 24, epoch=0))
+    with pytest.raises(AssertionError, match="untrained"):
+        arrange("mined", pairs, 24, epoch=1)
+
+
+@pytest.mark.parametrize("name", ["neighbour", "similarity"])
+def test_the_nearest_of_a_seed_are_always_with_it_and_as_many_of_those_next(name):
+    """Sample4Geo: of 128, 32 nearest and 32 of the next 96; of a batch of 16, 4 and 4 of the next 12."""
+    rng = np.random.default_rng(0)
+    place = np.zeros((400, 5), int)
+    place[:, 0] = place[:, 2] = SIZE * rng.permutation(400)  # none overlaps another
+    angle = place[:, 0] / SIZE * np.pi / 400  # what is near looks alike
+    features = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    batch = arrange(name, EpochPairs(place, SIZE, 1.0, lambda: (features, features)), 16)[0]
+    position, seed = place[:, 0] // SIZE, batch[0]
+    order = np.argsort(np.abs(position - position[seed]), kind="stable")[1:]
+    apart = np.abs(position - position[seed])
+    assert apart[batch[1:5]].tolist() == apart[order[:4]].tolist()
+    assert set(apart[batch[5:9]]) <= set(apart[order[4:16]])
+    assert apart[batch[9]] > 0 and len(set(batch)) == 16, "the rest belongs to another seed"
+
+
+def test_semi_positives_stand_beside_half_of_the_mined_pairs():
+    pairs, beside = epoch_pairs(1200, extent=160), []
+    batches = arrange("mined_overlapping", pairs, 24)
+    assert batches.shape[1] == 24 and len(batches) >= 40 and len(np.unique(batches)) == batches.size
+    for batch in batches:
+        hard, semi = batch[:16], batch[16:]
+        assert not any(shares_ground(pairs.place, i, j) for i in hard for j in hard if i < j)
+        beside += [shares_ground(pairs.place, i, j) for i, j in zip(hard, semi, strict=False)]
+    assert np.mean(beside) > 0.6, "the last batches find fewer, for every pair comes once"
+    others = zip(batches[:-1, :8].ravel(), batches[1:, 16:].ravel(), strict=True)
+    assert np.mean([shares_ground(pairs.place, i, j) for i, j in others]) < 0.05, "the control"
 
 
 def test_neighbours_come_first_and_similar_pairs_after_four_epochs():

@@ -29,6 +29,8 @@ from sarmatch.training.loop import train
 from sarmatch.training.prepare import searched_with
 from sarmatch.training.runs import evaluate, intervals, load_run, query_mean, run
 from sarmatch.training.schedule import Schedule
+from sarmatch.training.step import parameter_groups
+from sarmatch.training.vectors import VectorLearner
 from tests import fake_data
 from tests.launch import launched
 
@@ -56,6 +58,8 @@ DENSE = {
     "baseline": "cfog",
     "baseline_options": {},
 }
+
+TINY_CMPC = {"backbone": "resnet10t", "channels": (4, 4, 8, 8), "feature_dim": 8}
 
 
 @pytest.fixture(autouse=True)
@@ -178,6 +182,61 @@ def test_the_learning_rate_is_the_closed_form_whatever_a_sampler_fills(warmup, s
     settings = config(warmup=warmup, epochs=len(steps))
     expected = [closed_form(settings, e * n + i, len(steps) * n) for e, n in enumerate(steps) for i in range(n)]
     np.testing.assert_allclose(scheduled(settings, steps), expected, rtol=1e-12, atol=1e-18)
+
+
+@pytest.mark.parametrize("steps", [[6, 6, 6, 6], [7, 5, 6, 4]])
+def test_the_learning_rate_falls_to_a_tenth_where_a_config_says_so(steps):
+    constant = scheduled(config(warmup=0.0, decay=(), epochs=4), steps)
+    assert set(constant) == {3e-3}
+    falling = scheduled(config(warmup=0.0, decay=(0.5, 0.75), epochs=4), steps)
+    expected = [3e-3 * (1, 1, 0.1, 0.01)[epoch] for epoch, count in enumerate(steps) for _ in range(count)]
+    np.testing.assert_allclose(falling, expected, rtol=1e-12)
+
+
+def test_a_trunk_may_learn_at_a_rate_of_its_own():
+    """One step of plain descent: every weight moves by its rate times its gradient."""
+    changes = {"encoder": "cmpc", "encoder_options": TINY_CMPC, "optimizer": "sgd", "weight_decay": 0, "warmup": 0}
+    settings = config(**changes, trunk_rate=0.1)
+    learner = VectorLearner(create_encoder("cmpc", 32, **TINY_CMPC), settings, 32)
+    optimizer = torch.optim.SGD(parameter_groups(learner, settings), lr=1.0)
+    Schedule(optimizer, settings).start(0, 1)
+    before = {name: weights.detach().clone() for name, weights in learner.named_parameters()}
+    for weights in learner.parameters():
+        weights.grad = torch.ones_like(weights)
+    optimizer.step()
+    moves = {name: (before[name] - weights).mean().item() for name, weights in learner.named_parameters()}
+    for name, move in moves.items():
+        assert move == pytest.approx(3e-3 * (0.1 if ".trunk." in name else 1), rel=1e-2), name
+    assert {".trunk." in name for name in moves} == {True, False}
+    with pytest.raises(ValueError, match="trunk_rate is 0.1, and encoder 'plain' has no trunk"):
+        parameter_groups(VectorLearner(create_encoder("plain", 32), config(), 32), config(trunk_rate=0.1))
+
+
+@pytest.mark.parametrize(("field", "largest"), [("clip_norm", 1e-3), ("clip_value", 1e-5)])
+def test_gradients_are_clipped_where_a_config_says_so(field, largest, tiny_scene, tmp_path, monkeypatch):
+    seen: list[torch.Tensor] = []
+
+    def looked_at(self, closure=None) -> None:
+        seen.append(torch.cat([weights.grad.ravel() for weights in self.param_groups[0]["params"]]))
+
+    monkeypatch.setattr(torch.optim.SGD, "step", looked_at)
+    for limit in (None, largest):
+        train(config(optimizer="sgd", epochs=1, **{field: limit}), tiny_scene, tmp_path / str(limit))
+    sizes = [gradient.norm().item() if field == "clip_norm" else gradient.abs().max().item() for gradient in seen]
+    free, clipped = np.split(np.array(sizes), 2)
+    assert free.min() > largest, "the control: they would have been larger"
+    np.testing.assert_allclose(clipped, largest, rtol=1e-3)
+
+
+def test_auxiliary_losses_may_join_later(tiny_scene, tmp_path):
+    """Until then an encoder learns as without them, and afterwards otherwise."""
+    late = {"auxiliary": {"iou_semi_positive": 0.1}, "auxiliary_from": 0.5, "sampler": "cluster", "epochs": 2}
+    losses = {}
+    for name, changes in {"late": late, "without": late | {"auxiliary": {}}}.items():
+        train(config(**changes), tiny_scene, tmp_path / name)
+        losses[name] = pd.read_csv(tmp_path / name / checkpoints.HISTORY)["loss"]
+    assert losses["late"][0] == losses["without"][0]
+    assert losses["late"][1] > losses["without"][1]
 
 
 def test_a_training_state_of_another_version_is_named(tiny_scene, tmp_path, monkeypatch):
