@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sarmatch.checks import whole_number
 from sarmatch.encoders import Encoder, device_of, in_use
+from sarmatch.encoders.base import height_and_width
 from sarmatch.patches import to_input
 from sarmatch.scenes import Raster
 from sarmatch.search.turned import Pose, turned
@@ -90,18 +91,20 @@ def contrast(images: Tensor) -> NDArray[np.float64]:
 def posed_features(encoder: Encoder, images: Tensor, pose: Pose, level: int = 0) -> tuple[Tensor, Tensor | None]:
     """Features `(W, C, h, w)` of windows of a pose, north up, and how much each cell counts; None where all do.
 
-    `level` counts the encoder's levels, the finest first.
+    `level` counts the encoder's levels, the finest first. An encoder of images of one size is given the middle of a
+    turned window, mirrored beyond its edges, and all it makes of that counts.
     """
+    size = encoder.inputs["query"].image_size
     stride = max(encoder.levels) if level else encoder.levels[0]
     if pose == (0.0, 1.0):
         upright, inside = images, None
     else:
-        upright, inside = turned(images, pose, stride)
+        upright, inside = turned(images, pose, stride, None if size is None else height_and_width(size))
     device = device_of(encoder)
     with in_use(encoder):
         parts = [encoder.forward_levels(part.to(device), "query")[level].float().cpu() for part in upright.split(16)]
     features = torch.cat(parts)
-    if inside is None:
+    if inside is None or size is not None:
         return features, None
     mask = F.avg_pool2d(inside.float()[None], encoder.levels[level])
     return features, mask.expand(len(features), -1, -1)
