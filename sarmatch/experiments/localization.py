@@ -122,7 +122,7 @@ class Stack(NamedTuple):
 def stack_of(gallery: DenseGallery, search: DenseSearch, encoder: Encoder, cut: Cut, present: bool) -> Stack:
     """Scores of a strip at every place of the one map of a gallery."""
     (fmap,) = gallery.maps.values()
-    features, _ = posed_features(encoder, cut.windows.images, NORTH_UP[0])
+    features, _ = posed_features(encoder, cut.windows, NORTH_UP[0])
     (scores,) = search.surfaces(features)
     moved = offsets(cut.windows.centre, NORTH_UP[0]) / encoder.levels[0]
     true = None

@@ -146,7 +146,7 @@ def windows_fused(
         Of the likelihood.
     """
     (fmap,) = search.gallery.maps.values()
-    features, masks = posed_features(encoder, windows.images, pose, level)
+    features, masks = posed_features(encoder, windows, pose, level)
     shape = tuple(n - k + 1 for n, k in zip(fmap.features.shape[1:], features.shape[2:], strict=True))
     if min(shape) < 1:
         raise ValueError(f"windows of {tuple(features.shape[2:])} cells do not fit into a map of fewer cells")

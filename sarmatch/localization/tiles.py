@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sarmatch.encoders import Encoder, image_sizes
 from sarmatch.encoders.base import Inputs, Modality
-from sarmatch.patches import references, to_input
+from sarmatch.patches import references
 from sarmatch.refinement import RefinementContext
 from sarmatch.refinement.context import Whitening
 from sarmatch.scenes import Scene
@@ -20,7 +20,6 @@ from sarmatch.training.prepare import searched_with
 from sarmatch.training.runs import whitens
 
 Centre = Callable[[], NDArray[np.floating]]
-SCALES = {"query": "decibel", "reference": "reflectance"}  # of the pixels that it is given
 
 
 class TileEncoder(Encoder):
@@ -54,11 +53,10 @@ class TileEncoder(Encoder):
         super().__init__()
         self.encoder, self.size, self.stride, self.centre = encoder, size, stride, centre
         self.batch_size, self.axes = batch_size, axes
-        self.inputs = {modality: Inputs(wanted.channels, size) for modality, wanted in encoder.inputs.items()}
+        self.inputs = {m: Inputs(own.channels, own.image_size or size) for m, own in encoder.inputs.items()}
 
     def forward_features(self, images: Tensor, modality: Modality) -> Tensor:
-        """Images `(B, C, size, size)`, SAR in decibels, to their vectors `(B, D, 1, 1)`."""
-        images = to_input(images, SCALES[modality], self.encoder.inputs[modality].image_size)
+        """Images as the encoder takes them to their vectors `(B, D, 1, 1)`."""
         vectors = self.encoder.encode(images, modality)
         if self.axes is not None:
             whitened = self.axes.whitened(vectors.float().cpu().numpy(), modality)
