@@ -208,7 +208,7 @@ def measured(stack: Stack, model: Likelihood, cell: float, near_m: float) -> Ite
 def locating_table(
     run: Run, folder: Path, count: int = 150, longest: int = LONGEST, calibration: int = 40
 ) -> pd.DataFrame:
-    """Strips of the test area located by the encoder of a run and by CFOG; kept as CSV, with the calibration.
+    """Strips of the test area located by the encoder of a run and by its baseline; kept as CSV, with the calibration.
 
     Parameters
     ----------

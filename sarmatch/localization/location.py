@@ -26,7 +26,7 @@ from sarmatch.localization.tiles import compared_by, maps_on
 from sarmatch.localization.windows import LEAST, PLAIN_DB, Windows, contrast, cut_windows, poses
 from sarmatch.paths import shipped
 from sarmatch.scenes import Raster, Scene
-from sarmatch.search import DenseSearch, FeatureMap
+from sarmatch.search import DenseSearch
 from sarmatch.search.correlate import Correlator
 from sarmatch.search.keeping import on_own_device
 from sarmatch.training.runs import Run, load_run, map_of
@@ -280,7 +280,7 @@ def locate(
     (fmap,) = gallery.maps.values()
     model = wanted.likelihood or _usual(fmap.metres)
     tried = list(poses(headings, _scales(scale)))
-    about = None if near is None else _near(scene, fmap, near, radius)
+    about = None if near is None else _near(scene, near, radius)
     with on_own_device(encoder):
         fix = find_strip(gallery, encoder, windows, model, tried, about, small)
     said = tuple(_warnings(fix, windows, DenseSearch(gallery, encoder), max(1, side // encoder.levels[0])))
@@ -384,7 +384,7 @@ def _small(raster: Raster, side: int, cell: int) -> Windows | None:
         return None
 
 
-def _near(scene: Scene, fmap: FeatureMap, near: tuple[float, float], radius: float | None) -> Near:
+def _near(scene: Scene, near: tuple[float, float], radius: float | None) -> Near:
     """Where on a map somebody says that the strip lies."""
     if radius is None or not radius > 0:
         raise ValueError(f"radius is {radius}, expected metres above 0 about the place {near}")
@@ -396,9 +396,10 @@ def _near(scene: Scene, fmap: FeatureMap, near: tuple[float, float], radius: flo
         raise ValueError(f"near is {near!r}, expected a longitude and a latitude in degrees")
     x, y = (v[0] for v in warp_points(LONLAT, scene.crs, [longitude], [latitude]))
     east, north = ~frame_of(scene) @ (x, y)
-    row, col = (fmap.corner[1] - north) / fmap.metres, (east - fmap.corner[0]) / fmap.metres
-    height, width = fmap.features.shape[1:]
-    off = math.hypot(row - np.clip(row, 0, height), col - np.clip(col, 0, width)) * fmap.metres
+    (area,) = scene.areas
+    top, left, bottom, right = area.map.bounds
+    (west, upper), (last, lower) = scene.metres(area.name, np.array([top, bottom]), np.array([left, right]))
+    off = math.hypot(east - np.clip(east, west, last), north - np.clip(north, lower, upper))
     if off > radius:
         raise ValueError(f"near is {near}, {off:,.0f} m beside the map, and radius is {radius:g} m")
     return Near((east, north), radius)
