@@ -218,13 +218,13 @@ def poses(
 
 @app.command()
 def strips(
-    run: Annotated[Path, typer.Argument(help="folder of a run of dense search")],
+    run: Annotated[Path, typer.Argument(help="run folder")],
     folder: Annotated[Path, typer.Argument(help="where the table is kept")],
     count: Annotated[int, typer.Option(help="strips of the test area", min=2)] = 150,
     windows: Annotated[int, typer.Option(help="windows of the longest strips", min=1)] = 8,
     calibration: Annotated[int, typer.Option(help="strips of validation ground", min=2)] = 40,
 ) -> None:
-    """Locate strips of the test area by a run and by CFOG, calibrated on validation ground, and keep the table."""
+    """Locate strips of the test area by a run and its baseline, calibrated on validation ground, and keep the table."""
     from sarmatch.experiments.localization import locating_table
 
     check_writable(folder)
@@ -241,7 +241,7 @@ def locate(
     out: Annotated[
         Path, typer.Option("-o", "--out", help="GeoJSON; CSV, PNG, GeoTIFF and tie points are laid beside it")
     ],
-    run: Annotated[Path | None, typer.Option(help="folder of a run of dense search; the shipped one")] = None,
+    run: Annotated[Path | None, typer.Option(help="run folder; the shipped one of dense search")] = None,
     method: Annotated[str | None, typer.Option(help="a method without training instead: cfog")] = None,
     heading: Annotated[
         str | None, typer.Option(help="degrees clockwise from north at which its top points, or unknown")

@@ -21,20 +21,21 @@ from rasterio.warp import transform
 
 from sarmatch.atomic_io import write
 from sarmatch.datasets.rasters import write_geotiff
-from sarmatch.encoders import Encoder, create_encoder
+from sarmatch.encoders import Encoder
 from sarmatch.evaluation import block_ids, bootstrap_mean
 from sarmatch.evaluation.calibration import reliability
 from sarmatch.experiments.provenance import made_with
 from sarmatch.localization.fix import NEAR_CELLS, NEAR_M, NORTH_UP
 from sarmatch.localization.fusion import Likelihood, Posterior, aligned, diffused, fuse, log_likelihood, posterior_of
 from sarmatch.localization.location import LONLAT, SHIPPED, calibration_of, keep_calibration, self_similarity
+from sarmatch.localization.tiles import compared_by, maps_on
 from sarmatch.localization.windows import Windows, cut_windows, offsets, posed_features
 from sarmatch.patches import regions
 from sarmatch.progress import progress
 from sarmatch.scenes import Raster, Scene
-from sarmatch.search import DenseGallery, DenseSearch, build_maps, galleries_dir
+from sarmatch.search import DenseGallery, DenseSearch
 from sarmatch.simulation.simulate import PRESETS, true_places
-from sarmatch.training.runs import Run, load_run
+from sarmatch.training.runs import Run, load_run, map_of, query_mean
 
 WITHIN = (10, 25, 50, 100)  # metres
 LONGEST = 8  # windows
@@ -121,7 +122,7 @@ class Stack(NamedTuple):
 def stack_of(gallery: DenseGallery, search: DenseSearch, encoder: Encoder, cut: Cut, present: bool) -> Stack:
     """Scores of a strip at every place of the one map of a gallery."""
     (fmap,) = gallery.maps.values()
-    features, _ = posed_features(encoder, cut.windows.images, NORTH_UP[0])
+    features, _ = posed_features(encoder, cut.windows, NORTH_UP[0])
     (scores,) = search.surfaces(features)
     moved = offsets(cut.windows.centre, NORTH_UP[0]) / encoder.levels[0]
     true = None
@@ -207,12 +208,12 @@ def measured(stack: Stack, model: Likelihood, cell: float, near_m: float) -> Ite
 def locating_table(
     run: Run, folder: Path, count: int = 150, longest: int = LONGEST, calibration: int = 40
 ) -> pd.DataFrame:
-    """Strips of the test area located by the encoder of a run and by CFOG; kept as CSV, with the calibration.
+    """Strips of the test area located by the encoder of a run and by its baseline; kept as CSV, with the calibration.
 
     Parameters
     ----------
     run
-        Of dense search.
+        Of either search; beside it stands its own baseline.
     folder
         Where `strips_METHOD.csv` (a row per strip and number of windows), `table.csv` and `calibration.json` are kept;
         what is there already is not made anew.
@@ -230,11 +231,9 @@ def locating_table(
     Raises
     ------
     ValueError
-        For a run of another search, or a scene without validation ground or a test area.
+        For a run on a cross-view set, or a scene without validation ground or a test area.
     """
-    if run.config.search != "dense":
-        raise ValueError(f"{run.path}: search is {run.config.search!r}, expected a run of 'dense'")
-    scene, config = run.scene(), run.config
+    scene, config = map_of(run.config), run.config
     size = config.patch_size or scene.patch_size
     ground = regions(scene, "cross_area", guard=2 * size)
     test, val = ground[ground.split == "test"], ground[ground.split == "val"]
@@ -242,10 +241,13 @@ def locating_table(
     asked = cut_strips(scene, test, size, longest, count, seed=1)
     strangers = cut_strips(scene, others, size, longest, count // 2, seed=2)
     known = cut_strips(scene, val, size, min(CALIBRATION, longest), calibration, seed=3)
-    baseline = create_encoder(config.baseline, config.image_size, config.sar_bands, **config.baseline_options)
+    compared = {
+        config.encoder: compared_by(run.encoder, config, size, lambda: run.query_mean),
+        config.baseline: compared_by(run.baseline, config, size, lambda: query_mean(run.baseline, scene, config)),
+    }
     tables: list[pd.DataFrame] = []
     models: dict[str, Likelihood] = {}
-    for name, encoder in ((config.encoder, run.encoder), (config.baseline, baseline)):
+    for name, encoder in compared.items():
         cell = encoder.levels[0] * scene.pixel_size
         near_m = max(NEAR_M, NEAR_CELLS * cell)
         kept = folder / f"strips_{name}.csv"
@@ -265,14 +267,14 @@ def locating_table(
     return table
 
 
-def _searches(scene: Scene, encoder: Encoder) -> Callable[[str], tuple[DenseGallery, DenseSearch]]:
-    """Gallery and search of an area by its name, each made once."""
-    made: dict[str, tuple[DenseGallery, DenseSearch]] = {}
+def _searches(scene: Scene, encoder: Encoder) -> Callable[[str], tuple[DenseGallery, DenseSearch, Encoder]]:
+    """Gallery, search and encoder of windows of an area by its name, each made once."""
+    made: dict[str, tuple[DenseGallery, DenseSearch, Encoder]] = {}
 
-    def of(area: str) -> tuple[DenseGallery, DenseSearch]:
+    def of(area: str) -> tuple[DenseGallery, DenseSearch, Encoder]:
         if area not in made:
-            gallery = build_maps(encoder, scene, [area], galleries_dir())
-            made[area] = gallery, DenseSearch(gallery, encoder)
+            gallery, ready = maps_on(encoder, scene, [area])
+            made[area] = gallery, DenseSearch(gallery, ready), ready
         return made[area]
 
     return of
@@ -283,19 +285,19 @@ def _validation(scene: Scene, encoder: Encoder, known: Sequence[Cut], others: pd
     of = _searches(scene, encoder)
     areas = list(others["area"].unique())
     for cut in progress(known, desc="strips of validation ground", unit="strip"):
-        yield stack_of(*of(cut.area), encoder, cut, True)
+        yield stack_of(*of(cut.area), cut, True)
         elsewhere = [a for a in areas if a != cut.area]
         if elsewhere:
-            yield stack_of(*of(elsewhere[0]), encoder, cut, False)
+            yield stack_of(*of(elsewhere[0]), cut, False)
 
 
 def _tested(scene: Scene, encoder: Encoder, asked: Sequence[Cut], strangers: Sequence[Cut]) -> Iterator[Stack]:
     """Strips of the test area, and strangers, on its map."""
     of = _searches(scene, encoder)
     for cut in progress(asked, desc="strips of the test area", unit="strip"):
-        yield stack_of(*of(cut.area), encoder, cut, True)
+        yield stack_of(*of(cut.area), cut, True)
     for cut in progress(strangers, desc="strips of other areas", unit="strip"):
-        yield stack_of(*of(asked[0].area), encoder, cut, False)
+        yield stack_of(*of(asked[0].area), cut, False)
 
 
 def summary(strips: pd.DataFrame, block_m: float) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from sarmatch.localization.fusion import (
     fuse,
     log_likelihood,
     log_sum,
+    near_prior,
     posterior_of,
     track,
 )
@@ -40,6 +41,13 @@ TRIED = 3  # poses of a screening that are looked at again
 TIE = 4  # cells within which tie points are looked for, and the drift beyond them
 SCORES = 1 << 25  # of all windows together that are fused at once: a larger map is fused part by part
 NORTH_UP = (Pose(0.0, 1.0),)
+
+
+class Near(NamedTuple):
+    """Local metres `(x, y)` near which a strip is said to lie, and within how many metres (95 %)."""
+
+    xy: tuple[float, float]
+    radius_m: float
 
 
 class Fused(NamedTuple):
@@ -138,7 +146,7 @@ def windows_fused(
         Of the likelihood.
     """
     (fmap,) = search.gallery.maps.values()
-    features, masks = posed_features(encoder, windows.images, pose, level)
+    features, masks = posed_features(encoder, windows, pose, level)
     shape = tuple(n - k + 1 for n, k in zip(fmap.features.shape[1:], features.shape[2:], strict=True))
     if min(shape) < 1:
         raise ValueError(f"windows of {tuple(features.shape[2:])} cells do not fit into a map of fewer cells")
@@ -211,7 +219,7 @@ def find_strip(
     windows: Windows,
     model: Likelihood,
     poses: Sequence[Pose] = NORTH_UP,
-    prior: Surface | None = None,
+    near: Near | None = None,
     small: Windows | None = None,
 ) -> Fix:
     """Where the windows of a strip lie on a map.
@@ -228,8 +236,8 @@ def find_strip(
         Of the likelihood, see `Likelihood`.
     poses
         Headings and scales that are tried.
-    prior
-        Log-probability of the middle window's centre on the cells of the map `(H, W)`, see `near_prior`.
+    near
+        Where somebody says that the middle window lies, a cell's width at least: see `near_prior`.
     small
         Smaller windows that become tie points; without them the affine is that of the track.
 
@@ -243,17 +251,15 @@ def find_strip(
     (fmap,) = gallery.maps.values()
     fused = best_pose(gallery, encoder, windows, poses, model)
     half = np.array(fused.size) / 2
-    if prior is not None:
-        top, left = (int(h) for h in half)
-        part = prior[top : top + fused.belief.shape[0], left : left + fused.belief.shape[1]]
-        prior = part - np.log(np.exp(part).sum())
-    posterior = posterior_of(diffused(fused.belief, model.spread / fmap.metres), model, prior)
-    near = max(NEAR_M / fmap.metres, NEAR_CELLS)
-    peaks = posterior.peaks(1 + RUNNERS_UP, round(APART * near))
     origin = tuple(fmap.metres_of(*half))
+    prior = None if near is None else _prior(near, fused.belief.shape, origin, fmap.metres)
+    posterior = posterior_of(diffused(fused.belief, model.spread / fmap.metres), model, prior)
+    about = max(NEAR_M / fmap.metres, NEAR_CELLS)
+    peaks = posterior.peaks(1 + RUNNERS_UP, round(APART * about))
     cells, agrees = _track(fused, peaks.at[0], model, model.drift / fmap.metres)
     places = fmap.metres_of(*(cells + half).T)
-    start = _start(windows.centre, places, fused.pose, fmap.metres / encoder.levels[0])
+    # cells of whole windows are too coarse to say how a strip is turned
+    start = _start(windows.centre, places, fused.pose, fmap.metres / encoder.levels[0], turns=max(fused.size) > 1)
     affine, ties, rms = start, Ties(*(np.zeros((0, 2)),) * 2, np.zeros(0), np.zeros(0, bool)), math.nan
     if small is not None:
         reach = math.ceil(TIE + model.drift / fmap.metres)
@@ -266,8 +272,8 @@ def find_strip(
         fused.pose,
         origin,
         listed[0],
-        posterior.within(peaks.at[0], near),
-        near * fmap.metres,
+        posterior.within(peaks.at[0], about),
+        about * fmap.metres,
         np.column_stack([listed[1:], peaks.mass[1:]]),
         windows.centre,
         places,
@@ -291,17 +297,24 @@ def _track(
     return cells + (top, left) + fused.steps, agrees
 
 
-def _start(centre: NDArray, places: NDArray, pose: Pose, pixel: float) -> Affine:
+def _prior(near: Near, shape: tuple[int, ...], origin: NDArray, cell: float) -> Surface:
+    """Log-probability of places of the middle window `(H, W)`, the first of which lies at `origin`."""
+    (east, north), (x, y) = near.xy, origin
+    at = np.clip([(y - north) / cell, (east - x) / cell], 0, np.array(shape) - 1)  # a window lies wholly on the map
+    return near_prior(shape, at, max(near.radius_m / cell, 1.0))
+
+
+def _start(centre: NDArray, places: NDArray, pose: Pose, pixel: float, turns: bool) -> Affine:
     """Pixels `(column, row)` of a strip to metres from its pose and the track of its windows.
 
     The pose says how it is turned and scaled; where there are three windows or more, the track turns and scales it
-    further: a similarity, by least squares.
+    further, if it `turns` it at all: a similarity, by least squares.
     """
     moved = offsets(centre, pose) * pixel
     given = moved[:, 1] - 1j * moved[:, 0]  # east and north as one complex number
     found = places[:, 0] + 1j * places[:, 1]
     turn = 1.0 + 0j
-    if len(centre) >= 3:
+    if turns and len(centre) >= 3:
         off = given - given.mean()
         turn = (off.conj() * (found - found.mean())).sum() / (np.abs(off) ** 2).sum()
     corners = offsets(np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), pose) * pixel

@@ -20,17 +20,18 @@ from sarmatch.checks import whole_number
 from sarmatch.datasets.mosaic import Layout
 from sarmatch.datasets.unplaced import map_scene, nominal_pose, unplaced_strip
 from sarmatch.encoders import Encoder, create_encoder
-from sarmatch.localization.fix import Fix, find_strip
-from sarmatch.localization.fusion import Likelihood, Surface, near_prior, rivals
+from sarmatch.localization.fix import Fix, Near, find_strip
+from sarmatch.localization.fusion import Likelihood, rivals
+from sarmatch.localization.tiles import compared_by, maps_on
 from sarmatch.localization.windows import LEAST, PLAIN_DB, Windows, contrast, cut_windows, poses
 from sarmatch.paths import shipped
 from sarmatch.scenes import Raster, Scene
-from sarmatch.search import DenseSearch, FeatureMap, build_maps, galleries_dir
+from sarmatch.search import DenseSearch
 from sarmatch.search.correlate import Correlator
 from sarmatch.search.keeping import on_own_device
-from sarmatch.training.runs import Run, load_run
+from sarmatch.training.runs import Run, load_run, map_of
 
-SHIPPED = shipped("data/dense")  # a run of dense search
+SHIPPED = shipped("data/dense")
 CALIBRATED = shipped("data/results/localization/calibration.json")
 OWN_CALIBRATION = "localization.json"  # in the folder of a run of one's own
 TRAINING_FREE = ("cfog",)
@@ -150,12 +151,12 @@ def frame_of(scene: Scene) -> Affine:
 
 
 def finder(run: Run | Path | str | None = None, method: str | None = None) -> Finder:
-    """What a strip is looked for with: a run of dense search, the shipped one by default, or a method by name.
+    """What a strip is looked for with: a run, the shipped one by default, or a method by name.
 
     Raises
     ------
     ValueError
-        For both at once, a method that nobody knows, or a run of another search: its weights make no maps of features.
+        For both at once, a method that nobody knows, or a run on data without a map in metres.
     FileNotFoundError
         Where there is no such run.
     """
@@ -163,19 +164,20 @@ def finder(run: Run | Path | str | None = None, method: str | None = None) -> Fi
         if run is not None:
             raise ValueError(f"method is {method!r} and run is {run}: expected one of the two")
         if method not in TRAINING_FREE:
-            raise ValueError(f"method is {method!r}, expected one of {TRAINING_FREE}, or a run of dense search")
+            raise ValueError(f"method is {method!r}, expected one of {TRAINING_FREE}, or a run")
         return Finder(create_encoder(method), method, None, WINDOW, calibration_of(method))
     run = load_run(SHIPPED if run is None else run) if not isinstance(run, Run) else run
-    if run.config.search != "dense":
-        raise ValueError(
-            f"{run.path}: its weights were trained for {run.config.search!r} search, expected a run of 'dense' search"
-        )
-    scene = run.scene()
+    scene = map_of(run.config)
+    if scene.pixel_size is None:
+        raise ValueError(f"{run.path}: was trained on {scene.name!r}, which does not say how large its pixels are")
     own = run.path / OWN_CALIBRATION
     is_shipped = run.path.resolve() == SHIPPED.resolve()
     known = _likelihood(own, read_json(own, dict)) if own.is_file() else calibration_of("dense") if is_shipped else None
-    window = max(LEAST, run.config.patch_size or scene.patch_size)
-    return Finder(run.encoder, run.config.encoder, scene.pixel_size, window, known)
+    size = run.config.patch_size or scene.patch_size
+    encoder = compared_by(run.encoder, run.config, size, lambda: run.query_mean)
+    if encoder.inputs["query"].image_size is not None and size < LEAST:
+        raise ValueError(f"{run.path}: compares tiles of {size} px, expected {LEAST} or more to locate a strip")
+    return Finder(encoder, run.config.encoder, scene.pixel_size, max(LEAST, size), known)
 
 
 def calibration_of(name: str, path: Path = CALIBRATED) -> Likelihood | None:
@@ -220,7 +222,10 @@ def locate(
     map
         Georeferenced optical image, of any size: it is read and encoded by window, and its features are kept.
     run
-        Run of dense search, or its folder; the shipped one by default.
+        Run, or its folder; the shipped one of dense search by default. One of vector search compares the vector of a
+        window with those of tiles of its own size and stride, which are kept, and whitened as by `Run.find`. Places are
+        as coarse as its grid then: the probability is that of lying within three of its steps, and no tie points
+        correct the pose.
     method
         A method that needs no training instead, `cfog`.
     heading
@@ -233,15 +238,16 @@ def locate(
         Longitude and latitude near which it should lie, and within how many metres (95 %).
     window
         Side of a window in pixels of the map as it is read; that of the run by default, less where the strip is
-        narrower.
+        narrower. For a run of vector search it is the side of a tile, and cannot be another.
     layout
         `sar_scale`, `sar_bands`, `zero_is_nodata` and the like of `sarmatch.datasets.mosaic.Layout`.
 
     Raises
     ------
     ValueError
-        For options that do not fit, a strip or a map that cannot be used, or weights of another recipe; the file and
-        the value are named. That a strip does not lie on this map is no error but the answer: `Location.on_map`.
+        For options that do not fit, a strip or a map that cannot be used, or a run that was trained on no map, as on a
+        cross-view set; the file and the value are named. That a strip does not lie on this map is no error but the
+        answer: `Location.on_map`.
 
     Notes
     -----
@@ -264,16 +270,20 @@ def locate(
     raster = unplaced_strip(strip, pixel_size, scene.pixel_size, Layout(**layout))
     encoder = _encoder_for(wanted, scene)
     raster = _bands_for(raster, encoder, strip)
-    side = _window(raster, scene, window or wanted.window, max(encoder.levels), strip, map)
-    windows, small = cut_windows(raster, side), _small(raster, side, max(encoder.levels))
-    gallery = build_maps(encoder, scene, keep=galleries_dir())
+    whole = encoder.inputs["query"].image_size is not None
+    cell = wanted.window if whole else max(encoder.levels)
+    if whole and window not in (None, cell):
+        raise ValueError(f"window is {window}, and the run compares tiles of {cell} px: expected no other")
+    side = _window(raster, scene, window or wanted.window, cell, strip, map)
+    windows, small = cut_windows(raster, side), None if whole else _small(raster, side, cell)
+    gallery, encoder = maps_on(encoder, scene)
     (fmap,) = gallery.maps.values()
     model = wanted.likelihood or _usual(fmap.metres)
     tried = list(poses(headings, _scales(scale)))
-    prior = None if near is None else _prior(scene, fmap, near, radius)
+    about = None if near is None else _near(scene, near, radius)
     with on_own_device(encoder):
-        fix = find_strip(gallery, encoder, windows, model, tried, prior, small)
-    said = tuple(_warnings(fix, windows, DenseSearch(gallery, encoder), side // encoder.levels[0]))
+        fix = find_strip(gallery, encoder, windows, model, tried, about, small)
+    said = tuple(_warnings(fix, windows, DenseSearch(gallery, encoder), max(1, side // encoder.levels[0])))
     for text in said:
         warnings.warn(f"{strip.name}: {text}", LocationWarning, stacklevel=2)
     zoom = scene.pixel_size / pixel_size
@@ -353,8 +363,9 @@ def _window(raster: Raster, scene: Scene, window: int, cell: int, strip: Path, p
         )
     side = min(window, high, wide) // cell * cell
     if side < LEAST:
+        least = max(LEAST, cell)
         raise ValueError(
-            f"{strip}: is {wide} x {high} px at the map's {metres:g} m, expected {LEAST} px or more a side"
+            f"{strip}: is {wide} x {high} px at the map's {metres:g} m, expected {least} px or more a side"
         )
     if min(height, width) < side or (height - side) * (width - side) < side**2:
         raise ValueError(
@@ -373,8 +384,8 @@ def _small(raster: Raster, side: int, cell: int) -> Windows | None:
         return None
 
 
-def _prior(scene: Scene, fmap: FeatureMap, near: tuple[float, float], radius: float | None) -> Surface:
-    """Log-probability of the cells of a map where somebody says that the strip lies near a place."""
+def _near(scene: Scene, near: tuple[float, float], radius: float | None) -> Near:
+    """Where on a map somebody says that the strip lies."""
     if radius is None or not radius > 0:
         raise ValueError(f"radius is {radius}, expected metres above 0 about the place {near}")
     try:
@@ -385,12 +396,13 @@ def _prior(scene: Scene, fmap: FeatureMap, near: tuple[float, float], radius: fl
         raise ValueError(f"near is {near!r}, expected a longitude and a latitude in degrees")
     x, y = (v[0] for v in warp_points(LONLAT, scene.crs, [longitude], [latitude]))
     east, north = ~frame_of(scene) @ (x, y)
-    row, col = (fmap.corner[1] - north) / fmap.metres, (east - fmap.corner[0]) / fmap.metres
-    height, width = fmap.features.shape[1:]
-    off = math.hypot(row - np.clip(row, 0, height), col - np.clip(col, 0, width)) * fmap.metres
+    (area,) = scene.areas
+    top, left, bottom, right = area.map.bounds
+    (west, upper), (last, lower) = scene.metres(area.name, np.array([top, bottom]), np.array([left, right]))
+    off = math.hypot(east - np.clip(east, west, last), north - np.clip(north, lower, upper))
     if off > radius:
         raise ValueError(f"near is {near}, {off:,.0f} m beside the map, and radius is {radius:g} m")
-    return near_prior((height, width), (row, col), radius / fmap.metres)
+    return Near((east, north), radius)
 
 
 def bright_fraction(windows: Windows, above_db: float = BRIGHT_DB) -> float:

@@ -49,7 +49,7 @@ def tie_points(
     -------
     Local metres `(W, 2)` and correlation `(W,)`; not a number where a window leaves the map or shows no peak inside.
     """
-    features, masks = posed_features(encoder, windows.images, pose)
+    features, masks = posed_features(encoder, windows, pose)
     xy, score = np.full((len(features), 2), np.nan), np.full(len(features), np.nan)
     for i, (row, col) in enumerate(windows.centre):
         x, y = start @ (col, row)

@@ -25,14 +25,17 @@ PLAIN_DB = 1.0  # contrast below which a window shows next to nothing
 
 class Windows(NamedTuple):
     """SAR images `(W, C, S, S)` in decibels and where their centres lie in the strip `(W, 2)`, rows and columns in
-    pixels, in their order along it."""
+    pixels, in their order along it; and the pixels that they are made of, with their scale, see `Raster`."""
 
     images: Tensor
     centre: NDArray[np.float64]
+    pixels: Tensor
+    scale: str
+    window: tuple[float, float] | None
 
     def first(self, count: int) -> "Windows":
         """The first `count` of them."""
-        return Windows(self.images[:count], self.centre[:count])
+        return self._replace(images=self.images[:count], centre=self.centre[:count], pixels=self.pixels[:count])
 
 
 def cut_windows(strip: Raster, size: int, step: int | None = None, most: int = MOST) -> Windows:
@@ -68,17 +71,19 @@ def cut_windows(strip: Raster, size: int, step: int | None = None, most: int = M
     if len(row) > most:
         chosen = np.linspace(0, len(row) - 1, most).round().astype(int)
         row, col = row[chosen], col[chosen]
-    kept, images = [], []
+    kept, filled = [], []
     for r, c in zip(row, col, strict=True):
         pixels = strip.read(int(r), int(c), size, size, fill=np.nan)
         hole = ~np.isfinite(pixels).all(0)
         if hole.mean() <= HOLES:
             pixels[:, hole] = np.nanmean(pixels[:, ~hole], 1, keepdims=True)
             kept.append((r, c))
-            images.append(to_input(torch.from_numpy(pixels)[None], strip.scale, None, strip.window))
+            filled.append(torch.from_numpy(pixels))
     if not kept:
         raise ValueError(f"strip {strip.name!r}: in each of its {len(row)} windows of {size} px there is nodata")
-    return Windows(torch.cat(images), np.array(kept) + size / 2.0)
+    made_of = torch.stack(filled)
+    images = to_input(made_of, strip.scale, None, strip.window)
+    return Windows(images, np.array(kept) + size / 2.0, made_of, strip.scale, strip.window)
 
 
 def contrast(images: Tensor) -> NDArray[np.float64]:
@@ -87,21 +92,26 @@ def contrast(images: Tensor) -> NDArray[np.float64]:
     return (10 * torch.log10(power.clamp(min=1e-12))).flatten(1).std(1).double().numpy()
 
 
-def posed_features(encoder: Encoder, images: Tensor, pose: Pose, level: int = 0) -> tuple[Tensor, Tensor | None]:
+def posed_features(encoder: Encoder, windows: Windows, pose: Pose, level: int = 0) -> tuple[Tensor, Tensor | None]:
     """Features `(W, C, h, w)` of windows of a pose, north up, and how much each cell counts; None where all do.
 
-    `level` counts the encoder's levels, the finest first.
+    `level` counts the encoder's levels, the finest first. An encoder of images of one size is given those: of a turned
+    window the middle, mirrored beyond its edges, and all it makes of that counts.
     """
+    size = encoder.inputs["query"].image_size
+    images = windows.images if size is None else windows.pixels
     stride = max(encoder.levels) if level else encoder.levels[0]
     if pose == (0.0, 1.0):
         upright, inside = images, None
     else:
-        upright, inside = turned(images, pose, stride)
+        upright, inside = turned(images, pose, stride, None if size is None else tuple(images.shape[2:]))
+    if size is not None:
+        upright = to_input(upright, windows.scale, size, windows.window)
     device = device_of(encoder)
     with in_use(encoder):
         parts = [encoder.forward_levels(part.to(device), "query")[level].float().cpu() for part in upright.split(16)]
     features = torch.cat(parts)
-    if inside is None:
+    if inside is None or size is not None:
         return features, None
     mask = F.avg_pool2d(inside.float()[None], encoder.levels[level])
     return features, mask.expand(len(features), -1, -1)

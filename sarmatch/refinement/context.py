@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sarmatch.encoders.base import Modality
 from sarmatch.patches import GreyMap
 from sarmatch.search import Candidates, Gallery
 
@@ -49,6 +50,11 @@ class Whitening(NamedTuple):
     query_mean: NDArray[np.float64]
     reference_mean: NDArray[np.float64]
     turn: NDArray[np.float64]  # (D, D)
+
+    def whitened(self, vectors: NDArray, modality: Modality) -> NDArray[np.float32]:
+        """Vectors `(N, D)` of `query` or `reference` in these axes, L2-normalised; that of a mean is zero."""
+        mean = self.query_mean if modality == "query" else self.reference_mean
+        return unit((vectors - mean) @ self.turn).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +132,7 @@ class RefinementContext:
         along it.
         """
         axes = self.whitening
-        query = unit((self.query - axes.query_mean) @ axes.turn)
-        return query.astype(np.float32), unit((self.reference - axes.reference_mean) @ axes.turn).astype(np.float32)
+        return axes.whitened(self.query, "query"), axes.whitened(self.reference, "reference")
 
     def check(self, candidates: Candidates, requires: Collection[str], name: str) -> None:
         """Raise one ValueError that names what refiner `name` requires and does not find, or lists of other queries."""

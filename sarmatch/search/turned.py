@@ -255,7 +255,7 @@ def frame(images: Tensor, pose: Pose, stride: int = 1) -> tuple[int, int]:
     return tuple(math.ceil(round(side / stride, 6)) * stride for side in sides)
 
 
-def turned(images: Tensor, pose: Pose, stride: int = 1) -> tuple[Tensor, Tensor]:
+def turned(images: Tensor, pose: Pose, stride: int = 1, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
     """Images of a pose, north up and of the map's pixel size.
 
     Parameters
@@ -266,6 +266,8 @@ def turned(images: Tensor, pose: Pose, stride: int = 1) -> tuple[Tensor, Tensor]
         That of all of them: they are turned clockwise by the heading and enlarged by the scale, about their middle.
     stride
         The sides of the result are multiples of it.
+    size
+        Height and width of the result about the middle of the images, instead of those that hold every pixel.
 
     Returns
     -------
@@ -274,7 +276,7 @@ def turned(images: Tensor, pose: Pose, stride: int = 1) -> tuple[Tensor, Tensor]
     inside : bool (h, w)
         Where it holds them.
     """
-    high, wide = frame(images, pose, stride)
+    high, wide = frame(images, pose, stride) if size is None else size
     cos, sin = (f(math.radians(pose.heading)) / pose.scale for f in (math.cos, math.sin))
     x, y = (torch.arange(n).to(images) - (n - 1) / 2 for n in (wide, high))  # pixels from the middle
     across, down = cos * x + sin * y[:, None], cos * y[:, None] - sin * x  # those of the image

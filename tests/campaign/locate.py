@@ -313,9 +313,9 @@ def _weights(damage: Callable[[Path], object], folder: Path) -> Outcome:
     return _judged(folder, [*map(str, (files()["strip"], files()["map"])), "--run", str(path)], ["model.safetensors"])
 
 
-def _of_vectors(folder: Path) -> Outcome:
+def _without_metres(folder: Path) -> Outcome:
     words = [*map(str, (files()["strip"], files()["map"])), "--run", str(finished_run())]
-    return _judged(folder, words, ["'vector'", "'dense'"])
+    return _judged(folder, words, ["pairs", "how large its pixels are"])
 
 
 def _of_other_pixels(folder: Path) -> Outcome:
@@ -394,7 +394,7 @@ def _right(folder: Path) -> Outcome:
 
 
 SITUATIONS: dict[str, Callable[[Path], Outcome]] = {
-    "a run of vectors": _of_vectors,
+    "a run on pairs without a place": _without_metres,
     "a run of other pixels": _of_other_pixels,
     "a run of one's own": _own_run,
     **{

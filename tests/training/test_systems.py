@@ -1,5 +1,8 @@
 """Recipes of published systems: each trains, learns something of ground never seen, and goes on where it stopped."""
 
+import warnings
+
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -7,10 +10,12 @@ from safetensors.torch import load_file
 import sarmatch as sm
 from sarmatch.datasets import registry
 from sarmatch.encoders import list_encoders
+from sarmatch.localization.location import LocationWarning
 from sarmatch.refinement import LearnedRefiner
 from sarmatch.training.checkpoints import WEIGHTS
 from sarmatch.training.loop import train
 from sarmatch.training.recipes import RECIPES
+from tests.localization.test_locate import field, power_of, write
 
 TINY = {
     "scene": "tiny", "epochs": 3, "pairs_per_epoch": 320, "batch_size": 16, "image_size": 32, "augment": (),
@@ -68,6 +73,7 @@ def test_a_matcher_learns(tiny_scene, tmp_path, name):
     ("name", "changes"),
     [
         ("transgeo_zoom", {}),  # patches kept, a mining pool, sharpness
+        ("saig_s_smd", {}),  # steps to a perturbation and back
         ("sample4geo", {"epochs": 6}),  # neighbours, and after the fourth epoch what looks alike
         ("sample4geo", {"encoder": "x_modality", "encoder_options": {"encoder": "plain"}}),
     ],
@@ -91,7 +97,7 @@ def test_going_on_equals_never_having_stopped(tiny_scene, tmp_path, name, change
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["saig_d_smd", "cmpc_published", "osmnet"])
+@pytest.mark.parametrize("name", ["saig_s_smd", "saig_d_smd", "cmpc_published", "osmnet"])
 def test_a_system_runs_like_any_other(tiny_scene, tmp_path, monkeypatch, name):
     monkeypatch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: tiny_scene)
     changes = {"epochs": 1, "pairs_per_epoch": 48, "val_queries": 40, "test_queries": 60}
@@ -112,6 +118,16 @@ def test_a_system_runs_like_any_other(tiny_scene, tmp_path, monkeypatch, name):
         lists, _, _ = again.lists("cross_area", "arbitrary", k=8, scene=tiny_scene)
         learned = LearnedRefiner("gnn", width=8).fit([lists], epochs=1)
         assert learned.refine(lists.candidates, lists.context).tile.shape == (60, 8)
+
+    ground = field(0, (320, 352))
+    chart = write(tmp_path / "map.tif", np.repeat((255 * ground)[None], 3, 0).astype(np.uint8), 0.5)
+    strip = write(tmp_path / "strip.tif", power_of(ground[96:224, 64:96]), crs=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LocationWarning)
+        located = sm.locate(strip, chart, run.path, pixel_size=0.5)
+    posterior = located.fix.posterior
+    assert located.method == run.config.encoder and len(located.fix.track) == 4
+    assert np.exp(posterior.log_prob).sum() + posterior.absent == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", [*BESIDE, *MATCHERS])
