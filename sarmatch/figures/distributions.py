@@ -307,7 +307,11 @@ def forest(gaps: pd.DataFrame, measure: str | Sequence[str], data: str, title: s
         for row in of_panel.itertuples():
             y, style = at[row.arm], method_line(row.arm)
             ax.plot([100 * row.low, 100 * row.high], [y, y], color=style["color"], lw=2.5)
-            ax.plot(100 * row.difference, y, marker=style["marker"], color=style["color"], mec="black", ms=8)
+            at_x, mark = 100 * row.difference, {"color": style["color"], "mec": "black", "ms": 8}
+            if str(style["marker"]).startswith("$"):  # a letter is read above its line
+                ax.plot(at_x, y - 0.3, marker=style["marker"], ms=8, color=style["color"], mew=0.5)
+                style = {"marker": "|"}
+            ax.plot(at_x, y, marker=style["marker"], **mark)
         ax.axvline(0, color=BLACK, lw=1)
         ax.set(title=task_words(protocol, kind), xlabel=f"{of} (percentage points)")
         ax.grid(axis="x", alpha=0.4)

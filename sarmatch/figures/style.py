@@ -33,10 +33,10 @@ FAMILIES = {
     "alignment": "#E87FBC",
     "embeddings": "#AFC23F",
     "map": "#45C7DB",
-    "list": "#8E7BF0",
+    "list": "#C9A3FF",
     "graph": "#3A12A0",
     "convolutional": "#7A0040",
-    "attention": "#C9A3FF",
+    "attention": "#8E7BF0",
 }
 
 #: What a place is: colour, line style, marker and sign, so that colour is never the only cue.
