@@ -118,7 +118,8 @@ def messages(
         exchanged = receives.get(name, np.zeros((count, count), bool))
         lines = place[np.argwhere(np.triu(exchanged, 1))]
         ax.add_collection(LineCollection(lines, colors=BLACK, linewidths=1.5, zorder=1))
-        for corner in place[np.diag(exchanged)] + 0.45:  # outside the words of the tile
+        outward = place + 0.45 * np.sign(place - place.mean(0))  # where no other tile is in the way
+        for corner in outward[np.diag(exchanged)]:
             ax.add_patch(Circle(corner, 0.13, fill=False, edgecolor=BLACK, linewidth=1.5, zorder=1))
         for i, (at, value) in enumerate(zip(place, values, strict=True)):
             outline(ax, tuple(at - 0.45), 0.9, 0.9, **_place_line("true" if i == true else "candidate"))
