@@ -21,7 +21,7 @@ from sarmatch.experiments.records import (
 )
 from sarmatch.experiments.sweeps import SWEEPS, load_robustness
 from sarmatch.experiments.systems import PUBLISHED
-from sarmatch.figures.style import PROTOCOL_WORDS, method_words, task_words
+from sarmatch.figures.style import PROTOCOL_WORDS, REFINER_GROUPS, in_order, method_words, task_words
 from sarmatch.paths import ROOT
 from sarmatch.simulation.simulate import PRESETS
 from sarmatch.training.runs import Run, load_run
@@ -38,7 +38,7 @@ PAGES += (
 #: What README's table shows: queries as an acquisition gives them, in an area never seen.
 HARDEST = "protocol == 'cross_area' and kind == 'arbitrary'"
 #: Rows of the table of edges, each against the same network with self-loops only.
-EDGE_ARMS = ("G1", "G1e", "G1s", "G1t", "G1x", "angle", "G2", "G3")
+EDGE_ARMS = (*REFINER_GROUPS["learned, with edges"], *REFINER_GROUPS["controls of the edges"])
 ABLATIONS = "systems_ablations_"
 #: Runs of the table of joint training.
 JOINT = {
@@ -294,7 +294,8 @@ def systems_table(comparison: Comparison) -> str:
 def published_table() -> str:
     """What publications state of their systems on their own data: recall@1 in percent."""
     lines = ["| system | CVUSA | VIGOR, same area | VIGOR, unseen area | stated in |", "|" + "---|" * 5]
-    for name, theirs in PUBLISHED.items():
+    for name in in_order(PUBLISHED):
+        theirs = PUBLISHED[name]
         numbers = ["-" if value is None else f"{value:.2f}" for value in theirs[:3]]
         lines.append("| " + " | ".join([method_words(name), *numbers, theirs.source]) + " |")
     return "\n".join(lines) + "\n"

@@ -13,6 +13,7 @@ import pandas as pd
 from sarmatch.atomic_io import check_writable, read_json, write, write_json
 from sarmatch.evaluation import bootstrap_difference, chance_errors, error_summary, localization_errors
 from sarmatch.experiments import systems
+from sarmatch.figures.style import in_order
 from sarmatch.patches import positions
 from sarmatch.paths import ROOT, runs_dir
 from sarmatch.progress import progress
@@ -559,11 +560,13 @@ def environment_of(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def load_sweep(name: str, root: Path = ROOT) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Table and differences of a recorded comparison."""
+    """Table and differences of a recorded comparison, methods in the order of every figure."""
     folder = root / "data" / "results" / name
     if not (folder / "table.csv").is_file():
         raise FileNotFoundError(f"{folder}: no comparison is recorded here; `sarmatch sweep {name}` makes it")
-    return pd.read_csv(folder / "table.csv"), pd.read_csv(folder / "differences.csv")
+    table, gaps = (pd.read_csv(folder / f"{part}.csv") for part in ("table", "differences"))
+    place = {arm: number for number, arm in enumerate(in_order(table["arm"]))}
+    return tuple(part.sort_values("arm", key=lambda arms: arms.map(place), kind="stable") for part in (table, gaps))
 
 
 def load_curves(name: str, root: Path = ROOT) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from sarmatch.explorer.features import thumbnail
 from sarmatch.explorer.finders import HeatMap
 from sarmatch.explorer.state import Answer
 from sarmatch.figures.maps import overview
-from sarmatch.figures.style import PLACES
+from sarmatch.figures.style import PLACES, RED
 from sarmatch.scenes import Scene
 
 MAP_SIDE, QUERY_SIDE, CARD_SIDE = 460, 260, 84  # pixels on the screen
@@ -52,7 +52,7 @@ def headline(answer: Answer, method: str) -> str:
     )
 
 
-def message(text: str, colour: str = "#D55E00") -> str:
+def message(text: str, colour: str = RED) -> str:
     """A sentence on what is wrong, or what goes on."""
     return f'<span style="color:{colour}">{html.escape(text)}</span>'
 

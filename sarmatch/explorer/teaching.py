@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from sarmatch.explorer.sources import Disturbance, asked
 from sarmatch.explorer.state import Explorer
 from sarmatch.figures import annotated_pair, by_weight, to_display, transport
-from sarmatch.figures.style import BLUE, RED, bare, embedded, new_figure, show
+from sarmatch.figures.style import SLATES, YELLOW, bare, embedded, new_figure, show
 from sarmatch.scenes import Scene
 from sarmatch.search import VectorSearch
 from sarmatch.simulation.closeup import closeup, lone_building
@@ -125,8 +125,8 @@ def overlap_panel(state: Explorer, number: int = 0, steps: int = 8) -> Stills:
             bare(ax)
             ax.set_title(title)
         curve = axes[0, 2]
-        curve.plot(fraction, cosine, color=BLUE, marker="o", ms=4)
-        curve.plot(fraction[i], cosine[i], "*", ms=16, color=RED, mec="black")
+        curve.plot(fraction, cosine, color=SLATES[0], marker="o", ms=4)
+        curve.plot(fraction[i], cosine[i], "*", ms=16, color=YELLOW, mec="black")
         curve.set(xlabel="overlap (fraction of the query)", ylabel="cosine (no unit)", xlim=(1.04, -0.04))
         title = f"{fraction[i]:.0%} of the query lie in the window: cosine {cosine[i]:.2f}"
         figure.suptitle(f"{title} ({state.scene.label})")

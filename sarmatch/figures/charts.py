@@ -11,12 +11,10 @@ from matplotlib.patches import FancyBboxPatch
 
 from sarmatch.figures.style import (
     BLACK,
-    BLUE,
     GREY,
     OVER_METRES,
     PROTOCOL_WORDS,
-    PURPLE,
-    SKY,
+    SLATES,
     method_line,
     method_words,
     new_figure,
@@ -61,8 +59,8 @@ def pipeline(*highlight: str) -> Figure:
                 0.72,
                 0.62,
                 "round,pad=0.04",
-                facecolor=BLUE if on else "white",
-                edgecolor=BLUE if on else GREY,
+                facecolor=SLATES[0] if on else "white",
+                edgecolor=SLATES[0] if on else GREY,
                 lw=2,
             )
         )
@@ -89,7 +87,7 @@ def overlap_by_stride(overlaps: Mapping[int, np.ndarray], size: int, data: str) 
         `simulated` or `real`.
     """
     figure, axes = new_figure(10, 3.8, 1, 2, sharey=True)
-    colours = dict(zip(sorted(overlaps, reverse=True), (PURPLE, BLUE, SKY, GREY), strict=False))
+    colours = dict(zip(sorted(overlaps, reverse=True), (*SLATES, GREY), strict=False))
     lines = dict(zip(colours, ("-", "--", "-.", ":"), strict=False))
     for ax, transform, bound, name in (
         (axes[0, 0], np.asarray, "min", "overlap"),
@@ -259,12 +257,12 @@ def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = 
     apart = [c for c in ("wasserstein_1", "estimate") if c in history]
     figure, axes = new_figure(7 + 3.5 * len(apart), 3.5, 1, 2 + len(apart))
     left, right = axes[0, :2]
-    left.plot(history["epoch"], history["loss"], "-o", color=BLUE)
+    left.plot(history["epoch"], history["loss"], "-o", color=SLATES[0])
     left.set(xlabel="epoch (count)", ylabel="training loss (nats)", title="loss on training pairs", ylim=(0, None))
     for name, style in zip((c for c in history if c.startswith("recall@")), ("-o", "--s", ":^"), strict=False):
-        right.plot(history["epoch"], history[name], style, color=BLUE if name == select else GREY, label=name)
+        right.plot(history["epoch"], history[name], style, color=SLATES[0] if name == select else SLATES[1], label=name)
     best = history.loc[history[select].idxmax()]
-    right.axvline(best["epoch"], color=PURPLE, lw=4, alpha=0.5, label=f"kept: epoch {best['epoch']:.0f}")
+    right.axvline(best["epoch"], color=GREY, lw=4, alpha=0.4, label=f"kept: epoch {best['epoch']:.0f}")
     right.set(
         xlabel="epoch (count)",
         ylabel="fraction of queries (0 to 1)",
@@ -275,7 +273,7 @@ def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = 
     # a panel each: the estimate is so much smaller that it would be flat beside the distance
     names = {"wasserstein_1": "exact $W_1$, validation area", "estimate": "the critic's estimate, training pairs"}
     for ax, name in zip(axes[0, 2:], apart, strict=True):
-        ax.plot(history["epoch"], history[name], "-o", color=BLUE)
+        ax.plot(history["epoch"], history[name], "-o", color=SLATES[0])
         ax.set(xlabel="epoch (count)", ylabel="distance (0 to 2)", title=names[name])
         ax.set_ylim(min(0, 1.1 * history[name].min()), 1.1 * max(history[name].max(), 1e-3))
     for ax in axes[0]:
@@ -336,7 +334,7 @@ def material_statistics(values: pd.DataFrame, data: str) -> Figure:
     figure, axes = new_figure(11, 4.6, 1, 2, sharey=True)
     style = {"y": "material", "order": order, "showfliers": False, "linewidth": 0.8, "whis": (5, 95)}
     long = values.melt("material", bands, "polarisation", "level")
-    palette = dict(zip(bands, (BLUE, SKY, PURPLE), strict=False))
+    palette = dict(zip(bands, SLATES, strict=False))
     sns.boxplot(long, x="level", hue="polarisation", palette=palette, ax=axes[0, 0], **style)
     colours = {m: MATERIAL_COLOURS.get(m, GREY) for m in order}
     sns.boxplot(values, x="brightness", hue="material", palette=colours, legend=False, ax=axes[0, 1], **style)
@@ -357,7 +355,7 @@ MATERIAL_COLOURS = {
     "grass": "#9BBF6B",
     "crop": "#D9C75E",
     "tree": "#2F6B3A",
-    "vehicle": "#CC79A7",
+    "vehicle": "#C3A0C8",
     "roof of tile": "#B5533C",
     "roof of gravel": "#8F8A86",
     "roof of metal": "#C9D6E2",
@@ -384,7 +382,11 @@ def what_if_curve(table: pd.DataFrame, field: str) -> Figure:
     figure, axes = new_figure(6.4, 3.6)
     ax, at = axes[0, 0], np.arange(len(rows))
     value, ordered = rows["recall@1"].to_numpy(), pd.api.types.is_numeric_dtype(rows[field])
-    line = {"color": BLUE, "marker": "o", "linestyle": "-" if ordered else "none"}  # no way leads from word to word
+    line = {
+        "color": SLATES[0],
+        "marker": "o",
+        "linestyle": "-" if ordered else "none",
+    }  # no way leads from word to word
     if {"recall@1_low", "recall@1_high"} <= set(rows):
         bars = np.abs(rows[["recall@1_low", "recall@1_high"]].to_numpy().T - value)
         ax.errorbar(at, value, yerr=bars, capsize=4, label="recall@1, 95 % interval", **line)

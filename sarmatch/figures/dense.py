@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sarmatch.figures.style import (
     DARK_EDGE,
     GREEN,
-    ORANGE,
+    SKY,
     bare,
     frame,
     method_line,
@@ -92,7 +92,7 @@ def score_surfaces(
             ax.plot(*((true - middle) / unit), "o", ms=17, mfc="none", mec=GREEN, mew=2.5)
             for number, place in enumerate(found[words], 1):
                 at = (place - middle) / unit
-                ax.plot(*at, "x", ms=8, mew=2.2, color=ORANGE)
+                ax.plot(*at, "x", ms=8, mew=2.2, color=SKY)
                 ax.annotate(
                     str(number),
                     at,

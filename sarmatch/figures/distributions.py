@@ -11,16 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sarmatch.figures.style import (
-    ALIGNMENT_GROUPS,
     BLACK,
-    BLUE,
+    FAMILIES,
     GREY,
-    METHOD_STYLES,
     MODALITIES,
     PLACES,
-    PURPLE,
-    REFINER_GROUPS,
-    VERMILION,
+    SLATES,
+    grouped,
     method_line,
     method_words,
     new_figure,
@@ -174,8 +171,7 @@ def ratios(table: pd.DataFrame, title: str, data: str) -> Figure:
     for ax, metric in zip(axes[0], metrics, strict=True):
         for row in table[table["metric"] == metric].itertuples():
             at = encoders.index(row.encoder)
-            known = row.encoder in METHOD_STYLES
-            style = method_line(row.encoder) if known else {"color": BLACK, "marker": "|"}
+            style = method_line(row.encoder)
             ax.plot([row.low, row.high], [at, at], color=style["color"], lw=2.5)
             ax.plot(row.ratio, at, color=style["color"], marker=style["marker"], mec="black", ms=8)
         ax.axvline(1, color=GREY, linestyle=":")
@@ -190,11 +186,11 @@ def ratios(table: pd.DataFrame, title: str, data: str) -> Figure:
 
 #: Colour and line of an estimate of a distance; the critic's is that of the alignment by it.
 ESTIMATES = (
-    {"color": BLUE, "marker": "o", "linestyle": "-"},
+    {"color": SLATES[0], "marker": "o", "linestyle": "-"},
     {"color": GREY, "marker": "v", "linestyle": ":"},
-    {"color": VERMILION, "marker": "D", "linestyle": "-"},
-    {"color": VERMILION, "marker": "d", "linestyle": "--"},
-    {"color": PURPLE, "marker": "s", "linestyle": "-."},
+    {"color": FAMILIES["critic"], "marker": "D", "linestyle": "-"},
+    {"color": FAMILIES["critic"], "marker": "d", "linestyle": "--"},
+    {"color": SLATES[1], "marker": "s", "linestyle": "-."},
 )
 
 
@@ -287,8 +283,7 @@ def _below(note: str | None) -> str:
 def forest(gaps: pd.DataFrame, measure: str | Sequence[str], data: str, title: str = "") -> Figure:
     """Each method against the control with its interval, a panel per protocol, kind and measure.
 
-    Refiners stand in the groups and the order of `REFINER_GROUPS`, alignments in those of `ALIGNMENT_GROUPS`, whatever
-    the order of the table is.
+    They stand in the groups and the order of `grouped`, whatever the order of the table is.
 
     Parameters
     ----------
@@ -303,7 +298,7 @@ def forest(gaps: pd.DataFrame, measure: str | Sequence[str], data: str, title: s
     """
     rows = gaps[gaps["measure"].isin([measure] if isinstance(measure, str) else measure)]
     panels = list(rows.groupby(["protocol", "kind", "measure"], sort=False))
-    lines = _grouped(dict.fromkeys(rows["arm"]))
+    lines = _lines(dict.fromkeys(rows["arm"]))
     longest = max(len(words) for words, _ in lines)
     size = 2.6 * len(panels) + 0.8 + 0.07 * longest, 0.36 * len(lines) + 1.9
     figure, axes = new_figure(*size, 1, len(panels), sharex=True, sharey=True)
@@ -312,7 +307,11 @@ def forest(gaps: pd.DataFrame, measure: str | Sequence[str], data: str, title: s
         for row in of_panel.itertuples():
             y, style = at[row.arm], method_line(row.arm)
             ax.plot([100 * row.low, 100 * row.high], [y, y], color=style["color"], lw=2.5)
-            ax.plot(100 * row.difference, y, marker=style["marker"], color=style["color"], mec="black", ms=8)
+            at_x, mark = 100 * row.difference, {"color": style["color"], "mec": "black", "ms": 8}
+            if str(style["marker"]).startswith("$"):  # a letter is read above its line
+                ax.plot(at_x, y - 0.3, marker=style["marker"], ms=8, color=style["color"], mew=0.5)
+                style = {"marker": "|"}
+            ax.plot(at_x, y, marker=style["marker"], **mark)
         ax.axvline(0, color=BLACK, lw=1)
         ax.set(title=task_words(protocol, kind), xlabel=f"{of} (percentage points)")
         ax.grid(axis="x", alpha=0.4)
@@ -326,18 +325,12 @@ def forest(gaps: pd.DataFrame, measure: str | Sequence[str], data: str, title: s
     return figure
 
 
-def _grouped(arms: Collection[str]) -> list[tuple[str, str | None]]:
-    """Words and method of every line; where all have a group, in its order, under a heading that is no method."""
-    for groups in (REFINER_GROUPS, ALIGNMENT_GROUPS):
-        named = [(group, [arm for arm in members if arm in arms]) for group, members in groups.items()]
-        if sum(len(members) for _, members in named) == len(arms):
-            break
-    else:
-        return [(method_words(arm), arm) for arm in arms]
+def _lines(arms: Collection[str]) -> list[tuple[str, str | None]]:
+    """Words and method of every line, under headings that are no methods."""
     lines: list[tuple[str, str | None]] = []
-    for group, members in named:
-        own = [(method_words(arm).removeprefix(f"{group}, "), arm) for arm in members]
-        lines += [(group, None)] * bool(members) + own
+    for group, members in grouped(arms).items():
+        lines += [(group, None)] * bool(group)
+        lines += [(method_words(arm).removeprefix(f"{group}, "), arm) for arm in members]
     return lines
 
 
@@ -423,7 +416,7 @@ def levels(table: pd.DataFrame, measure: str, title: str, data: str) -> Figure:
 
 
 def by_weight(table: pd.DataFrame, measures: Mapping[str, str], by: str, title: str, data: str) -> Figure:
-    """What the weight of an alignment changes: a row per measure, a column per network or task.
+    """What the weight of a critic changes: a row per measure, a column per network or task.
 
     A point is a run and a line the mean over seeds; a thin bar is the band of a run's own value, where the table has
     `MEASURE_low` and `MEASURE_high`. Dashed is the mean at a weight of 0, which is the control.
@@ -440,24 +433,26 @@ def by_weight(table: pd.DataFrame, measures: Mapping[str, str], by: str, title: 
         Of the figure; `simulated` or `real`.
     """
     groups = list(table.groupby(by, sort=False))
-    weights = sorted(table["weight"].unique())
+    weights, color = sorted(table["weight"].unique()), method_line("wasserstein")["color"]
     size = (2.9 * len(groups) + 1.0, 2.3 * len(measures) + 0.9)
     figure, axes = new_figure(*size, len(measures), len(groups), sharex=True, sharey="row")
     for column, (name, rows) in zip(axes.T, groups, strict=True):
         at = rows["weight"].map(weights.index)
         for ax, measure in zip(column, measures, strict=True):
             means = rows.groupby("weight")[measure].mean()
-            ax.axhline(means.iloc[0], color=BLUE, linestyle="--")
-            ax.plot([weights.index(w) for w in means.index], means, color=VERMILION, lw=2)
+            ax.axhline(means.iloc[0], color=GREY, linestyle="--", label="mean at weight 0")
+            ax.plot([weights.index(w) for w in means.index], means, color=color, lw=2, label="mean over seeds")
             if f"{measure}_low" in rows:
-                ax.vlines(at, rows[f"{measure}_low"], rows[f"{measure}_high"], color=VERMILION, lw=1)
-            ax.scatter(at, rows[measure], color=VERMILION, marker="D", s=30, ec="black", lw=0.5, zorder=3)
+                ax.vlines(at, rows[f"{measure}_low"], rows[f"{measure}_high"], color=color, lw=1)
+            marks = {"color": color, "marker": "D", "s": 30, "ec": "black", "lw": 0.5, "zorder": 3}
+            ax.scatter(at, rows[measure], label="a run with its band", **marks)
             ax.grid(axis="y", alpha=0.4)
         column[0].set_title(str(name))
         column[-1].set_xticks(range(len(weights)), [f"{w:g}" for w in weights])
         column[-1].set_xlabel("weight (no unit)")
     for ax, (measure, label) in zip(axes[:, 0], measures.items(), strict=True):
         ax.set(ylabel=label, ylim=(0, 1.15 * table[measure].max()))
+    _legend_below(figure, axes[0, 0])
     figure.suptitle(f"{title} ({data})")
     return figure
 
@@ -475,7 +470,7 @@ def groups(table: pd.DataFrame, measure: str, title: str, data: str) -> Figure:
     figure, axes = new_figure(8.0, 0.45 * len(table) + 1.5)
     ax = axes[0, 0]
     for at, row in enumerate(table.itertuples()):
-        ax.barh(at, row.mean, 0.6, color=BLUE, alpha=0.45)
+        ax.barh(at, row.mean, 0.6, color=SLATES[1], alpha=0.7)
         ax.plot([row.low, row.high], [at, at], color=BLACK, lw=2)
         count = f"{row.queries:,.0f} queries in {row.blocks:.0f} blocks"
         ax.annotate(count, (np.fmax(row.mean, row.high), at), (8, -3), textcoords="offset points", fontsize="small")

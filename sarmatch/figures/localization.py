@@ -10,12 +10,10 @@ from matplotlib.patches import Polygon
 from numpy.typing import NDArray
 
 from sarmatch.figures.style import (
-    BLUE,
     DARK_EDGE,
     GREEN,
     GREY,
-    ORANGE,
-    RED,
+    SKY,
     bare,
     method_line,
     method_words,
@@ -75,12 +73,12 @@ def located_strip(
     ax.imshow(0.35 + 0.65 * chart, **shape)  # faded, so that what is drawn on it is seen
     _heat(ax, log_prob, posterior_extent)
     if footprint is not None:
-        ax.add_patch(Polygon(footprint / KILOMETRE, fill=False, ec=BLUE, lw=2, label="footprint"))
-        ax.plot(*(track / KILOMETRE).T, ".-", color=BLUE, ms=5, lw=1)
+        ax.add_patch(Polygon(footprint / KILOMETRE, fill=False, ec=SKY, lw=2, label="footprint"))
+        ax.plot(*(track / KILOMETRE).T, ".-", color=SKY, ms=5, lw=1)
         for number, (x, y, mass) in enumerate(runners_up, start=2):
             if mass >= 0.005:
                 at = (x / KILOMETRE, y / KILOMETRE)
-                ax.plot(*at, "x", color=RED, ms=8, mew=2)
+                ax.plot(*at, "x", color=SKY, ms=8, mew=2)
                 text = f"{number}: {mass:.2f}"
                 ax.annotate(text, at, (6, 4), textcoords="offset points", color="white", path_effects=DARK_EDGE)
     if true is not None:
@@ -219,7 +217,7 @@ def drift_of(offsets: Mapping[str, NDArray], data: str) -> Figure:
         Simulated or real.
     """
     figure, axes = new_figure(8.0, 3.3, 1, 2, sharey=True)
-    looks = ({"color": GREEN, "marker": "o", "ls": "-"}, {"color": ORANGE, "marker": "s", "ls": "--"},
+    looks = ({"color": GREEN, "marker": "o", "ls": "-"}, {"color": SKY, "marker": "s", "ls": "--"},
              {"color": GREY, "marker": "v", "ls": ":"})  # fmt: skip
     for ax, axis, words in zip(axes[0], (0, 1), ("east", "north"), strict=True):
         for (name, values), look in zip(offsets.items(), looks, strict=False):

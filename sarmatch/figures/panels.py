@@ -14,8 +14,6 @@ from sarmatch.figures.style import (
     DARK_EDGE,
     PLACES,
     PURPLE,
-    SKY,
-    VERMILION,
     YELLOW,
     bare,
     frame,
@@ -227,7 +225,7 @@ def _strong_edges(image: np.ndarray, width: float = 2.0, strongest: float = 0.25
 
 
 #: Colours of the effects of side-looking geometry.
-EFFECTS = {"layover": VERMILION, "shadow": SKY, "double bounce": YELLOW}
+EFFECTS = {"layover": "#EE6677", "shadow": "#66CCEE", "double bounce": "#FFDD55"}
 
 
 def _rgb(colour: str) -> tuple[float, float, float]:

@@ -8,19 +8,17 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Circle
 
 from sarmatch.figures.maps import Frame, _area_of
 from sarmatch.figures.style import (
     BLACK,
-    BLUE,
     GREEN,
     GREY,
-    ORANGE,
     OVER_METRES,
     PLACES,
-    PURPLE,
     SKY,
-    VERMILION,
+    SLATES,
     WHITE_EDGE,
     method_line,
     method_words,
@@ -72,7 +70,7 @@ def list_on_map(
     for ax in axes[0, 1:]:
         ax.set_ylabel("")
     handles = [
-        Line2D([], [], ls="", marker="o", ms=9, color=ORANGE, mec="black", label=f"first {first} of the list"),
+        Line2D([], [], ls="", marker="o", ms=9, color=SKY, mec="black", label=f"first {first} of the list"),
         Line2D([], [], ls="", marker="o", ms=6, color=GREY, label="the others"),
         Line2D([], [], color=BLACK, lw=1, label="edge: neighbours in metres"),
         Line2D([], [], ls="", marker="o", ms=13, mfc="none", mec=GREEN, mew=3, label="where the query lies"),
@@ -83,7 +81,12 @@ def list_on_map(
 
 
 def messages(
-    place: np.ndarray, receives: np.ndarray, scores: Mapping[str, np.ndarray], true: int, title: str, data: str
+    place: np.ndarray,
+    receives: Mapping[str, np.ndarray],
+    scores: Mapping[str, np.ndarray],
+    true: int,
+    title: str,
+    data: str,
 ) -> Figure:
     """A few tiles, who receives from whom as a matrix, and their scores before and after messages.
 
@@ -92,9 +95,10 @@ def messages(
     place
         Centres of the tiles `(K, 2)`, in tile widths.
     receives
-        Bool `(K, K)`: whether the tile of the row receives from that of the column.
+        By what has been done, bool `(K, K)`: whether the tile of the row receives from that of the column. The last is
+        shown as a matrix.
     scores
-        `(K,)` by what has been done; a panel each, the edges in it.
+        `(K,)` by what has been done; a panel each, with its edges where it has any.
     true
         Which tile is the right one.
     title, data
@@ -103,16 +107,20 @@ def messages(
     count = len(place)
     figure, axes = new_figure(3.2 + 3.6 * len(scores), 3.6, 1, 1 + len(scores))
     names = [str(i) for i in range(1, count + 1)]
-    matrix = axes[0, 0]
+    matrix, (last, shown) = axes[0, 0], list(receives.items())[-1]
     edges = np.arange(count + 1) + 0.5
-    matrix.pcolormesh(edges, edges, receives, cmap="Greys", vmin=0, vmax=2.5, edgecolors="white", lw=2)
-    for i, j in np.ndindex(receives.shape):
-        matrix.text(j + 1, i + 1, int(receives[i, j]), ha="center", va="center")
-    matrix.set(xticks=range(1, count + 1), yticks=range(1, count + 1), aspect="equal", title="adjacency")
+    matrix.pcolormesh(edges, edges, shown, cmap="Greys", vmin=0, vmax=2.5, edgecolors="white", lw=2)
+    for i, j in np.ndindex(shown.shape):
+        matrix.text(j + 1, i + 1, int(shown[i, j]), ha="center", va="center")
+    matrix.set(xticks=range(1, count + 1), yticks=range(1, count + 1), aspect="equal", title=f"adjacency, {last}")
     matrix.set(ylim=(count + 0.5, 0.5), xlabel="source node (count)", ylabel="target node (count)")
-    lines = place[np.argwhere(np.triu(receives, 1))]
     for ax, (name, values) in zip(axes[0, 1:], scores.items(), strict=True):
+        exchanged = receives.get(name, np.zeros((count, count), bool))
+        lines = place[np.argwhere(np.triu(exchanged, 1))]
         ax.add_collection(LineCollection(lines, colors=BLACK, linewidths=1.5, zorder=1))
+        outward = place + 0.45 * np.sign(place - place.mean(0))  # where no other tile is in the way
+        for corner in outward[np.diag(exchanged)]:
+            ax.add_patch(Circle(corner, 0.13, fill=False, edgecolor=BLACK, linewidth=1.5, zorder=1))
         for i, (at, value) in enumerate(zip(place, values, strict=True)):
             outline(ax, tuple(at - 0.45), 0.9, 0.9, **_place_line("true" if i == true else "candidate"))
             best = value == max(values)
@@ -124,7 +132,9 @@ def messages(
     axes[0, 1].set_ylabel("north (tile widths)")
     handles = [Line2D([], [], **_place_line(what), label=PLACES[what]["sign"]) for what in ("true", "candidate")]
     handles.append(Line2D([], [], color=BLACK, lw=1.5, label="edge, both ways"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    loop = {"marker": "o", "ms": 8, "mfc": "none", "mec": BLACK, "mew": 1.5}
+    handles.append(Line2D([], [], linestyle="none", label="self-loop", **loop))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     figure.suptitle(f"{title} ({data})")
     return figure
 
@@ -136,7 +146,7 @@ def _place_line(what: str) -> dict[str, object]:
 def _numbered(ax: Axes, places: np.ndarray, first: int) -> None:
     """Candidates `(K, 2)` in their order, the first of them large and with their numbers."""
     ax.scatter(places[first:, 0], places[first:, 1], s=28, color=GREY, edgecolor="white", linewidth=0.6, zorder=3)
-    ax.scatter(places[:first, 0], places[:first, 1], s=95, color=ORANGE, edgecolor="black", linewidth=0.8, zorder=4)
+    ax.scatter(places[:first, 0], places[:first, 1], s=95, color=SKY, edgecolor="black", linewidth=0.8, zorder=4)
     style = {"textcoords": "offset points", "fontweight": "bold", "path_effects": WHITE_EDGE, "zorder": 6}
     for rank, place in enumerate(places[:first], start=1):
         ax.annotate(str(rank), place, (6, 5), **style)
@@ -159,7 +169,7 @@ def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, d
     figure, axes = new_figure(7.6, 4.0)
     ax = axes[0, 0]
     ks = np.unique(np.round(np.geomspace(1, gallery, 60)).astype(int))
-    for (kind, ranks), colour, line in zip(rank.items(), (BLUE, PURPLE, SKY), ("-", "--", "-."), strict=False):
+    for (kind, ranks), colour, line in zip(rank.items(), SLATES, ("-", "--", "-."), strict=False):
         fraction = [(np.asarray(ranks) < k).mean() for k in ks]
         at = (np.asarray(ranks) < chosen).mean()
         ax.plot(ks, fraction, line, color=colour, lw=2, label=f"{kind}: {at:.1%} at K = {chosen}")
@@ -246,8 +256,8 @@ def similarity_by_overlap(overlap: np.ndarray, similarity: np.ndarray, data: str
             at.append(0.0 if n == 0 else (n - 0.5) / bins)
             for values, level in ((low, 0.1), (middle, 0.5), (high, 0.9)):
                 values.append(np.quantile(inside, level))
-    ax.fill_between(at, low, high, color=SKY, alpha=0.35, lw=0, label="eight pairs in ten")
-    ax.plot(at, middle, "-o", color=BLUE, lw=2, label="median")
+    ax.fill_between(at, low, high, color=SLATES[2], alpha=0.6, lw=0, label="eight pairs in ten")
+    ax.plot(at, middle, "-o", color=SLATES[0], lw=2, label="median")
     ax.set(
         xlabel="overlap of query and tile (0 to 1)",
         ylabel="cosine of their embeddings (-1 to 1)",
@@ -286,8 +296,8 @@ def metre_curves(errors: Mapping[str, np.ndarray], data: str, longest: float = 2
 
 #: Of probabilities, which are no methods.
 _CALIBRATIONS = (
-    {"color": VERMILION, "linestyle": "-", "marker": "o"},
-    {"color": PURPLE, "linestyle": "--", "marker": "s"},
+    {"color": SLATES[0], "linestyle": "-", "marker": "o"},
+    {"color": SLATES[1], "linestyle": "--", "marker": "s"},
 )
 
 

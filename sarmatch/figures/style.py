@@ -2,7 +2,8 @@
 
 import io
 import sys
-from itertools import product
+from collections.abc import Collection, Iterable, Mapping
+from itertools import chain, cycle, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,17 +15,36 @@ from PIL import Image
 
 from sarmatch.scenes.radiometry import FLOORS, to_decibels
 
-# Okabe and Ito's palette, told apart by every kind of colour vision; and a red that nobody calls orange.
-BLUE, SKY, GREEN, YELLOW = "#0072B2", "#56B4E9", "#009E73", "#F0E442"
-ORANGE, VERMILION, PURPLE, GREY, BLACK = "#E69F00", "#D55E00", "#CC79A7", "#7F7F7F", "#222222"
-RED = "#B3001B"  # what is wrong, and no method
+# A colour has one meaning in all figures. These are of what is no method: images, places, quantities.
+BLACK, ORANGE = "#222222", "#E69F00"  # SAR, optical
+GREEN, RED, SKY = "#009E73", "#B3001B", "#56B4E9"  # right, wrong, and what nobody has judged
+YELLOW = "#F0E442"  # the query: its place, its strip, where it looks
+PURPLE = "#CC79A7"  # what has changed between the images
+GREY, PALE = "#7F7F7F", "#ABABAB"  # what all is measured against, and methods of which nothing is known
+SLATES = ("#34495E", "#6F8AA5", "#B3C2D1")  # quantities, kinds and numbers that are no methods
+# A colour for each family of methods, by the sort of thing that they are. Within a family, line style and marker tell
+# who is who. That eyes without red or green tell them apart is tested.
+FAMILIES = {
+    "baseline": GREY,
+    "vector": "#0072B2",
+    "dense": "#D55E00",
+    "gradients": "#A0714A",
+    "critic": "#AA1E8C",
+    "alignment": "#E87FBC",
+    "embeddings": "#AFC23F",
+    "map": "#45C7DB",
+    "list": "#C9A3FF",
+    "graph": "#3A12A0",
+    "convolutional": "#7A0040",
+    "attention": "#8E7BF0",
+}
 
 #: What a place is: colour, line style, marker and sign, so that colour is never the only cue.
 PLACES = {
     "true": {"color": GREEN, "linestyle": "-", "marker": "*", "sign": "true tile"},
     "overlaps": {"color": GREEN, "linestyle": ":", "marker": "P", "sign": "overlaps"},
     "wrong": {"color": RED, "linestyle": "--", "marker": "X", "sign": "wrong"},
-    "candidate": {"color": ORANGE, "linestyle": "-.", "marker": "o", "sign": "candidate"},
+    "candidate": {"color": SKY, "linestyle": "-.", "marker": "o", "sign": "candidate"},
 }
 #: The modalities, the same in every figure.
 MODALITIES = {
@@ -32,8 +52,7 @@ MODALITIES = {
     "optical": {"color": ORANGE, "marker": "^"},
 }
 MODALITY_COLOURS = {name: style["color"] for name, style in MODALITIES.items()}
-# What stands on a place and the town it lies in: Tol's muted palette, so that no colour of a modality, of right and
-# wrong or of a method is met again with another meaning.
+# What stands on a place and the town it lies in: Tol's muted palette, and of splits his light one.
 LAND_COVER_COLOURS = {
     "water": "#332288",
     "fields and grass": "#DDCC77",
@@ -42,7 +61,7 @@ LAND_COVER_COLOURS = {
     "small houses": "#CC6677",
 }
 TOWN_COLOURS = {"north": "#88CCEE", "south": "#44AA99", "unseen": "#AA4499"}
-SPLIT_COLOURS = {"train": BLUE, "val": PURPLE, "test": YELLOW, "guard": GREY}
+SPLIT_COLOURS = {"train": "#77AADD", "val": "#FFAABB", "test": "#BBCC33", "guard": "#555555"}
 
 #: Both axes of a curve over metres.
 OVER_METRES = {"xlabel": "distance between found and true place (m)", "ylabel": "fraction of queries (0 to 1)"}
@@ -50,104 +69,228 @@ PROTOCOL_WORDS = {"same_area": "same area", "cross_area": "unseen area"}
 
 
 class Method(NamedTuple):
-    """How a method is called in figures and tables, its line where it has one of its own, and what it does."""
+    """How a method is called in figures and tables, its line, and what it does."""
 
     words: str
-    line: dict[str, Any] | None = None
+    line: dict[str, Any]
     about: str = ""
 
 
-def _method(words: str, color: str, linestyle: str, marker: object, about: str = "") -> Method:
-    return Method(words, {"color": color, "linestyle": linestyle, "marker": marker}, about)
+_LINES = (
+    *("-", "--", "-.", ":", (0, (6, 2, 2, 2)), (0, (10, 3)), (0, (3, 3)), (0, (5, 1, 1, 1, 1, 1))),
+    *((0, (1, 3)), (0, (9, 2, 1, 2)), (0, (2, 4)), (0, (8, 2, 2, 2, 2, 2))),
+)
+_WHITENED = (0, (1, 1))
+#: Corners of a mark and whether it is a star; when all have been given, they are given again and turned.
+_SHAPES = ((4, 0), (3, 0), (5, 0), (4, 1), (6, 0), (5, 1), (3, 1), (8, 0), (6, 1))
+_MARKS = ((*shape, 22.5 * turn) for turn, shape in product(range(16), _SHAPES))
+
+
+def _family(name: str, methods: Mapping[str, str | tuple[str, str]], letters: str = "") -> None:
+    """Add methods of a family, by their words or by words and what they do.
+
+    All marks differ, and so do the line styles of any twelve that follow each other in a family. The first may have a
+    letter as mark.
+    """
+    marks = chain((f"${letter}$" for letter in letters), _MARKS)
+    for (method, told), line, mark in zip(methods.items(), cycle(_LINES), marks):
+        words, about = (told, "") if isinstance(told, str) else told
+        style = {"color": FAMILIES[name], "linestyle": line, "marker": mark}
+        METHOD_STYLES[method] = Method(words, style, about)
 
 
 #: Words and line of a method, the same in every figure and table. Names that are not here are shown as they are.
-METHOD_STYLES: dict[str, Method] = {
-    "plain": _method("trained encoder", BLUE, "-", "o"),
-    "hog": _method("HOG, training-free", ORANGE, "-.", "s"),
-    "untrained": _method("before training", GREY, "--", "*"),
-    "chance": _method("chance", GREY, ":", "v"),
-    "ceiling": _method("ceiling of the grid", BLACK, "--", "^"),
-    # dense search
-    "cfog": _method("dense search with CFOG, training-free", ORANGE, "--", (4, 0, 0)),
-    "dense": _method("dense search, learned", VERMILION, "-", (5, 0, 0)),
-    "coarse_to_fine": _method("dense search, coarse to fine", PURPLE, "-.", (6, 0, 0)),
-    "pooled": Method("search by one vector per tile, pooled from the dense features"),
-    "unknown_heading": Method("dense search, heading unknown"),
-    "dense, turned by 180 degrees": Method("dense search, learned; control: query turned by 180 degrees"),
-    "pose_known": Method("dense search, learned; 100 queries, north up"),
-    "pose_heading": Method("the same 100, heading unknown"),
-    "pose_scale_ignored": Method("the same 100, up to 10 % larger or smaller, which nobody looks for"),
-    "pose_scale": Method("the same 100, scale unknown, 0.9 to 1.1"),
-    "vector": _method("search by one vector per tile", BLUE, "-", "."),
-    # losses and alignments
-    "infonce": _method("InfoNCE alone", BLUE, "-", "p"),
-    "triplet": _method("triplet loss alone", SKY, "--", "h"),
-    "wasserstein": _method("InfoNCE + Wasserstein critic", VERMILION, "-", "D"),
-    "clipped": _method("InfoNCE + clipped critic", VERMILION, ":", "d"),
-    "class_adversary": _method("InfoNCE + class adversary", PURPLE, "--", "<"),
-    "sliced": _method("InfoNCE + sliced Wasserstein", GREEN, ":", "P"),
-    "sinkhorn": _method("InfoNCE + Sinkhorn divergence", YELLOW, "-.", "X"),
-    "cmpc": _method("CMPC as published", BLACK, "-.", ">", "the published network, which is not given the cosine"),
-    "neighbours_as_negatives": Method("neighbours as negatives"),
-    "semi_positive": Method("semi-positives by IoU"),
-    "two_branches": _method("two branches, nothing shared", ORANGE, "--", (4, 0, 20)),
-    "shared": _method("one network for both modalities", BLUE, "-", (12, 0, 0)),
-    "large_batches": Method("batches of 128"),
-    "three_polarisations": Method("three polarisations"),
-    "quarter_of_the_ground": Method("a quarter of the training area"),
-    "quarter_with_wasserstein": Method("a quarter, with Wasserstein critic"),
-    # refinement without training
-    "coarse": _method("search alone", GREY, "-", "8", "the cosine of query and tile"),
-    "whitened": _method(
-        "search with whitened embeddings",
-        BLACK,
-        ":",
-        (7, 1, 0),
-        "the cosine after each modality's mean is taken out and the gallery's axes are made equally wide",
-    ),
-    "query_expansion": Method("query expansion", about="the query moves towards its first candidates"),
-    "k_reciprocal": Method("k-reciprocal re-ranking", about="who are nearest to each other share their neighbours"),
-    "super_global": Method("SuperGlobal re-ranking", about="query and candidates are pooled with their nearest"),
-    "diffusion": Method("diffusion", about="scores spread over the graph of the most similar tiles"),
-    "graph_reranking": Method("graph re-ranking by features", about="the same by message passing without parameters"),
-    "geographic_vote": _method(
-        "vote of neighbours on the map", SKY, "--", "H", "the scores of the tiles around count too"
-    ),
-    "matched_filter": _method(
-        "matched filter over overlaps", SKY, "-.", "1", "the place whose overlaps explain the scores of all tiles"
-    ),
-    "interpolated_map": _method(
-        "embeddings interpolated between tiles",
-        GREEN,
-        "-",
-        (4, 1, 0),
-        "the query against what embeddings would be between the tiles",
-    ),
-    "correlation": _method(
-        "correlation of pixels", ORANGE, "-", (6, 1, 0), "CFOG, oriented gradients at all shifts around a candidate"
-    ),
-    # refinement that learns: methods of the comparison, and refiners by their own names
-    "surface": _method(
-        "small CNN on correlation of pixels", YELLOW, "-", (5, 0, 36), "reads the surface of that correlation"
-    ),
-    "M1": Method("MLP without coordinates", about="each candidate alone"),
-    "M2": Method("MLP with coordinates", about="each candidate alone, with its position in the list's frame"),
-    "M3": Method("MLP with mean and maximum of the list", about="each candidate beside a summary of its list"),
-    "G0": _method(
-        "graph network, self-loops only", PURPLE, "--", (3, 1, 0), "a message from itself alone: an MLP, equally large"
-    ),
-    "G1": _method(
-        "graph network, edges in metres", VERMILION, "-", (8, 1, 0), "messages from candidates up to two tiles away"
-    ),
-    "G1e": Method("graph network, edges in metres, no coordinates", about="nodes are not told where they lie"),
-    "G2": Method("graph network, edges by features", about="messages from the most similar candidates"),
-    "G3": Method("graph network, all edges", about="full attention: messages from every candidate"),
-    "G1s": Method("graph network, edges shuffled", about="as many edges, between others, in training and test"),
-    "G1t": Method("graph network, edges shuffled at test only", about="trained with edges in metres"),
-    "G1x": Method("graph network, coordinates permuted", about="positions of the list exchanged, so edges too"),
-    "angle": Method("graph network, edges by angle", about="positions without their length, as CMPC's code has it"),
-}
+METHOD_STYLES: dict[str, Method] = {}
+_family(
+    "baseline",
+    {
+        "coarse": ("search alone", "the cosine of query and tile"),
+        "ceiling": "ceiling of the grid",
+        "untrained": "before training",
+        "chance": "chance",
+    },
+)
+_family(
+    "vector",
+    {
+        "infonce": "InfoNCE alone",
+        "neighbours_as_negatives": "neighbours as negatives",
+        "semi_positive": "semi-positives by IoU",
+        "two_branches": "two branches, nothing shared",
+        "large_batches": "batches of 128",
+        "three_polarisations": "three polarisations",
+        "quarter_of_the_ground": "a quarter of the training area",
+        "infonce_96": "images of 96 pixels",
+        "infonce_128": "images of 128 pixels",
+        "lite0": "EfficientNet-Lite0",
+        "lite0_imagenet": "EfficientNet-Lite0 from ImageNet's weights",
+        "lite0_imagenet_slow": "the same at a quarter of the rate",
+        "plain": "trained encoder",
+        "triplet": "triplet loss alone",
+        "shared": "one network for both modalities",
+        "pooled": "search by one vector per tile, pooled from the dense features",
+        "vector": "search by one vector per tile",
+        "panorama_polar": "plain encoder, polar tiles",
+        "panorama": "plain encoder, InfoNCE",
+        "infonce_grey": "half of the optical images grey",
+        "infonce_one_channel": "half of the optical images one channel",
+        "infonce_channel_exchange": "channels exchanged",
+        "infonce_intermediate": "half of the optical images mixed at random",
+        "infonce_x_modality": "X modality, a learned generator",
+    },
+)
+# choices of dense search stand after the poses: what one thing is changed to
+_family(
+    "dense",
+    {
+        "dense": "dense search, learned",
+        "coarse_to_fine": "dense search, coarse to fine",
+        "dense, turned by 180 degrees": "dense search, learned; control: query turned by 180 degrees",
+        "registered": "dense search, learned; strips registered",
+        "unknown_heading": "dense search, heading unknown",
+        "pose_known": "dense search, learned; 100 queries, north up",
+        "pose_heading": "the same 100, heading unknown",
+        "pose_scale_ignored": "the same 100, up to 10 % larger or smaller, which nobody looks for",
+        "pose_scale": "the same 100, scale unknown, 0.9 to 1.1",
+        "dense_unet": "a small U-Net",
+        "dense_shared": "one trunk for both modalities",
+        "dense_scales": "five scales",
+        "dense_lite0": "maps of an EfficientNet-Lite0",
+        "dense_lite0_imagenet": "the same from ImageNet's weights",
+        "dense_cross_entropy": "the recipe: cross-entropy over shifts",
+        "dense_circle": "circle loss",
+        "dense_hinge": "hinge on the hardest shifts",
+        "dense_mined": "false peaks mined",
+        "dense_towns": "other towns every epoch",
+        "dense_confidence": "query confidence",
+        "dense_vectors": "vectors learned along",
+        "dense_resnet": "maps of a ResNet-18",
+        "fft_unet": "FFT U-Net, dense",
+        "maru_net": "FFT U-Net with MARU-Net's loss, dense",
+        "osmnet": "OSMNet, dense",
+    },
+)
+_family(
+    "gradients",
+    {
+        "cfog": "dense search with CFOG, training-free",
+        "hog": "HOG, training-free",
+        "correlation": (
+            "correlation of pixels",
+            "CFOG, oriented gradients at all shifts around a candidate",
+        ),
+        "surface": ("small CNN on correlation of pixels", "reads the surface of that correlation"),
+    },
+)
+_family(
+    "critic",
+    {
+        "wasserstein": "InfoNCE + Wasserstein critic",
+        "clipped": "InfoNCE + clipped critic",
+        "quarter_with_wasserstein": "a quarter, with Wasserstein critic",
+    },
+)
+_family(
+    "alignment",
+    {
+        "class_adversary": "InfoNCE + class adversary",
+        "sliced": "InfoNCE + sliced Wasserstein",
+        "sinkhorn": "InfoNCE + Sinkhorn divergence",
+    },
+)
+_family(
+    "embeddings",
+    {
+        "whitened": (
+            "search with whitened embeddings",
+            "the cosine after each modality's mean is taken out and the gallery's axes are made equally wide",
+        ),
+        "query_expansion": ("query expansion", "the query moves towards its first candidates"),
+        "k_reciprocal": ("k-reciprocal re-ranking", "who are nearest to each other share their neighbours"),
+        "super_global": ("SuperGlobal re-ranking", "query and candidates are pooled with their nearest"),
+        "diffusion": ("diffusion", "scores spread over the graph of the most similar tiles"),
+        "graph_reranking": ("graph re-ranking by features", "the same by message passing without parameters"),
+    },
+)
+_family(
+    "map",
+    {
+        "geographic_vote": ("vote of neighbours on the map", "the scores of the tiles around count too"),
+        "matched_filter": ("matched filter over overlaps", "the place whose overlaps explain the scores of all tiles"),
+        "interpolated_map": (
+            "embeddings interpolated between tiles",
+            "the query against what embeddings would be between the tiles",
+        ),
+    },
+)
+_family(
+    "list",
+    {
+        "G0": ("graph network, self-loops only", "a message from itself alone: an MLP, equally large"),
+        "M1": ("MLP without coordinates", "each candidate alone"),
+        "M2": ("MLP with coordinates", "each candidate alone, with its position in the list's frame"),
+        "M3": ("MLP with mean and maximum of the list", "each candidate beside a summary of its list"),
+    },
+)
+_family(
+    "graph",
+    {
+        "G1": ("graph network, edges in metres", "messages from candidates up to two tiles away"),
+        "G1e": ("graph network, edges in metres, no coordinates", "nodes are not told where they lie"),
+        "G3": ("graph network, all edges", "full attention: messages from every candidate"),
+        "G2": ("graph network, edges by features", "messages from the most similar candidates"),
+        "angle": ("graph network, edges by angle", "positions without their length, as CMPC's code has it"),
+        "G1s": ("graph network, edges shuffled", "as many edges, between others, in training and test"),
+        "G1t": ("graph network, edges shuffled at test only", "trained with edges in metres"),
+        "G1x": ("graph network, coordinates permuted", "positions of the list exchanged, so edges too"),
+    },
+)
+# published systems carry a letter of their name; changed ones, each beside the one that it is a change of, a shape
+_family(
+    "convolutional",
+    {
+        "cmpc_published": "CMPC as published",
+        "cmpc_mended": "CMPC, faults mended",
+        "cvm_net": "CVM-Net",
+        "vigor_vgg16": "VIGOR, SAFA on VGG16",
+        "sample4geo": "Sample4Geo",
+        "vigor_resnet": "VIGOR, SAFA on a ResNet",
+        "vigor_hybrid": "VIGOR, hybrid loss",
+        "vigor_polar": "VIGOR, polar tiles",
+        "vigor_polar_shared": "VIGOR, polar tiles, one branch",
+        "vigor_unknown_heading": "VIGOR, heading unknown",
+        "vigor_infonce": "VIGOR, InfoNCE",
+        "cmpc": ("CMPC as published", "the published network, which is not given the cosine"),
+        "vigor_unmined": "VIGOR, random pairs",
+        "cmpc_gradient_penalty": "CMPC, gradient penalty",
+        "cmpc_retrieves_trained": "CMPC, retrieval by what was trained",
+        "cmpc_unaligned": "CMPC, no critic",
+        "cmpc_average": "CMPC, average",
+    },
+    "CMNV4RH",
+)
+_family(
+    "attention",
+    {
+        "transgeo": "TransGeo",
+        "saig_d_smd": "SAIG-D + SMD",
+        "l2ltr": "L2LTR",
+        "saig_unknown_heading": "SAIG-S, heading unknown",
+        "saig_s_smd": "SAIG-S + SMD",
+        "saig_average": "SAIG-S, average",
+        "saig_gem": "SAIG-S, GeM",
+        "saig_safa": "SAIG-S, SAFA",
+        "saig_shared": "SAIG-S, one branch",
+        "saig_triplet": "SAIG-S, soft-margin triplet",
+        "saig_infonce": "SAIG-S, symmetric InfoNCE",
+        "saig_semi_positive": "SAIG-S, semi-positives",
+        "saig_mined": "SAIG-S, mined pairs",
+        "saig_adam": "SAIG-S, AdamW without ASAM",
+        "saig_sam": "SAIG-S, SAM",
+        "saig_sgd": "SAIG-S, SGD",
+    },
+    "TDLUS",
+)
 _ARMS = {
     "mlp_without_xy": "M1",
     "mlp": "M2",
@@ -162,7 +305,36 @@ _ARMS = {
     "gnn_angle": "angle",
 }
 METHOD_STYLES |= {name: METHOD_STYLES[arm] for name, arm in _ARMS.items()}
-#: Refiners in the order of every table and figure, under what they have in common.
+#: What an alignment is joined with: words, the family without an alignment, and its line.
+_NETWORKS: dict[str, tuple[str, str, Any]] = {
+    "shared": ("shared network", "vector", "-"),
+    "two_branches": ("two branches", "vector", "--"),
+    "triplet": ("triplet loss, shared network", "vector", "-."),
+    "dense": ("dense feature maps", "dense", ":"),
+    "dense_sentinel": ("dense feature maps of real tiles", "dense", (0, (1, 3))),
+}
+#: Alignments, with family and corners of their marks.
+_ALIGNMENTS = {
+    "wasserstein": ("Wasserstein critic", "critic", 4),
+    "wasserstein_20_steps": ("Wasserstein critic, 20 steps", "critic", 7),
+    "class_adversary": ("class adversary", "alignment", 3),
+    "sinkhorn": ("Sinkhorn divergence", "alignment", 5),
+}
+_WEIGHTS = {"0.1": (0, 40), "1": (1, 10), "10": (0, 10)}  # whether the mark is a star, and turned
+
+
+def _alignments() -> None:
+    """The line says which network, the colour which family, the mark alignment and weight; no two marks are alike."""
+    for turn, (network, (words, family, line)) in enumerate(_NETWORKS.items()):
+        style = {"linestyle": line, "color": FAMILIES[family], "marker": (9, 1, 3 * turn)}
+        METHOD_STYLES[f"{network}_0"] = Method(f"{words}, no alignment", style)
+        for (name, (aligned, of, corners)), (weight, (star, angle)) in product(_ALIGNMENTS.items(), _WEIGHTS.items()):
+            style = {"linestyle": line, "color": FAMILIES[of], "marker": (corners, star, angle + 3 * turn)}
+            METHOD_STYLES[f"{network}_{name}_{weight}"] = Method(f"{words}, {aligned} of weight {weight}", style)
+
+
+_alignments()
+#: Methods of a comparison in the order of every table and figure, under what they have in common.
 REFINER_GROUPS = {
     "training-free, from embeddings": (
         *("coarse", "whitened", "query_expansion", "k_reciprocal", "super_global", "diffusion", "graph_reranking"),
@@ -174,124 +346,40 @@ REFINER_GROUPS = {
     "as published": ("cmpc",),
     "from pixels": ("correlation", "surface"),
 }
-#: What an alignment is joined with, and its line.
-_NETWORKS: dict[str, tuple[str, Any]] = {
-    "shared": ("shared network", "-"),
-    "two_branches": ("two branches", "--"),
-    "triplet": ("triplet loss, shared network", "-."),
-    "dense": ("dense feature maps", ":"),
-    "dense_sentinel": ("dense feature maps of real tiles", (0, (1, 3))),
-}
-#: Alignments, with colour and corners of their marks.
-_ALIGNMENTS = {
-    "wasserstein": ("Wasserstein critic", VERMILION, 4),
-    "wasserstein_20_steps": ("Wasserstein critic, 20 steps", BLACK, 7),
-    "class_adversary": ("class adversary", PURPLE, 3),
-    "sinkhorn": ("Sinkhorn divergence", YELLOW, 5),
-}
-_MARKS = {"0.1": (0, 40), "1": (1, 10), "10": (0, 10)}  # of a weight: whether its mark is a star, and turned
-#: Choices of dense search: what one thing is changed to.
-_CHOICES = {
-    "cross_entropy": "the recipe: cross-entropy over shifts",
-    "circle": "circle loss",
-    "hinge": "hinge on the hardest shifts",
-    "mined": "false peaks mined",
-    "towns": "other towns every epoch",
-    "confidence": "query confidence",
-    "vectors": "vectors learned along",
-    "resnet": "maps of a ResNet-18",
-    "unet": "a small U-Net",
-    "shared": "one trunk for both modalities",
-    "scales": "five scales",
-    "lite0": "maps of an EfficientNet-Lite0",
-    "lite0_imagenet": "the same from ImageNet's weights",
-}
-METHOD_STYLES |= {f"dense_{name}": Method(words) for name, words in _CHOICES.items()}
-#: What lifts a search by vectors cheaply.
-_LIFTS = {
-    "infonce_96": "images of 96 pixels",
-    "infonce_128": "images of 128 pixels",
-    "lite0": "EfficientNet-Lite0",
-    "lite0_imagenet": "EfficientNet-Lite0 from ImageNet's weights",
-    "lite0_imagenet_slow": "the same at a quarter of the rate",
-}
-METHOD_STYLES |= {name: Method(words) for name, words in _LIFTS.items()}
-
-
-def _alignments() -> dict[str, Method]:
-    """The line says which network, the colour which alignment, the mark its weight; no two marks are the same."""
-    found = {}
-    for turn, (network, (words, line)) in enumerate(_NETWORKS.items()):
-        found[f"{network}_0"] = _method(f"{words}, no alignment", BLUE, line, (9, 1, 3 * turn))
-        for (name, (aligned, color, corners)), (weight, (star, angle)) in product(_ALIGNMENTS.items(), _MARKS.items()):
-            style = color, line, (corners, star, angle + 3 * turn)
-            found[f"{network}_{name}_{weight}"] = _method(f"{words}, {aligned} of weight {weight}", *style)
-    return found
-
-
-METHOD_STYLES |= _alignments()
-#: Alignments under the network that they are joined with.
 ALIGNMENT_GROUPS = {
-    words: tuple(f"{network}_{name}_{weight}" for name, weight in product(_ALIGNMENTS, _MARKS))
+    words: (f"{network}_0", *(f"{network}_{name}_{weight}" for name, weight in product(_ALIGNMENTS, _WEIGHTS)))
     for network, (words, *_) in _NETWORKS.items()
 }
-#: Published systems: what they are called, and those with one thing changed.
-_SYSTEMS = {
-    "cmpc_published": "CMPC as published",
-    "cmpc_mended": "CMPC, faults mended",
-    "vigor_vgg16": "VIGOR, SAFA on VGG16",
-    "vigor_resnet": "VIGOR, SAFA on a ResNet",
-    "vigor_hybrid": "VIGOR, hybrid loss",
-    "vigor_polar": "VIGOR, polar tiles",
-    "vigor_polar_shared": "VIGOR, polar tiles, one branch",
-    "vigor_unknown_heading": "VIGOR, heading unknown",
-    "transgeo": "TransGeo",
-    "saig_s_smd": "SAIG-S + SMD",
-    "saig_d_smd": "SAIG-D + SMD",
-    "sample4geo": "Sample4Geo",
-    "l2ltr": "L2LTR",
-    "cvm_net": "CVM-Net",
-    "panorama": "plain encoder, InfoNCE",
-    "panorama_polar": "plain encoder, polar tiles",
-    "fft_unet": "FFT U-Net, dense",
-    "maru_net": "FFT U-Net with MARU-Net's loss, dense",
-    "osmnet": "OSMNet, dense",
-    "saig_unknown_heading": "SAIG-S, heading unknown",
-    "saig_average": "SAIG-S, average",
-    "saig_gem": "SAIG-S, GeM",
-    "saig_safa": "SAIG-S, SAFA",
-    "saig_triplet": "SAIG-S, soft-margin triplet",
-    "saig_infonce": "SAIG-S, symmetric InfoNCE",
-    "saig_adam": "SAIG-S, AdamW without ASAM",
-    "saig_sam": "SAIG-S, SAM",
-    "saig_sgd": "SAIG-S, SGD",
-    "saig_mined": "SAIG-S, mined pairs",
-    "saig_shared": "SAIG-S, one branch",
-    "saig_semi_positive": "SAIG-S, semi-positives",
-    "cmpc_gradient_penalty": "CMPC, gradient penalty",
-    "cmpc_retrieves_trained": "CMPC, retrieval by what was trained",
-    "cmpc_unaligned": "CMPC, no critic",
-    "cmpc_average": "CMPC, average",
-    "infonce_grey": "half of the optical images grey",
-    "infonce_one_channel": "half of the optical images one channel",
-    "infonce_channel_exchange": "channels exchanged",
-    "infonce_intermediate": "half of the optical images mixed at random",
-    "infonce_x_modality": "X modality, a learned generator",
-    "vigor_infonce": "VIGOR, InfoNCE",
-    "vigor_unmined": "VIGOR, random pairs",
+QUESTION_GROUPS = {
+    "the recipe": ("infonce",),
+    "positives and negatives": ("neighbours_as_negatives", "semi_positive"),
+    "network": ("two_branches",),
+    "batches and data": ("large_batches", "three_polarisations", "quarter_of_the_ground", "quarter_with_wasserstein"),
 }
-METHOD_STYLES |= {name: Method(words) for name, words in _SYSTEMS.items()}
-#: Lines of the systems whose curves stand in one picture.
-_LINES: dict[str, tuple[str, str, object]] = {
-    "panorama": (BLUE, "-", (8, 0, 0)),
-    "vigor_vgg16": (ORANGE, "--", "$V$"),
-    "transgeo": (YELLOW, "-.", "$T$"),
-    "saig_s_smd": (VERMILION, "-", "$S$"),
-    "saig_d_smd": (PURPLE, "--", "$D$"),
-    "sample4geo": (GREEN, "-.", "$4$"),
+SYSTEM_GROUPS = {
+    "our vectors": ("infonce", "panorama", "panorama_polar"),
+    "published vectors, convolutional": (
+        *("cmpc_published", "cmpc_mended", "cvm_net", "vigor_vgg16", "vigor_resnet", "vigor_hybrid", "vigor_polar"),
+        *("vigor_polar_shared", "vigor_unknown_heading", "sample4geo"),
+    ),
+    "published vectors, by attention": ("transgeo", "l2ltr", "saig_s_smd", "saig_d_smd", "saig_unknown_heading"),
+    "dense matchers": ("dense", "fft_unet", "maru_net", "osmnet"),
+    "training-free": ("hog", "cfog"),
 }
-METHOD_STYLES |= {name: _method(_SYSTEMS[name], *line) for name, line in _LINES.items()}
-_OTHERS = (PURPLE, SKY, GREEN, VERMILION)
+ABLATION_GROUPS = {
+    "as it is": ("saig_s_smd", "vigor_vgg16", "cmpc_published"),
+    "network": ("saig_average", "saig_gem", "saig_safa", "saig_shared", "cmpc_average"),
+    "loss": ("saig_triplet", "saig_infonce", "saig_semi_positive", "vigor_infonce"),
+    "critic and retrieval": ("cmpc_unaligned", "cmpc_gradient_penalty", "cmpc_retrieves_trained", "cmpc_mended"),
+    "pairs": ("saig_mined", "vigor_unmined"),
+    "optimiser": ("saig_adam", "saig_sam", "saig_sgd"),
+}
+MODALITY_GROUPS = {
+    "the recipe": ("infonce",),
+    "augmentations": ("infonce_grey", "infonce_one_channel", "infonce_channel_exchange", "infonce_intermediate"),
+    "a module": ("infonce_x_modality",),
+}
+_GROUPINGS = (REFINER_GROUPS, ALIGNMENT_GROUPS, QUESTION_GROUPS, SYSTEM_GROUPS, ABLATION_GROUPS, MODALITY_GROUPS)
 
 WHITE_EDGE = [patheffects.withStroke(linewidth=2.5, foreground="white")]
 DARK_EDGE = [patheffects.withStroke(linewidth=2.5, foreground="black")]
@@ -367,13 +455,32 @@ def alternative_text(figure: Figure) -> str:
 
 def method_line(name: str) -> dict[str, Any]:
     """Colour, line style and marker of a method; the same name always gives the same ones."""
-    style = METHOD_STYLES.get(name)
-    if style is not None and style.line is not None:
-        return style.line
+    if name in METHOD_STYLES:
+        return METHOD_STYLES[name].line
     first, _, then = name.partition(" + ")
     if then:
-        return method_line(first) | {"linestyle": ":", "markerfacecolor": "white"}
-    return {"color": _OTHERS[sum(map(ord, name)) % len(_OTHERS)], "linestyle": "-", "marker": "D"}
+        return method_line(first) | {"linestyle": _WHITENED, "markerfacecolor": "white"}
+    return {"color": PALE, "linestyle": "-", "marker": (*_SHAPES[sum(map(ord, name)) % len(_SHAPES)], 0)}
+
+
+def grouped(names: Collection[str]) -> dict[str, list[str]]:
+    """Methods in the order of every table and figure, by the words of their group; without a group for all, as given.
+
+    Examples
+    --------
+    >>> grouped(["saig_d_smd", "sample4geo"])
+    {'published vectors, convolutional': ['sample4geo'], 'published vectors, by attention': ['saig_d_smd']}
+    """
+    for groups in _GROUPINGS:
+        found = {group: [name for name in members if name in names] for group, members in groups.items()}
+        if sum(map(len, found.values())) == len(set(names)):
+            return {group: members for group, members in found.items() if members}
+    return {"": list(dict.fromkeys(names))}
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Methods in the order of every table and figure, each once."""
+    return [name for members in grouped(list(names)).values() for name in members]
 
 
 def method_words(name: str) -> str:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from numpy.typing import NDArray
 
-from sarmatch.figures.style import BLACK, BLUE, GREY, ORANGE, YELLOW, bare, method_words, new_figure, show
+from sarmatch.figures.style import BLACK, GREY, SLATES, bare, in_order, method_words, new_figure, show
 
 
 class Flow(NamedTuple):
@@ -23,7 +23,7 @@ class Flow(NamedTuple):
     pairs: str  # which pairs meet in a batch, and how weights are moved
 
 
-#: In the order of the tables; sizes as published.
+#: Sizes as published.
 FLOWS: dict[str, Flow] = {
     "cmpc_published": Flow("ResNet-50, last stride 1", 1, "maximum", "2048", "batch-hard triplet + critic", "SGD"),
     "vigor_vgg16": Flow("VGG16", 2, "SAFA, 8 weightings", "4096", "soft-margin triplet", "mined; Adam"),
@@ -47,7 +47,7 @@ COLUMNS = {
 }
 
 
-def systems_flow(names: Sequence[str] = tuple(FLOWS)) -> Figure:
+def systems_flow(names: Sequence[str] = tuple(in_order(FLOWS))) -> Figure:
     """The data flow of systems, a row each: trunk, what makes a vector of its map, loss, and how pairs are drawn.
 
     Two boxes above each other are two branches without a common weight, one box is shared by both modalities.
@@ -84,7 +84,7 @@ def _draw_flow(ax: Axes, y: float, name: str, flow: Flow) -> None:
     ax.text(2.2, y, method_words(name), ha="right", va="center", fontsize=8.6)
     for column, (left, width) in COLUMNS.items():
         split = column in ("trunk", "aggregator") and flow.branches == 2
-        edge = {"trunk": BLUE, "aggregator": BLUE, "vector": BLACK, "loss": ORANGE, "pairs": GREY}[column]
+        edge = SLATES[{"vector": 1, "pairs": 2}.get(column, 0)]
         for at, height in ((y + 0.22, 0.24), (y - 0.22, 0.24)) if split else ((y, 0.5),):
             box = FancyBboxPatch(
                 (left, at - height / 2), width, height, "round,pad=0.05", facecolor="white", edgecolor=edge, lw=1.4
@@ -137,4 +137,4 @@ def _frame_kept(ax: Axes, attention: NDArray, keep: float, sides: tuple[int, int
     for cell in np.argsort(-attention.ravel(), kind="stable")[: int(keep * attention.size)]:
         row, column = divmod(int(cell), columns)
         corner = (column * wide, row * high)
-        ax.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor=YELLOW, linewidth=0.8))
+        ax.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor="white", linewidth=0.8))

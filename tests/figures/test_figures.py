@@ -5,6 +5,7 @@ import io
 import re
 import tempfile
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import seaborn
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.patches import Circle
 from PIL import Image
 
 import sarmatch as sm
@@ -21,7 +23,24 @@ from sarmatch.evaluation import error_summary
 from sarmatch.evaluation.calibration import reliability, risk_coverage
 from sarmatch.experiments import studies
 from sarmatch.experiments.report import write_report
-from sarmatch.figures.style import GREEN, METHOD_STYLES, PLACES, RED, REFINER_GROUPS, embedded
+from sarmatch.figures.charts import MATERIAL_COLOURS
+from sarmatch.figures.panels import EFFECTS
+from sarmatch.figures.style import (
+    FAMILIES,
+    GREEN,
+    METHOD_STYLES,
+    MODALITIES,
+    PALE,
+    PLACES,
+    PURPLE,
+    RED,
+    REFINER_GROUPS,
+    SLATES,
+    YELLOW,
+    embedded,
+    grouped,
+    in_order,
+)
 from sarmatch.patches import regions
 from sarmatch.paths import ROOT
 from sarmatch.scenes import Area, Raster, Scene, Tile
@@ -266,7 +285,7 @@ FIGURES = {
         scene.label,
     ),
     "messages": lambda scene, queries, tiles, metrics: figures.messages(
-        np.array([[0, 0], [1, 0]]), np.eye(2) > 0, {"a": np.array([0.5, 0.6])}, 0, "t", scene.label
+        np.array([[0, 0], [1, 0]]), {"a": np.eye(2) > 0}, {"a": np.array([0.5, 0.6])}, 0, "t", scene.label
     ),
     "lengths": lambda scene, queries, tiles, metrics: figures.lengths(
         {
@@ -589,24 +608,118 @@ class TestCharts:
         assert figures.fractions_within({"within_27m": 0.3, "median_m": 40.0, "p90_m": 90.0})[27] == 0.3
 
 
-class TestWords:
-    @staticmethod
-    def recorded() -> Iterator[tuple[Path, list[str]]]:
-        """Each recorded comparison and its methods."""
-        for path in (ROOT / "data/results").glob("*/table.csv"):
-            table = pd.read_csv(path)
-            yield path, list(dict.fromkeys(table["arm" if "arm" in table else "method"]))
+def recorded() -> Iterator[tuple[Path, list[str]]]:
+    """Each recorded comparison and its methods."""
+    for path in (ROOT / "data/results").glob("*/table.csv"):
+        table = pd.read_csv(path)
+        yield path, list(dict.fromkeys(table["arm" if "arm" in table else "method"]))
 
+
+#: Methods that stand in one figure without being recorded together.
+DRAWN_TOGETHER = [
+    ("infonce", "triplet", "wasserstein", "clipped", "class_adversary", "sliced", "sinkhorn", "untrained"),
+    ("shared", "two_branches"),
+    ("plain", "hog", "chance", "ceiling"),
+    ("cfog", "dense", "registered", "vector"),
+    ("coarse", "whitened", "gnn", "interpolated_map", "correlation", "coarse_to_fine", "vector", "ceiling"),
+    ("panorama", "vigor_vgg16", "transgeo", "saig_s_smd", "saig_d_smd", "sample4geo", "chance", "ceiling"),
+]
+#: Seen without the cones for long and for middle waves, in linear RGB: Machado, Oliveira and Fernandes, 2009.
+BLIND = {
+    "no long": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "no middle": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+}
+
+
+def seen(colours, eyes) -> np.ndarray:
+    """CIELAB of colours."""
+    rgb = np.array([to_rgb(colour) for colour in colours])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    xyz = (linear @ np.transpose(eyes)).clip(0, 1) @ np.transpose(to_xyz) / [0.9505, 1, 1.089]
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116).T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+
+
+class TestColours:
+    def test_a_method_has_the_colour_of_a_family_and_none_that_means_something_else(self):
+        assert {method.line["color"] for method in METHOD_STYLES.values()} == set(FAMILIES.values())
+        assert len(set(FAMILIES.values())) == len(FAMILIES)
+        others = (figures.MODALITY_COLOURS, figures.LAND_COVER_COLOURS, figures.TOWN_COLOURS, figures.SPLIT_COLOURS)
+        taken = [colour for colours in (*others, EFFECTS, MATERIAL_COLOURS) for colour in colours.values()]
+        taken += [*SLATES, YELLOW, PURPLE, PALE, *{place["color"] for place in PLACES.values()}]
+        assert not set(FAMILIES.values()) & set(taken)
+        assert len(set(taken)) == len(taken)
+
+    @pytest.mark.parametrize(("eyes", "least"), [("all", 20), ("no long", 14), ("no middle", 14)])
+    def test_families_are_told_apart_by_every_kind_of_eyes(self, eyes, least):
+        colours = seen(FAMILIES.values(), BLIND.get(eyes, np.eye(3)))
+        apart = np.linalg.norm(colours[:, None] - colours, axis=-1)
+        assert apart[np.triu_indices(len(apart), 1)].min() > least
+
+    @pytest.mark.parametrize("name", ["optical", "SAR", "true", "wrong"])
+    def test_no_family_looks_like_a_modality_or_a_verdict(self, name):
+        colour = (MODALITIES | PLACES)[name]["color"]
+        for eyes in (np.eye(3), *BLIND.values()):
+            method, other = seen(list(FAMILIES.values())[1:], eyes), seen([colour], eyes)
+            assert np.linalg.norm(method - other, axis=-1).min() > 7.5
+
+    def test_two_methods_of_one_figure_differ_in_colour_or_in_line_style_and_marker(self):
+        for where, arms in [*recorded(), *(("notebook", arms) for arms in DRAWN_TOGETHER)]:
+            for one, other in combinations(arms, 2):
+                first, second = figures.method_line(one), figures.method_line(other)
+                if first["color"] != second["color"]:
+                    continue
+                assert first["marker"] != second["marker"], (where, one, other)
+                if not re.search(r"_[\d.]+$", one):  # whose line says to which network an alignment belongs
+                    assert first["linestyle"] != second["linestyle"], (where, one, other)
+
+    def test_a_method_with_something_behind_it_keeps_its_colour_and_has_a_line_of_its_own(self):
+        whitened = figures.method_line("plain + whitened")
+        assert whitened["color"] == figures.method_line("plain")["color"]
+        assert whitened["linestyle"] not in [method.line["linestyle"] for method in METHOD_STYLES.values()]
+
+    def test_an_unlisted_method_is_grey_with_a_mark_by_its_name(self):
+        lines = [figures.method_line(name) for name in ("mine", "mine", "my other one")]
+        assert {line["color"] for line in lines} == {PALE}
+        assert lines[0] == lines[1]
+        assert lines[0]["marker"] != lines[2]["marker"]
+
+
+class TestOrder:
+    def test_every_forest_of_several_methods_has_groups(self):
+        compared = ("questions", "systems_", "alignment", "one_look_direction", "refinement_", "lengths_", "peaks_")
+        for path, arms in recorded():
+            if path.parent.name.startswith(compared):
+                assert "" not in grouped(arms), path
+
+    def test_systems_and_their_published_numbers_stand_in_one_order(self):
+        text = (ROOT / "data/results/systems.md").read_text()
+        for name, arms in recorded():
+            if name.parent.name in ("systems_standard", "systems_ablations_saig"):
+                block = re.search(rf"<!-- {name.parent.name}: .*?<!-- end", text, re.DOTALL)[0]
+                rows = re.findall(r"^\| ([^|]+) \|", block, re.MULTILINE)[1:]
+                assert rows == [figures.method_words(arm) for arm in in_order(arms)]
+
+    def test_a_recorded_comparison_is_loaded_in_the_order_of_the_figures(self):
+        for table in sm.load_sweep("systems_standard"):
+            assert list(dict.fromkeys(table["arm"])) == in_order(table["arm"])
+
+    def test_names_without_a_group_stay_as_they_are(self):
+        assert grouped(["G1", "mine", "G0", "mine"]) == {"": ["G1", "mine", "G0"]}
+
+
+class TestWords:
     def test_a_known_method_is_told_in_words_and_an_unknown_one_as_it_is(self):
         assert figures.method_words("G1") == figures.method_words("gnn") == "graph network, edges in metres"
         assert figures.method_words("mine") == "mine"
 
     def test_methods_of_the_recorded_comparisons_are_all_told_in_words(self):
-        for table, arms in self.recorded():
+        for table, arms in recorded():
             assert not set(arms) - set(METHOD_STYLES), table
 
     def test_no_two_methods_of_one_comparison_have_the_same_words(self):
-        for table, arms in self.recorded():
+        for table, arms in recorded():
             assert len({figures.method_words(arm) for arm in arms}) == len(arms), table
 
     def test_a_figure_says_words_and_no_codes(self):
@@ -669,9 +782,24 @@ def test_edges_lie_where_the_image_has_them():
     assert drawn_over[5:-5, 25:].mean() < 0.1
 
 
+def test_a_panel_of_messages_has_the_edges_of_its_own_network():
+    place, score = np.array([[0, 0], [1, 0], [5, 0]]), np.ones(3)
+    loops, near = np.eye(3) > 0, np.abs(np.subtract.outer(place[:, 0], place[:, 0])) < 2
+    receives = {"loops": loops, "near": near & ~loops}
+    figure = figures.messages(place, receives, dict.fromkeys(("none", *receives), score), 0, "t", "simulated")
+    found = [
+        (
+            [segment.tolist() for segment in ax.collections[0].get_segments()],
+            sum(isinstance(p, Circle) for p in ax.patches),
+        )
+        for ax in figure.axes[1:]
+    ]
+    assert found == [([], 0), ([], 3), ([[[0, 0], [1, 0]]], 0)]
+
+
 def test_the_first_tile_after_messages_is_in_bold():
     figure = figures.messages(
-        np.array([[0, 0], [1, 0]]), np.ones((2, 2), bool), {"a": np.array([0.5, 0.6])}, 0, "t", "simulated"
+        np.array([[0, 0], [1, 0]]), {"a": np.ones((2, 2), bool)}, {"a": np.array([0.5, 0.6])}, 0, "t", "simulated"
     )
     bold = [t.get_text() for t in figure.axes[1].texts if t.get_fontweight() == "bold"]
     assert bold == ["tile 2\n0.60"]
@@ -802,10 +930,3 @@ class TestEmbedding:
 def test_a_class_without_a_colour_is_named():
     with pytest.raises(ValueError, match=r"no colour for the classes \['y'\]; there are colours for \['x'\]"):
         figures.scatter_map({"a": NOISE[0, :, :2]}, np.repeat(["x", "y"], 20), {"x": "red"}, "t", "simulated")
-
-
-def test_no_colour_of_a_class_is_that_of_a_modality_a_method_or_a_verdict():
-    taken = {m.line["color"] for m in METHOD_STYLES.values() if m.line} | {p["color"] for p in PLACES.values()}
-    classes = [*figures.LAND_COVER_COLOURS.values(), *figures.TOWN_COLOURS.values()]
-    assert not set(classes) & (taken | set(figures.MODALITY_COLOURS.values()))
-    assert len(set(classes)) == len(classes)
