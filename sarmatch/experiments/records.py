@@ -23,7 +23,17 @@ from sarmatch.search import surface
 from sarmatch.simulation.simulate import PRESETS
 from sarmatch.training.checkpoints import OFFSET_HEAD, WEIGHTS, describe_environment, save_weights
 from sarmatch.training.config import recipe
-from sarmatch.training.runs import DISCREPANCY, QUERY_MEAN, Run, baseline_rows, dense_search, load_run
+from sarmatch.training.runs import (
+    DISCREPANCY,
+    QUERY_MEAN,
+    WHITENING,
+    Run,
+    baseline_rows,
+    choose_whitening,
+    dense_search,
+    load_run,
+    map_of,
+)
 
 #: Recorded runs, the first of which makes README's picture.
 RECORDS = (
@@ -57,13 +67,28 @@ def keep_run(run: Run, folder: Path, weights: bool = False) -> None:
         if not (run.path / name).is_file():
             raise FileNotFoundError(f"{run.path / name}: not there, so that this run cannot be recorded")
         write(folder / name, partial(shutil.copyfile, run.path / name))
-    for name in (DISCREPANCY, QUERY_MEAN):  # older runs have none
+    for name in (DISCREPANCY, QUERY_MEAN, WHITENING):  # older runs have none
         if (run.path / name).is_file():
             write(folder / name, partial(shutil.copyfile, run.path / name))
     if weights:
         for name, part in {WEIGHTS: run.encoder, OFFSET_HEAD: run.offset_head}.items():
             if part is not None:
                 write(folder / name, partial(save_weights, copy.deepcopy(part).half()))
+
+
+def record_whitening(run: Run) -> Run:
+    """Choose whether the vectors of a finished run are whitened, for one that is older than that choice.
+
+    Raises
+    ------
+    ValueError
+        For a run of dense search, or of a cross-view set.
+    """
+    if run.config.search != "vector":
+        raise ValueError(f"{run.path}: search is {run.config.search!r}, and only vectors can be whitened")
+    chosen = choose_whitening(run.config, map_of(run.config), run.encoder, run.query_mean)
+    write_json(run.path / WHITENING, chosen)
+    return load_run(run.path)
 
 
 def record_baselines(root: Path = ROOT) -> pd.DataFrame:

@@ -50,6 +50,14 @@ class Whitening(NamedTuple):
     reference_mean: NDArray[np.float64]
     turn: NDArray[np.float64]  # (D, D)
 
+    def of_queries(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embeddings of queries `(Q, D)` in these axes, L2-normalised."""
+        return _directions((vectors - self.query_mean) @ self.turn)
+
+    def of_references(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embeddings of tiles `(N, D)` in these axes, L2-normalised."""
+        return _directions((vectors - self.reference_mean) @ self.turn)
+
 
 @dataclass(frozen=True, eq=False)
 class RefinementContext:
@@ -123,11 +131,9 @@ class RefinementContext:
         Each modality's mean is taken out; the gallery's principal axes become the axes, each divided by the square root
         of the spread along it. What all tiles have in common then no longer counts, and axes mean the same for every
         encoder and map, however an encoder happens to be turned. The sign of an axis is that of the gallery's mean
-        along it.
+        along it. One that is the mean of its modality has no direction left; all of those are given the same one.
         """
-        axes = self.whitening
-        query = unit((self.query - axes.query_mean) @ axes.turn)
-        return query.astype(np.float32), unit((self.reference - axes.reference_mean) @ axes.turn).astype(np.float32)
+        return self.whitening.of_queries(self.query), self.whitening.of_references(self.reference)
 
     def check(self, candidates: Candidates, requires: Collection[str], name: str) -> None:
         """Raise one ValueError that names what refiner `name` requires and does not find, or lists of other queries."""
@@ -144,6 +150,13 @@ class RefinementContext:
             raise ValueError(f"{len(candidates)} lists, but embeddings of {len(self.query)} queries")
         if candidates.tile is not None and candidates.tile.size and candidates.tile.max() >= len(self.gallery):
             raise ValueError(f"tile {candidates.tile.max()} lies outside a gallery of {len(self.gallery)} tiles")
+
+
+def _directions(rows: NDArray) -> NDArray[np.float32]:
+    """Rows brought to length one, those of zeros to the first axis."""
+    rows = unit(rows).astype(np.float32)
+    rows[~rows.any(1), 0] = 1
+    return rows
 
 
 def unit(rows: NDArray) -> NDArray:
