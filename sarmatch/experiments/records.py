@@ -12,9 +12,10 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from sarmatch.atomic_io import write, write_json
+from sarmatch.atomic_io import read_json, write, write_json
 from sarmatch.encoders import create_encoder
 from sarmatch.evaluation import localization_errors
+from sarmatch.experiments.provenance import commits_of, with_commits
 from sarmatch.experiments.sweeps import load_sweep
 from sarmatch.figures import method_words, score_surfaces, use_style
 from sarmatch.patches import PatchImages, positions
@@ -99,6 +100,25 @@ def record_baselines(root: Path = ROOT) -> pd.DataFrame:
     return rows
 
 
+def record_commits(folder: Path) -> None:
+    """Write the commits of a recorded table into what was computed from it, for records that are older than that.
+
+    These are `differences.csv`, `curves.csv` and `robustness.csv` of a comparison, and a `calibration.json`; what is
+    there else, numbers as well, stays as it is.
+    """
+    table = pd.read_csv(folder / "table.csv", dtype=str, keep_default_na=False)
+    for name in ("differences.csv", "curves.csv", "robustness.csv") if "arm" in table else ():
+        if (folder / name).is_file():
+            made = pd.read_csv(folder / name, dtype=str, keep_default_na=False)
+            write(folder / name, partial(with_commits(made, table).to_csv, index=False))
+    if (path := folder / "calibration.json").is_file():
+        known = {
+            name: fields | {"commit": ", ".join(commits_of(table[table["method"] == name], ""))}
+            for name, fields in read_json(path, dict).items()
+        }
+        write_json(path, known)
+
+
 def load_baselines(root: Path = ROOT) -> pd.DataFrame:
     """The recorded baselines: a row per scene, protocol and kind of query."""
     return pd.DataFrame(json.loads((root / BASELINES).read_text()))
@@ -118,25 +138,6 @@ def load_comparison(name: str, root: Path = ROOT) -> Comparison:
 def run_commit(folder: Path) -> list[str]:
     """Commits that a run was made at."""
     return commits_of(pd.DataFrame(), _environment_commit(folder))
-
-
-def commits_of(rows: pd.DataFrame, whole: str) -> list[str]:
-    """Commits that rows were made at, sorted.
-
-    Parameters
-    ----------
-    rows
-        Of a recorded table; where it has a column `commit`, each row says its own.
-    whole
-        What the whole table says, commits joined by commas: for rows that say nothing.
-
-    Returns
-    -------
-    Short hashes; `HASH-dirty` where the tree had uncommitted changes, `unknown` where nothing is known.
-    """
-    said = list(rows["commit"].fillna("").astype(str)) if "commit" in rows else [""]
-    found = {part.strip() for text in said for part in (text or whole).split(",")}
-    return sorted(part or "unknown" for part in found)
 
 
 def picture(run: Run) -> Figure:
