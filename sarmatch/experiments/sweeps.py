@@ -177,7 +177,7 @@ SWEEPS: dict[str, Sweep] = {
     ),
     "alignment_dense": Sweep(
         "the same of dense feature maps",
-        _aligned(("dense",), ("wasserstein",), (1.0, 10.0)),
+        _aligned(("dense",), ("wasserstein", "wasserstein_20_steps"), (1.0, 10.0)),
         by_network=True,
     ),
     "alignment_sentinel": Sweep(
