@@ -20,6 +20,7 @@ from sarmatch.figures import method_words
 from sarmatch.figures.style import PLACES, embedded
 from sarmatch.scenes import NoCoordinatesError, Raster
 from sarmatch.training import Config, Run
+from sarmatch.training.runs import task
 
 VECTOR = {
     "scene": "tiny",
@@ -110,8 +111,8 @@ class TestState:
         atomic_io.write_json(tmp_path / "whitening.json", {"plain": 0.2, "whitened": whitened})
         state = Explorer(run, tiny_scene, count=3)
         answer = state.answer(state.queries[1], Settings("plain", k=20))
-        table, tiles = run.task(tiny_scene, "cross_area", "arbitrary")
-        found = run.find(tiny_scene, table.iloc[[1]], state.tiles, 20)
+        table, tiles = task(run.config, tiny_scene, run.config.protocols[-1], "arbitrary", count=3)
+        found = run.find(tiny_scene, table.iloc[[1]], tiles, 20)
         np.testing.assert_allclose(answer.candidates.scores, found.scores, atol=1e-4)
         here = answer.heat.scores[np.isfinite(answer.heat.scores)]
         np.testing.assert_allclose(np.sort(here)[::-1][:20], found.scores[0], atol=1e-4, err_msg="the heat map too")

@@ -856,6 +856,8 @@ class TestSweeps:
         assert set(zip(table["arm"], table["seed"], strict=True)) == expected
         assert set(gaps["arm"]) == {"shuffled"}
         assert (table["gallery"] == 100).all()
+        commits = set(table["commit"])
+        assert set(gaps["commit"]) == set(sweeps.load_curves("tiny", arms[1])["commit"]) == {", ".join(sorted(commits))}
 
     def test_the_table_says_what_was_trained_and_training_free_rows_stand_beside(self, arms):
         table, _ = sweeps.load_sweep("tiny", arms[1])
