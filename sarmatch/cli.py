@@ -93,7 +93,7 @@ def run(
     ] = None,
 ) -> None:
     """Train, search and report; goes on where an interrupted run of the same config stopped."""
-    from sarmatch.experiments.report import better_baseline, write_report
+    from sarmatch.experiments.report import better_baseline, comparison_words, write_report
 
     given = [_parse(text) for text in change or []] + ([] if scene is None else [("scene", scene)])
     for field in (names := [name for name, _ in given]):
@@ -106,7 +106,7 @@ def run(
     typer.echo(f"\nscene {config.scene.rstrip('/').split('/')[-1]!r}, {label}; recall as shares, errors in metres")
     typer.echo("test queries: " + ", ".join(f"{p} {k} {n}" for (p, k), n in counts.items()) + "\n")
     typer.echo(finished.summary.to_string(na_rep="-", float_format=_number))
-    for sentence in better_baseline(finished):
+    for sentence in (*comparison_words(finished), *better_baseline(finished)):
         typer.echo(f"\nnote: {sentence}")
     typer.echo(f"\nreport: {write_report(finished)}")
 
@@ -361,6 +361,18 @@ def record(
     from sarmatch.experiments.records import keep_run as keep
 
     keep(sm.load_run(run), folder, weights)
+
+
+@app.command()
+def whitening(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders of search by vectors")],
+) -> None:
+    """Choose on validation areas whether the vectors of finished runs are whitened, and keep that in their folders."""
+    from sarmatch.experiments.records import record_whitening
+    from sarmatch.experiments.report import comparison_words
+
+    for folder in folders:
+        typer.echo(f"{folder}: {comparison_words(record_whitening(sm.load_run(folder)))[0]}")
 
 
 @app.command()

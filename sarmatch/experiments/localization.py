@@ -242,11 +242,12 @@ def locating_table(
     strangers = cut_strips(scene, others, size, longest, count // 2, seed=2)
     known = cut_strips(scene, val, size, min(CALIBRATION, longest), calibration, seed=3)
     compared = {
-        config.encoder: compared_by(run.encoder, config, size, lambda: run.query_mean),
+        config.encoder: compared_by(run.encoder, config, size, lambda: run.query_mean, run.whitens),
         config.baseline: compared_by(run.baseline, config, size, lambda: query_mean(run.baseline, scene, config)),
     }
     tables: list[pd.DataFrame] = []
     models: dict[str, Likelihood] = {}
+    commits: dict[str, str] = {}
     for name, encoder in compared.items():
         cell = encoder.levels[0] * scene.pixel_size
         near_m = max(NEAR_M, NEAR_CELLS * cell)
@@ -258,10 +259,12 @@ def locating_table(
             stacks = enumerate(_tested(scene, encoder, asked, strangers))
             rows = [{"strip": i, **row} for i, stack in stacks for row in measured(stack, own, cell, near_m)]
             made = pd.DataFrame(rows).assign(method=name, near_m=near_m, scene=Path(config.scene).name)
-            write(kept, partial(made.assign(data=scene.label, **made_with()).round(4).to_csv, index=False))
-            keep_calibration(models | {name: own}, folder / "calibration.json")
+            about = made_with()
+            write(kept, partial(made.assign(data=scene.label, **about).round(4).to_csv, index=False))
+            keep_calibration(models | {name: own}, commits | {name: about["commit"]}, folder / "calibration.json")
         models[name] = own
-        tables.append(pd.read_csv(kept))
+        tables.append(pd.read_csv(kept, dtype={"commit": str}))
+        commits[name] = tables[-1]["commit"].iloc[0]
     table = summary(pd.concat(tables), 4 * size * scene.pixel_size)
     write(folder / "table.csv", partial(table.to_csv, index=False))
     return table

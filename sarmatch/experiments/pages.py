@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from sarmatch.experiments.provenance import commits_of
 from sarmatch.experiments.records import (
     Comparison,
     baseline_of,
-    commits_of,
     load_baselines,
     load_comparison,
     run_commit,

@@ -12,9 +12,10 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from sarmatch.atomic_io import write, write_json
+from sarmatch.atomic_io import read_json, write, write_json
 from sarmatch.encoders import create_encoder
 from sarmatch.evaluation import localization_errors
+from sarmatch.experiments.provenance import commits_of, with_commits
 from sarmatch.experiments.sweeps import load_sweep
 from sarmatch.figures import method_words, score_surfaces, use_style
 from sarmatch.patches import PatchImages, positions
@@ -23,7 +24,17 @@ from sarmatch.search import surface
 from sarmatch.simulation.simulate import PRESETS
 from sarmatch.training.checkpoints import OFFSET_HEAD, WEIGHTS, describe_environment, save_weights
 from sarmatch.training.config import recipe
-from sarmatch.training.runs import DISCREPANCY, QUERY_MEAN, Run, baseline_rows, dense_search, load_run
+from sarmatch.training.runs import (
+    DISCREPANCY,
+    QUERY_MEAN,
+    WHITENING,
+    Run,
+    baseline_rows,
+    choose_whitening,
+    dense_search,
+    load_run,
+    map_of,
+)
 
 #: Recorded runs, the first of which makes README's picture.
 RECORDS = (
@@ -57,7 +68,7 @@ def keep_run(run: Run, folder: Path, weights: bool = False) -> None:
         if not (run.path / name).is_file():
             raise FileNotFoundError(f"{run.path / name}: not there, so that this run cannot be recorded")
         write(folder / name, partial(shutil.copyfile, run.path / name))
-    for name in (DISCREPANCY, QUERY_MEAN):  # older runs have none
+    for name in (DISCREPANCY, QUERY_MEAN, WHITENING):  # older runs have none
         if (run.path / name).is_file():
             write(folder / name, partial(shutil.copyfile, run.path / name))
     if weights:
@@ -66,12 +77,46 @@ def keep_run(run: Run, folder: Path, weights: bool = False) -> None:
                 write(folder / name, partial(save_weights, copy.deepcopy(part).half()))
 
 
+def record_whitening(run: Run) -> Run:
+    """Choose whether the vectors of a finished run are whitened, for one that is older than that choice.
+
+    Raises
+    ------
+    ValueError
+        For a run of dense search, or of a cross-view set.
+    """
+    if run.config.search != "vector":
+        raise ValueError(f"{run.path}: search is {run.config.search!r}, and only vectors can be whitened")
+    chosen = choose_whitening(run.config, map_of(run.config), run.encoder, run.query_mean)
+    write_json(run.path / WHITENING, chosen)
+    return load_run(run.path)
+
+
 def record_baselines(root: Path = ROOT) -> pd.DataFrame:
     """Measure the training-free baseline of every simulated scene and keep it, with the commit of each row."""
     rows = pd.concat([baseline_rows(recipe("demo", scene=name)) for name in PRESETS], ignore_index=True)
     rows["commit"] = describe_environment()["commit"]
     write_json(root / BASELINES, rows.to_dict("records"))
     return rows
+
+
+def record_commits(folder: Path) -> None:
+    """Write the commits of a recorded table into what was computed from it, for records that are older than that.
+
+    These are `differences.csv`, `curves.csv` and `robustness.csv` of a comparison, and a `calibration.json`; what is
+    there else, numbers as well, stays as it is.
+    """
+    table = pd.read_csv(folder / "table.csv", dtype=str, keep_default_na=False)
+    for name in ("differences.csv", "curves.csv", "robustness.csv") if "arm" in table else ():
+        if (folder / name).is_file():
+            made = pd.read_csv(folder / name, dtype=str, keep_default_na=False)
+            write(folder / name, partial(with_commits(made, table).to_csv, index=False))
+    if (path := folder / "calibration.json").is_file():
+        known = {
+            name: fields | {"commit": ", ".join(commits_of(table[table["method"] == name], ""))}
+            for name, fields in read_json(path, dict).items()
+        }
+        write_json(path, known)
 
 
 def load_baselines(root: Path = ROOT) -> pd.DataFrame:
@@ -93,25 +138,6 @@ def load_comparison(name: str, root: Path = ROOT) -> Comparison:
 def run_commit(folder: Path) -> list[str]:
     """Commits that a run was made at."""
     return commits_of(pd.DataFrame(), _environment_commit(folder))
-
-
-def commits_of(rows: pd.DataFrame, whole: str) -> list[str]:
-    """Commits that rows were made at, sorted.
-
-    Parameters
-    ----------
-    rows
-        Of a recorded table; where it has a column `commit`, each row says its own.
-    whole
-        What the whole table says, commits joined by commas: for rows that say nothing.
-
-    Returns
-    -------
-    Short hashes; `HASH-dirty` where the tree had uncommitted changes, `unknown` where nothing is known.
-    """
-    said = list(rows["commit"].fillna("").astype(str)) if "commit" in rows else [""]
-    found = {part.strip() for text in said for part in (text or whole).split(",")}
-    return sorted(part or "unknown" for part in found)
 
 
 def picture(run: Run) -> Figure:

@@ -111,6 +111,17 @@ def better_baseline(run: Run) -> list[str]:
     return sentences
 
 
+def comparison_words(run: Run) -> list[str]:
+    """A sentence on how a run compares vectors by default, and by which numbers; none where it has not chosen."""
+    if not (known := run.whitening):
+        return []
+    how = "whitened" if known["whitened"] > known["plain"] else "as they are"
+    return [
+        f"Vectors are compared {how}: on validation areas {known['measure']} is {known['plain']:.1%} as they are and "
+        f"{known['whitened']:.1%} whitened (among 100 tiles or more)."
+    ]
+
+
 def _page(run: Run, scene: Scene | Views) -> Iterator[str]:
     config, metrics = run.config, run.metrics
     # the hardest question asked: an unseen area where it was, at arbitrary offsets where it was
@@ -146,6 +157,7 @@ def _page(run: Run, scene: Scene | Views) -> Iterator[str]:
 
     yield "<h2>Training</h2>"
     yield f"<p>The epoch was chosen by {escape(config.select)} on the validation area.</p>"
+    yield from (f"<p>{escape(sentence)}</p>" for sentence in comparison_words(run))
     yield _image(training_curve(run.history, config.select, scene.label))
 
     if isinstance(scene, Views):

@@ -22,7 +22,7 @@ from sarmatch.evaluation import (
     tiles_of_places,
 )
 from sarmatch.experiments.lists import cross_fitted, fold_config, peak_lists, peaks_of
-from sarmatch.experiments.provenance import code_version, digest_of, identity_of, made_with
+from sarmatch.experiments.provenance import code_version, digest_of, identity_of, made_with, with_commits
 from sarmatch.paths import ROOT, runs_dir
 from sarmatch.progress import progress
 from sarmatch.refinement import LabelledLists, LearnedRefiner, Refiner, create_refiner
@@ -354,7 +354,7 @@ def run_study(study: Study, folder: Path, root: Path = ROOT) -> pd.DataFrame:
     parts = [_compared(study, run_of, k, root, kept / f"k{k}") for k in study.lengths]
     table, gaps = (pd.concat(part, ignore_index=True) for part in zip(*parts, strict=True))
     table["data"] = run_of.scene().label
-    for file, content in {"table.csv": table, "differences.csv": gaps}.items():
+    for file, content in {"table.csv": table, "differences.csv": with_commits(gaps, table)}.items():
         write(folder / file, partial(content.to_csv, index=False, float_format="%.6g"))
     write_json(folder / "environment.json", describe_environment())
     return table

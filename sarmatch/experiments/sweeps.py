@@ -13,6 +13,7 @@ import pandas as pd
 from sarmatch.atomic_io import check_writable, read_json, write, write_json
 from sarmatch.evaluation import bootstrap_difference, chance_errors, error_summary, localization_errors
 from sarmatch.experiments import systems
+from sarmatch.experiments.provenance import with_commits
 from sarmatch.figures.style import in_order
 from sarmatch.patches import positions
 from sarmatch.paths import ROOT, runs_dir
@@ -177,7 +178,7 @@ SWEEPS: dict[str, Sweep] = {
     ),
     "alignment_dense": Sweep(
         "the same of dense feature maps",
-        _aligned(("dense",), ("wasserstein",), (1.0, 10.0)),
+        _aligned(("dense",), ("wasserstein", "wasserstein_20_steps"), (1.0, 10.0)),
         by_network=True,
     ),
     "alignment_sentinel": Sweep(
@@ -463,7 +464,7 @@ def run_sweep(name: str, scene: str = "", folder: Path | None = None, finished: 
         Folder of the real data, where the comparison needs it.
     folder
         Where `table.csv`, `differences.csv`, `curves.csv`, `environment.json` and, where methods are tested on other
-        acquisitions, `robustness.csv` go; `data/results/NAME` by default.
+        acquisitions, `robustness.csv` go, each row with its `commit`; `data/results/NAME` by default.
     finished
         Train nothing, and record the runs that are finished.
 
@@ -498,11 +499,11 @@ def run_sweep(name: str, scene: str = "", folder: Path | None = None, finished: 
     gaps = [differences(family, f"recall@{k}") for family in families for k in (1, 10)]
     if plan.baselines:
         table = with_baselines(table, [r for of_arm in runs.values() for r in of_arm])
-    tables = {"table.csv": table, "differences.csv": pd.concat(gaps, ignore_index=True), "curves.csv": curves(runs)}
+    made = {"differences.csv": pd.concat(gaps, ignore_index=True), "curves.csv": curves(runs)}
     if plan.robust:
         robust = {arm: runs[arm] for arm in plan.robust if arm in runs}
-        tables["robustness.csv"] = robustness(robust)
-    for file, content in tables.items():
+        made["robustness.csv"] = robustness(robust)
+    for file, content in {"table.csv": table, **{name: with_commits(m, table) for name, m in made.items()}}.items():
         write(folder / file, partial(content.to_csv, index=False, float_format="%.6g"))
     write_json(folder / "environment.json", environment_of([r for arm in runs.values() for r in arm]))
     return table
@@ -564,7 +565,7 @@ def load_sweep(name: str, root: Path = ROOT) -> tuple[pd.DataFrame, pd.DataFrame
     folder = root / "data" / "results" / name
     if not (folder / "table.csv").is_file():
         raise FileNotFoundError(f"{folder}: no comparison is recorded here; `sarmatch sweep {name}` makes it")
-    table, gaps = (pd.read_csv(folder / f"{part}.csv") for part in ("table", "differences"))
+    table, gaps = (pd.read_csv(folder / f"{part}.csv", dtype={"commit": str}) for part in ("table", "differences"))
     place = {arm: number for number, arm in enumerate(in_order(table["arm"]))}
     return tuple(part.sort_values("arm", key=lambda arms: arms.map(place), kind="stable") for part in (table, gaps))
 
@@ -574,7 +575,7 @@ def load_curves(name: str, root: Path = ROOT) -> pd.DataFrame:
     path = root / "data" / "results" / name / "curves.csv"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not recorded; `sarmatch sweep {name} --finished` makes it of finished runs")
-    return pd.read_csv(path)
+    return pd.read_csv(path, dtype={"commit": str})
 
 
 def load_robustness(name: str, root: Path = ROOT) -> pd.DataFrame:
@@ -582,4 +583,4 @@ def load_robustness(name: str, root: Path = ROOT) -> pd.DataFrame:
     path = root / "data" / "results" / name / "robustness.csv"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not recorded; `sarmatch sweep {name}` makes it of its `robust` methods")
-    return pd.read_csv(path, dtype={"value": str})
+    return pd.read_csv(path, dtype={"value": str, "commit": str})

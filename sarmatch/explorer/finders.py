@@ -91,7 +91,10 @@ class DenseFinder:
 
 
 class VectorFinder:
-    """One vector per tile, and every refiner that needs no training or was trained along with the encoder."""
+    """One vector per tile, and every refiner that needs no training or was trained along with the encoder.
+
+    With `whiten`, vectors are compared in the gallery's own axes, as `sarmatch.Run.find` does.
+    """
 
     def __init__(
         self,
@@ -100,11 +103,15 @@ class VectorFinder:
         tiles: pd.DataFrame,
         query_mean: NDArray[np.float32] | None = None,
         learned: Mapping[str, Refiner] | None = None,
+        whiten: bool = False,
     ) -> None:
         self.size = image_sizes(encoder)
         gallery = build_gallery(encoder, scene, tiles, self.size["optical"], keep=galleries_dir())
         self.search = VectorSearch(gallery, encoder)
         self.context = RefinementContext(gallery, query_mean=query_mean)
+        self.axes = self.context.whitening if whiten else None
+        vectors = gallery.vectors if self.axes is None else self.axes.whitened(gallery.vectors, "reference")
+        self.compared = VectorSearch(replace(gallery, vectors=vectors))
         self.map = lru_cache(maxsize=None)(partial(grey_map, scene, size=int(tiles["size"].iloc[0])))
         placed = scene.has_coordinates
         self.refiners = {
@@ -116,7 +123,7 @@ class VectorFinder:
     def find(self, queries: Sequence[Asked], k: int, refiner: str = ALONE) -> Candidates:
         """See `Finder`."""
         vectors = self.search.encode([torch.cat([q.image(self.size["sar"]) for q in queries])])
-        found = self.search.search(vectors, min(k, len(self.search.gallery)))
+        found = self.compared.search(self._asked(vectors), min(k, len(self.search.gallery)))
         context = replace(self.context, query=vectors, pixels=_Pixels(queries, self.map))
         return self.refiners[refiner].refine(found, context)
 
@@ -126,7 +133,8 @@ class VectorFinder:
         if not gallery.has_coordinates:
             return None
         here = np.flatnonzero(gallery.tiles["area"].to_numpy() == area)
-        scores = (gallery.vectors[here] @ self.search.encode([query.image(self.size["sar"])])[0]).astype(np.float32)
+        vector = self._asked(self.search.encode([query.image(self.size["sar"])]))[0]
+        scores = (self.compared.gallery.vectors[here] @ vector).astype(np.float32)
         corner = gallery.tiles[["row", "col"]].to_numpy()[here]
         at = [np.unique(line, return_inverse=True) for line in corner.T]
         steps = [np.diff(line).min() for line, _ in at if len(line) > 1] or [1]
@@ -136,6 +144,10 @@ class VectorFinder:
         first = gallery.xy[here]
         metres = (gallery.tile_m or 0.0) * min(steps) / int(gallery.tiles["size"].iloc[0])
         return HeatMap(heat, (float(first[:, 0].min()), float(first[:, 1].max())), metres)
+
+    def _asked(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Vectors of queries as they are compared with those of tiles."""
+        return vectors if self.axes is None else self.axes.whitened(vectors, "query")
 
 
 class _Pixels:
@@ -168,6 +180,6 @@ def finders(run: Run, scene: Scene, tiles: pd.DataFrame) -> dict[str, Callable[[
 
 
 def _own(run: Run, scene: Scene, tiles: pd.DataFrame) -> VectorFinder:
-    """The run's vectors with its own refiner, where it trained one."""
+    """The run's vectors, compared as it does, with its own refiner where it trained one."""
     learned = {run.config.refiner: run.refiner} if (run.path / REFINER).is_file() else {}
-    return VectorFinder(run.encoder, scene, tiles, run.query_mean, learned)
+    return VectorFinder(run.encoder, scene, tiles, run.query_mean, learned, run.whitens(scene, tiles))

@@ -174,7 +174,7 @@ def finder(run: Run | Path | str | None = None, method: str | None = None) -> Fi
     is_shipped = run.path.resolve() == SHIPPED.resolve()
     known = _likelihood(own, read_json(own, dict)) if own.is_file() else calibration_of("dense") if is_shipped else None
     size = run.config.patch_size or scene.patch_size
-    encoder = compared_by(run.encoder, run.config, size, lambda: run.query_mean)
+    encoder = compared_by(run.encoder, run.config, size, lambda: run.query_mean, run.whitens)
     if encoder.inputs["query"].image_size is not None and size < LEAST:
         raise ValueError(f"{run.path}: compares tiles of {size} px, expected {LEAST} or more to locate a strip")
     return Finder(encoder, run.config.encoder, scene.pixel_size, max(LEAST, size), known)
@@ -183,7 +183,8 @@ def finder(run: Run | Path | str | None = None, method: str | None = None) -> Fi
 def calibration_of(name: str, path: Path = CALIBRATED) -> Likelihood | None:
     """The likelihood of a method as it was calibrated on validation ground; None where nobody has."""
     known = read_json(path, dict) if path.is_file() else {}
-    return _likelihood(path, known[name]) if name in known else None
+    fields = {k: v for k, v in known.get(name, {}).items() if k != "commit"}
+    return _likelihood(path, fields) if name in known else None
 
 
 def _likelihood(path: Path, fields: dict) -> Likelihood:
@@ -194,9 +195,9 @@ def _likelihood(path: Path, fields: dict) -> Likelihood:
         raise ValueError(f"{path}: not usable as a likelihood ({error})") from error
 
 
-def keep_calibration(likelihoods: dict[str, Likelihood], path: Path = CALIBRATED) -> None:
-    """Keep calibrated likelihoods by the name of their method."""
-    write_json(path, {name: asdict(model) for name, model in likelihoods.items()})
+def keep_calibration(likelihoods: dict[str, Likelihood], commits: dict[str, str], path: Path = CALIBRATED) -> None:
+    """Keep calibrated likelihoods by the name of their method, each with the commit it was calibrated at."""
+    write_json(path, {name: asdict(model) | {"commit": commits[name]} for name, model in likelihoods.items()})
 
 
 def locate(

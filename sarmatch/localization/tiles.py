@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import singledispatch
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,6 +21,7 @@ from sarmatch.training.prepare import searched_with
 from sarmatch.training.runs import whitens
 
 Centre = Callable[[], NDArray[np.floating]]
+Whitens = Callable[[Scene, pd.DataFrame], bool]
 
 
 class TileEncoder(Encoder):
@@ -37,6 +39,8 @@ class TileEncoder(Encoder):
         Tiles encoded at once.
     axes
         Of the gallery in which vectors are compared whitened; as they are by default.
+    whitened_where
+        Whether vectors are compared whitened among some tiles; see `sarmatch.training.runs.Run.whitens`.
     """
 
     centred = False
@@ -49,10 +53,11 @@ class TileEncoder(Encoder):
         centre: NDArray[np.floating],
         batch_size: int = 128,
         axes: Whitening | None = None,
+        whitened_where: Whitens = whitens,
     ) -> None:
         super().__init__()
         self.encoder, self.size, self.stride, self.centre = encoder, size, stride, centre
-        self.batch_size, self.axes = batch_size, axes
+        self.batch_size, self.axes, self.whitened_where = batch_size, axes, whitened_where
         self.inputs = {m: Inputs(own.channels, own.image_size or size) for m, own in encoder.inputs.items()}
 
     def forward_features(self, images: Tensor, modality: Modality) -> Tensor:
@@ -65,20 +70,23 @@ class TileEncoder(Encoder):
 
 
 #: What windows and map are compared by, of the encoder of a config, by the search that it is for.
-COMPARED: dict[str, Callable[[Encoder, Config, int, Centre], Encoder]] = {
-    "dense": lambda encoder, config, size, centre: encoder,
-    "vector": lambda encoder, config, size, centre: TileEncoder(
-        encoder, size, config.stride or size, centre(), config.batch_size
+COMPARED: dict[str, Callable[[Encoder, Config, int, Centre, Whitens], Encoder]] = {
+    "dense": lambda encoder, config, size, centre, whitened_where: encoder,
+    "vector": lambda encoder, config, size, centre, whitened_where: TileEncoder(
+        encoder, size, config.stride or size, centre(), config.batch_size, whitened_where=whitened_where
     ),
 }
 
 
-def compared_by(encoder: Encoder, config: Config, size: int, centre: Centre) -> Encoder:
+def compared_by(
+    encoder: Encoder, config: Config, size: int, centre: Centre, whitened_where: Whitens = whitens
+) -> Encoder:
     """What windows of `size` px and a map are compared by under the encoder of a config, or under its baseline.
 
-    `centre` gives the mean vector of SAR patches of training areas, and is asked for vectors alone.
+    `centre` gives the mean vector of SAR patches of training areas, and is asked for vectors alone; `whitened_where`
+    says of tiles whether vectors are whitened among them.
     """
-    return COMPARED[searched_with(config, encoder)](encoder, config, size, centre)
+    return COMPARED[searched_with(config, encoder)](encoder, config, size, centre, whitened_where)
 
 
 @singledispatch
@@ -97,7 +105,11 @@ def _(encoder: TileEncoder, scene: Scene, areas: Sequence[str] | None = None) ->
     tiles = references(scene, encoder.size, encoder.stride)
     tiles = tiles[tiles["area"].isin([a.name for a in scene.areas] if areas is None else areas)].reset_index(drop=True)
     gallery = build_gallery(own, scene, tiles, image_sizes(own)["optical"], encoder.batch_size, galleries_dir())
-    axes = RefinementContext(gallery, query_mean=encoder.centre).whitening if whitens(scene, tiles) else None
+    axes = (
+        RefinementContext(gallery, query_mean=encoder.centre).whitening
+        if encoder.whitened_where(scene, tiles)
+        else None
+    )
     ready = TileEncoder(own, encoder.size, encoder.stride, encoder.centre, encoder.batch_size, axes)
     vectors = gallery.vectors if axes is None else axes.whitened(gallery.vectors, "reference")
     return laid_out(gallery, vectors, scene, encoder.stride), ready

@@ -52,9 +52,9 @@ class Whitening(NamedTuple):
     turn: NDArray[np.float64]  # (D, D)
 
     def whitened(self, vectors: NDArray, modality: Modality) -> NDArray[np.float32]:
-        """Vectors `(N, D)` of `query` or `reference` in these axes, L2-normalised; that of a mean is zero."""
+        """Vectors `(N, D)` of `query` or `reference` in these axes, L2-normalised."""
         mean = self.query_mean if modality == "query" else self.reference_mean
-        return unit((vectors - mean) @ self.turn).astype(np.float32)
+        return _directions((vectors - mean) @ self.turn)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +129,7 @@ class RefinementContext:
         Each modality's mean is taken out; the gallery's principal axes become the axes, each divided by the square root
         of the spread along it. What all tiles have in common then no longer counts, and axes mean the same for every
         encoder and map, however an encoder happens to be turned. The sign of an axis is that of the gallery's mean
-        along it.
+        along it. One that is the mean of its modality has no direction left; all of those are given the same one.
         """
         axes = self.whitening
         return axes.whitened(self.query, "query"), axes.whitened(self.reference, "reference")
@@ -149,6 +149,13 @@ class RefinementContext:
             raise ValueError(f"{len(candidates)} lists, but embeddings of {len(self.query)} queries")
         if candidates.tile is not None and candidates.tile.size and candidates.tile.max() >= len(self.gallery):
             raise ValueError(f"tile {candidates.tile.max()} lies outside a gallery of {len(self.gallery)} tiles")
+
+
+def _directions(rows: NDArray) -> NDArray[np.float32]:
+    """Rows brought to length one, those of zeros to the first axis."""
+    rows = unit(rows).astype(np.float32)
+    rows[~rows.any(1), 0] = 1
+    return rows
 
 
 def unit(rows: NDArray) -> NDArray:

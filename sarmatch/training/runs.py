@@ -24,6 +24,7 @@ from sarmatch.evaluation import (
     list_ranks,
     localization_errors,
     ranks,
+    recall_at_k,
     retrieval_report,
     tiles_of_places,
 )
@@ -68,7 +69,7 @@ from sarmatch.training.prepare import (
     trained_by,
     use_training,
 )
-from sarmatch.training.vectors import MEASURED, moved
+from sarmatch.training.vectors import MEASURED, VectorValidation, moved
 from sarmatch.training.views import Views, check_views, pixel_sizes, views_of
 
 MEASURES = ("recall@1", "recall@5", "recall@10", "recall@1%", "hit_rate", "median_m")
@@ -82,6 +83,7 @@ METRICS = "metrics.json"
 VALIDATION = "validation.json"
 DISCREPANCY = "discrepancy.json"
 QUERY_MEAN = "query_mean.json"
+WHITENING = "whitening.json"
 FEWEST = 20  # places from which on halves of them have a distance to speak of
 SUBSAMPLES = 20  # of the null of the distance between the modalities
 
@@ -182,6 +184,34 @@ class Run:
         return np.array(mean, np.float32)
 
     @cached_property
+    def whitening(self) -> dict[str, Any]:
+        """What validation queries find by embeddings as they are and whitened: by it one of the two is chosen.
+
+        The columns of `choose_whitening`. Empty for a run that is older than this record, of dense search, or of a
+        cross-view set.
+
+        Raises
+        ------
+        ValueError
+            Where the file does not hold the two numbers.
+        """
+        path = self.path / WHITENING
+        found = read_json(path, dict) if path.is_file() else {}
+        if found and not all(isinstance(found.get(name), float) for name in ("plain", "whitened")):
+            raise ValueError(
+                f"{path}: expected numbers `plain` and `whitened`; `sarmatch whitening` measures them anew"
+            )
+        return found
+
+    def whitens(self, scene: Scene | Views, tiles: pd.DataFrame) -> bool:
+        """Whether vectors are compared whitened among these tiles: where that finds more on validation areas.
+
+        A run that does not know it whitens.
+        """
+        known = self.whitening
+        return whitens(scene, tiles) and (not known or known["whitened"] > known["plain"])
+
+    @cached_property
     def refiner(self) -> LearnedRefiner:
         """The refiner that was trained along with the encoder.
 
@@ -252,19 +282,34 @@ class Run:
         """Embeddings `float32 (Q, D)` of queries and `(N, D)` of tiles, L2-normalised, in table order."""
         return embed_tables(self.encoder, scene, asked, tiles, self.config)
 
-    def find(self, scene: Scene, asked: pd.DataFrame, tiles: pd.DataFrame, k: int = TOP) -> Candidates:
+    def find(
+        self, scene: Scene, asked: pd.DataFrame, tiles: pd.DataFrame, k: int = TOP, whiten: bool | None = None
+    ) -> Candidates:
         """The `k` best places `(Q, k)` for every query: tiles, or anywhere on their ground by dense search.
 
-        Vectors are compared whitened (see `RefinementContext.whitened`), but among less than 100 tiles, whose axes are
-        too uncertain, and on a cross-view set. A tile's place is its centre or, where the run trained an offset head,
-        where this says that the query lies.
+        A tile's place is its centre or, where the run trained an offset head, where this says that the query lies.
+
+        Parameters
+        ----------
+        whiten
+            Whether vectors are compared whitened (see `RefinementContext.whitened`). By default where that found more
+            on the run's validation areas, but never among less than 100 tiles, whose axes are too uncertain, nor on a
+            cross-view set.
+
+        Raises
+        ------
+        ValueError
+            Where a run of dense search, which compares no vectors, or a cross-view set is to be whitened.
         """
         if self.config.search == "dense":
+            if whiten:
+                raise ValueError(f"{self.path}: search is 'dense', and only vectors can be whitened")
             return dense_search(self.encoder, scene, tiles).search(
                 images_of(scene, asked, self.config, self.encoder), k
             )
         query, reference = self.embed(scene, asked, tiles)
-        centre = self.query_mean if whitens(scene, tiles) else None
+        whiten = self.whitens(scene, tiles) if whiten is None else whiten
+        centre = self.query_mean if whiten else None
         return nearest(scene, tiles, query, reference, k, self.offset_head, centre)
 
     def gallery(self, scene: Scene, tiles: pd.DataFrame) -> Gallery:
@@ -431,10 +476,11 @@ def tested_rows(
 ) -> list[dict[str, Any]]:
     """Rows of `metrics` of the encoder, whose answers its offset head moves, and of the baseline.
 
-    The encoder's results are written beside them, and for a search by vectors its mean embedding of queries.
+    The encoder's results are written beside them, and for a search by vectors its mean embedding of queries and whether
+    to whiten, see `choose_whitening`.
 
     An encoder of dense search with a head has a row `pooled` as well: tiles by the vectors of the same network.
-    A method that compares vectors has a row `METHOD + whitened` where that is how they are compared by default.
+    A method that compares vectors has a row `METHOD + whitened` where the gallery has tiles enough.
 
     Where the baseline is the better one, both are compared on validation areas too: see `Run.validation`.
     """
@@ -443,6 +489,7 @@ def tested_rows(
     centre = lru_cache(maxsize=None)(lambda name: query_mean(methods[name][0], scene, config))
     if config.search == "vector" and not isinstance(scene, Views):
         write_json(folder / QUERY_MEAN, centre(config.encoder).tolist())
+        write_json(folder / WHITENING, choose_whitening(config, scene, encoder, centre(config.encoder)))
     rows, validation = [], []
     for protocol, kind in product(config.protocols, config.kinds):
         names = {"protocol": protocol, "kind": kind}
@@ -638,22 +685,33 @@ def nearest(
     return moved(found, query, reference, tile_widths(scene, tiles), head)
 
 
+def choose_whitening(config: Config, scene: Scene, encoder: Encoder, centre: np.ndarray) -> dict[str, Any]:
+    """What the queries that chose the epoch find by vectors as they are, and whitened; test areas are not looked at.
+
+    Returns
+    -------
+    `measure`, which is that of `config.select`, its value `plain` and `whitened`, the `queries` and `tiles` that it is
+    of, and the `commit`.
+    """
+    validation = VectorValidation(config, scene, encoder)
+    query, reference = validation.embedded(encoder, config.batch_size)
+    pairs = {"plain": (query, reference), "whitened": whitened(validation.tiles, query, reference, centre)}
+    positive, k = validation.queries["positive"].to_numpy(), int(config.select.partition("@")[2])
+    found = {name: float(recall_at_k(ranks(one @ other.T, positive), k)) for name, (one, other) in pairs.items()}
+    counts = {"queries": len(query), "tiles": len(reference), "commit": describe_environment()["commit"]}
+    return {"measure": config.select, **found, **counts}
+
+
 def whitens(scene: Scene | Views, tiles: pd.DataFrame) -> bool:
-    """Whether vectors of these tiles are compared whitened by default."""
+    """Whether vectors of these tiles can be whitened to advantage: there are enough of them, and they are of a map."""
     return len(tiles) >= WHITENED_FROM and not isinstance(scene, Views)
 
 
 def whitened(
     tiles: pd.DataFrame, query: np.ndarray, reference: np.ndarray, centre: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors of queries and tiles in the gallery's own axes, see `RefinementContext.whitened`.
-
-    One that is the mean of its modality has no direction left; all of those are given the same one.
-    """
-    pair = RefinementContext(Gallery(tiles, reference), query, centre).whitened
-    for vectors in pair:
-        vectors[~vectors.any(1), 0] = 1
-    return pair
+    """Vectors of queries and tiles in the gallery's own axes, see `RefinementContext.whitened`."""
+    return RefinementContext(Gallery(tiles, reference), query, centre).whitened
 
 
 def query_mean(encoder: Encoder, scene: Scene, config: Config) -> np.ndarray:

@@ -113,11 +113,14 @@ class VectorValidation:
             for modality, table in (("query", self.queries), ("reference", self.tiles))
         }
 
+    def embedded(self, encoder: Encoder, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings `(Q, D)` of the queries and `(N, D)` of the tiles they are searched among."""
+        query, reference = (embed(encoder, self.images[name].split(batch_size), name) for name in self.images)
+        return query, reference
+
     def measure(self, encoder: Encoder, batch_size: int) -> dict[str, float]:
         """`recall@1`, `@5`, `@10` of the encoder as it stands, and the exact `wasserstein_1` of the modalities."""
-        query, reference = (
-            embed(encoder, images.split(batch_size), modality) for modality, images in self.images.items()
-        )
+        query, reference = self.embedded(encoder, batch_size)
         if not (np.isfinite(query).all() and np.isfinite(reference).all()):
             raise FloatingPointError("embeddings of the validation areas are not finite; lower learning_rate")
         found = ranks(query @ reference.T, self.queries["positive"].to_numpy())

@@ -211,7 +211,9 @@ def test_a_study_of_an_own_run_trains_its_folds_and_has_a_table_for_each_length(
     table = studies.run_study(study, tmp_path / "kept")
     assert table.groupby("k")["oracle"].first().is_monotonic_increasing
     assert set(table["k"]) == {4, 8}
-    assert set(pd.read_csv(tmp_path / "kept" / "differences.csv")["k"]) == {4, 8}
+    gaps = pd.read_csv(tmp_path / "kept" / "differences.csv", dtype={"commit": str})
+    assert set(gaps["k"]) == {4, 8}
+    assert set(gaps["commit"]) == set(table["commit"])
     assert {p.name for p in (tmp_path / "runs").glob("*/*")} == {"k4", "k8"}
     with pytest.raises(ValueError, match="neither a finished run's folder"):
         studies.study_of(str(tmp_path))

@@ -1,5 +1,6 @@
 """What README and the shipped checkpoint claim is what the code gives."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -20,7 +21,8 @@ from sarmatch.experiments.pages import (
     weights_table,
     with_tables,
 )
-from sarmatch.experiments.records import RECORDS, Comparison, commits_of, keep_run, load_comparison
+from sarmatch.experiments.provenance import commits_of, with_commits
+from sarmatch.experiments.records import RECORDS, Comparison, keep_run, load_comparison, record_commits
 from sarmatch.paths import ROOT
 from sarmatch.training import evaluate
 from sarmatch.training.checkpoints import WRITTEN, commit_of
@@ -28,6 +30,7 @@ from tests.fake_data import save_image
 from tests.fake_mosaics import NORTH, WEST, optical, sar, write_tiff
 
 GRID = Affine(0.5, 0, WEST, 0, -0.5, NORTH)
+CLEAN = r"[0-9a-f]{7,}(, [0-9a-f]{7,})*"
 README = (ROOT / "README.md").read_text()
 
 
@@ -97,6 +100,47 @@ class TestProvenance:
         assert commits_of(rows, "ccc, ddd") == ["aaa-dirty", "bbb", "ccc", "ddd"]
         assert commits_of(pd.DataFrame({"arm": ["x"]}), "ccc") == ["ccc"]
         assert commits_of(pd.DataFrame(), "") == ["unknown"]
+
+    def test_what_is_computed_from_rows_names_their_commits(self):
+        table = pd.DataFrame(
+            [
+                {"arm": arm, "seed": seed, "protocol": protocol, "kind": "aligned", "commit": f"{arm}{seed}{protocol}"}
+                for arm in ("first", "other", "third")
+                for seed in (0, 1)
+                for protocol in ("same", "cross")
+            ]
+        )
+        gaps = pd.DataFrame([{"arm": "other", "control": "first", "protocol": "cross", "kind": "aligned", "low": 0.5}])
+        assert with_commits(gaps, table)["commit"].tolist() == ["first0cross, first1cross, other0cross, other1cross"]
+        task = {"seed": 1, "protocol": "same", "kind": "aligned"}
+        curves = pd.DataFrame([{"arm": arm} | task for arm in ("third", "chance", "ceiling")])
+        assert with_commits(curves, table)["commit"].tolist() == ["third1same", "first1same", "first1same"]
+        robust = pd.DataFrame([{"arm": "other", "seed": 0, "kind": "aligned", "commit": "an older one"}])
+        (named,) = with_commits(robust, table)["commit"]
+        assert named == "other0cross, other0same"
+        with pytest.raises(ValueError, match="no row of the table is of .*'fourth'"):
+            with_commits(curves.assign(arm="fourth"), table)
+
+    def test_a_record_that_is_older_is_given_them_and_keeps_its_numbers(self, tmp_path):
+        (tmp_path / "table.csv").write_text("arm,seed,k,commit\na,0,30,1e5\nb,0,30,0012345\n")
+        (tmp_path / "differences.csv").write_text("arm,control,k,low\nb,a,30,0.10\n")
+        for _ in range(2):  # a second time changes nothing
+            record_commits(tmp_path)
+            assert (
+                tmp_path / "differences.csv"
+            ).read_text() == 'arm,control,k,low,commit\nb,a,30,0.10,"0012345, 1e5"\n'
+
+    def test_every_recorded_number_names_clean_commits(self):
+        results = ROOT / "data/results"
+        files = [p for table in results.glob("*/table.csv") for p in table.parent.glob("*.csv") if p.stem != "history"]
+        assert {p.name for p in files} >= {"table.csv", "differences.csv", "curves.csv", "robustness.csv", "powers.csv"}
+        told = {p: pd.read_csv(p, dtype=str)["commit"].unique() for p in files}
+        for path in results.glob("*/calibration.json"):
+            told[path] = [fields["commit"] for fields in json.loads(path.read_text()).values()]
+        for path in ROOT.glob("data/**/whitening.json"):
+            told[path] = [json.loads(path.read_text())["commit"]]
+        unclean = {p: t for p, texts in told.items() for t in texts if not re.fullmatch(CLEAN, str(t))}
+        assert not unclean
 
     def table(self, **commits: str) -> str:
         same = {"protocol": "cross_area", "kind": "arbitrary", "k": 10, "recall@1": 0.1, "oracle": 0.5}

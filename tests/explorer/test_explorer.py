@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sarmatch import atomic_io
 from sarmatch.encoders import create_encoder
 from sarmatch.explorer import pages
 from sarmatch.explorer.finders import HeatMap
@@ -19,6 +20,7 @@ from sarmatch.figures import method_words
 from sarmatch.figures.style import PLACES, embedded
 from sarmatch.scenes import NoCoordinatesError, Raster
 from sarmatch.training import Config, Run
+from sarmatch.training.runs import task
 
 VECTOR = {
     "scene": "tiny",
@@ -102,6 +104,18 @@ class TestState:
         np.testing.assert_allclose(np.sort(here), np.sort(cosines), atol=1e-5)
         first = vectors.tiles.iloc[answer.candidates.tile[0, 0]]
         assert vectors.window_of(answer.candidates, 0) == (first["area"], first["row"], first["col"])
+
+    @pytest.mark.parametrize("whitened", [0.1, 0.3])
+    def test_vectors_are_compared_as_the_run_does(self, tiny_scene, tmp_path, cache, whitened):
+        run = untrained_run(tmp_path, **VECTOR)
+        atomic_io.write_json(tmp_path / "whitening.json", {"plain": 0.2, "whitened": whitened})
+        state = Explorer(run, tiny_scene, count=3)
+        answer = state.answer(state.queries[1], Settings("plain", k=20))
+        table, tiles = task(run.config, tiny_scene, run.config.protocols[-1], "arbitrary", count=3)
+        found = run.find(tiny_scene, table.iloc[[1]], tiles, 20)
+        np.testing.assert_allclose(answer.candidates.scores, found.scores, atol=1e-4)
+        here = answer.heat.scores[np.isfinite(answer.heat.scores)]
+        np.testing.assert_allclose(np.sort(here)[::-1][:20], found.scores[0], atol=1e-4, err_msg="the heat map too")
 
     @pytest.mark.parametrize("refiner", ["whitened", "geographic_vote", "correlation"])
     def test_refiners_reorder_the_same_list(self, vectors, refiner):

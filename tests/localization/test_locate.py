@@ -21,7 +21,8 @@ from sarmatch.cli import app
 from sarmatch.datasets.mosaic import Warped
 from sarmatch.datasets.rasters import BadImageError
 from sarmatch.localization import geojson, save, table
-from sarmatch.localization.location import LocationWarning, _map_for, calibration_of, finder
+from sarmatch.localization.fusion import Likelihood
+from sarmatch.localization.location import LocationWarning, _map_for, calibration_of, finder, keep_calibration
 from sarmatch.localization.outputs import warped
 from sarmatch.paths import ROOT
 from sarmatch.search.turned import Pose, turned
@@ -317,6 +318,13 @@ class TestRefused:
             told = CliRunner().invoke(app, [*asked, "-o", str(tmp_path / f"{name}.geojson")])
             assert told.exit_code == 2 and f"{name}.tif" in told.output
         assert {p.name for p in tmp_path.iterdir()} == {"strip.tif", "map.tif"}
+
+    def test_a_calibration_is_kept_with_its_commit(self, tmp_path):
+        models, path = {"cfog": Likelihood(spread=3.0), "dense": Likelihood()}, tmp_path / "calibration.json"
+        commits = {"cfog": "abc", "dense": "def"}
+        keep_calibration(models, commits, path)
+        assert {name: calibration_of(name, path) for name in models} == models
+        assert {name: fields["commit"] for name, fields in json.loads(path.read_text()).items()} == commits
 
     def test_a_calibration_that_is_none(self, tmp_path):
         (tmp_path / "calibration.json").write_text('{"cfog": {"temperature": -1}}')

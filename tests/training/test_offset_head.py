@@ -15,7 +15,7 @@ from sarmatch.patches import positions
 from sarmatch.search import Candidates
 from sarmatch.training import loop
 from sarmatch.training.checkpoints import OFFSET_HEAD
-from sarmatch.training.runs import tile_widths, whitens
+from sarmatch.training.runs import tile_widths
 from sarmatch.training.vectors import moved
 from sarmatch.training.views import Views
 
@@ -173,7 +173,7 @@ class TestRun:
                     row, col = loaded.offset_head.head(torch.cat([query[i], reference[tile]])).tolist()
                     x, y = positions(tiles)[tile]
                     assert found.xy[i, k] == pytest.approx((x - col * widths[tile], y + row * widths[tile]), abs=1e-3)
-        whitened = f"{config.encoder} + whitened" if whitens(scene, tiles) else config.encoder
+        whitened = f"{config.encoder} + whitened" if loaded.whitens(scene, tiles) else config.encoder
         row = loaded.metrics.set_index("method").loc[whitened]
         error = np.hypot(*(found.xy[:, 0] - positions(asked)).T)
         assert row["median_m"] == pytest.approx(np.median(error), abs=1e-3)

@@ -1,5 +1,6 @@
 """Configs, the loop and run folders: determinism, resuming, controls, and nothing half-written."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -19,6 +20,7 @@ from sarmatch.datasets import registry
 from sarmatch.encoders import DualEncoder, Encoder, Inputs, create_encoder, register_encoder
 from sarmatch.encoders.base import ENCODERS
 from sarmatch.experiments import sweeps
+from sarmatch.experiments.records import keep_run, record_whitening
 from sarmatch.paths import ROOT, runs_dir
 from sarmatch.simulation.simulate import passes_table, with_acquisition
 from sarmatch.training import checkpoints, data, runs, step, vectors
@@ -27,7 +29,7 @@ from sarmatch.training.config import Config, load_config, recipe
 from sarmatch.training.dense import DenseValidation, matching_cells
 from sarmatch.training.loop import train
 from sarmatch.training.prepare import searched_with
-from sarmatch.training.runs import evaluate, intervals, load_run, query_mean, run
+from sarmatch.training.runs import choose_whitening, evaluate, intervals, load_run, query_mean, run
 from sarmatch.training.schedule import Schedule
 from sarmatch.training.step import parameter_groups
 from sarmatch.training.vectors import VectorLearner
@@ -335,7 +337,7 @@ def test_shuffled_pairs_stay_at_chance(tiny_scene, tmp_path):
     assert row["recall@10"] < 2 * row["recall@10_chance"]
 
 
-def test_whitened_vectors_are_a_row_and_what_a_run_finds_by(trained, tiny_scene):
+def test_whitened_vectors_are_a_row_and_what_a_run_can_find_by(trained, tiny_scene):
     rows = trained.metrics.query("protocol == 'cross_area' and kind == 'arbitrary'").set_index("method")
     assert list(rows.index) == ["plain", "hog", "plain + whitened", "hog + whitened"]
     asked, tiles = trained.task(tiny_scene, "cross_area", "arbitrary")
@@ -347,7 +349,7 @@ def test_whitened_vectors_are_a_row_and_what_a_run_finds_by(trained, tiny_scene)
     cosine = one @ other.T
     right = (cosine.argmax(1) == asked["positive"]).mean()
     assert right == pytest.approx(rows.loc["plain + whitened", "recall@1"], abs=0.02)
-    found = trained.find(tiny_scene, asked, tiles, k=1)
+    found = trained.find(tiny_scene, asked, tiles, k=1, whiten=True)
     assert (found.tile[:, 0] == cosine.argmax(1)).mean() > 0.95
     few = tiles.iloc[:20]
     plain = trained.find(tiny_scene, asked, few, k=1)
@@ -368,6 +370,117 @@ def test_a_run_of_vectors_finds_on_another_map_without_the_ground_it_was_trained
     (folder / "query_mean.json").unlink()
     with pytest.raises((ValueError, FileNotFoundError), match="gone"):
         sm.load_run(folder).find(tiny_scene, asked, tiles, k=3)
+
+
+class TestWhiteningIsChosen:
+    """On validation areas, by the measure that chose the epoch."""
+
+    SIGNAL, REST, TILES = 4, 28, 200
+
+    def chosen(self, monkeypatch, query, reference, centre):
+        class Known(vectors.VectorValidation):
+            def __init__(self, *_):
+                self.queries = pd.DataFrame({"positive": np.arange(len(query))})
+                self.tiles = pd.DataFrame(index=range(len(reference)))
+
+            def embedded(self, *_):
+                return query, reference
+
+        monkeypatch.setattr(runs, "VectorValidation", Known)
+        return choose_whitening(config(select="recall@1"), None, None, centre)
+
+    def unit(self, *sides):
+        return [(side / np.linalg.norm(side, axis=1, keepdims=True)).astype(np.float32) for side in sides]
+
+    def right_as_they_are(self, query, reference):
+        return ((query @ reference.T).argmax(1) == np.arange(self.TILES)).mean()
+
+    def test_where_it_harms_vectors_stay_as_they_are(self, monkeypatch):
+        """Axes in which tiles hardly differ hold nothing but the queries' noise, which whitening raises."""
+        rng = np.random.default_rng(0)
+        spread = np.r_[np.ones(self.SIGNAL), np.full(self.REST, 0.05)]
+        reference = rng.standard_normal((self.TILES, len(spread))) * spread
+        query = reference + 0.1 * rng.standard_normal(reference.shape)
+        query, reference = self.unit(query, reference)
+        found = self.chosen(monkeypatch, query, reference, query.mean(0))
+        assert found["plain"] == self.right_as_they_are(query, reference) > found["whitened"]
+        assert (found["measure"], found["queries"], found["tiles"]) == ("recall@1", self.TILES, self.TILES)
+
+    def test_where_it_helps_vectors_are_whitened(self, monkeypatch):
+        """An axis that sets the modalities apart, and tiles among themselves, drowns what they have in common."""
+        rng = np.random.default_rng(0)
+        reference = 0.1 * rng.standard_normal((self.TILES, self.REST))
+        query = reference + 0.02 * rng.standard_normal(reference.shape)
+        reference[:, 0] += 1 + 0.5 * rng.standard_normal(self.TILES)
+        query[:, 0] += -1 + 0.5 * rng.standard_normal(self.TILES)
+        query, reference = self.unit(query, reference)
+        found = self.chosen(monkeypatch, query, reference, query.mean(0))
+        assert found["plain"] == self.right_as_they_are(query, reference) < found["whitened"]
+
+    @pytest.fixture
+    def copied(self, trained, tmp_path):
+        folder = shutil.copytree(trained.path, tmp_path / "copied")
+
+        def of(**known: float):
+            (folder / "whitening.json").unlink(missing_ok=True)
+            if known:
+                atomic_io.write_json(folder / "whitening.json", trained.whitening | known)
+            return sm.load_run(folder)
+
+        return of
+
+    def test_a_run_keeps_it_and_follows_it_and_an_argument_overrides(self, trained, copied, tiny_scene, tmp_path):
+        asked, tiles = trained.task(tiny_scene, "cross_area", "arbitrary")
+        plain, whitened = (trained.find(tiny_scene, asked, tiles, 1, whiten=w).tile.tolist() for w in (False, True))
+        assert plain != whitened, "or this shows nothing"
+        few = tiles.iloc[:20]
+        for known, expected in (
+            ({"plain": 0.2, "whitened": 0.3}, whitened),
+            ({"plain": 0.3, "whitened": 0.2}, plain),
+            ({"plain": 0.3, "whitened": 0.3}, plain),
+            ({}, whitened),  # as runs did before it was chosen
+        ):
+            run = copied(**known)
+            assert run.find(tiny_scene, asked, tiles, 1).tile.tolist() == expected
+            for whiten, other in ((False, plain), (True, whitened)):
+                assert run.find(tiny_scene, asked, tiles, 1, whiten=whiten).tile.tolist() == other
+            assert not run.whitens(tiny_scene, few)
+        keep_run(copied(plain=0.25), tmp_path / "kept", weights=True)
+        assert sm.load_run(tmp_path / "kept").whitening == trained.whitening | {"plain": 0.25}
+        with pytest.raises(ValueError, match=r"whitening\.json: expected numbers `plain` and `whitened`"):
+            copied(plain=None).find(tiny_scene, asked, tiles)
+
+    def test_the_number_as_they_are_is_that_by_which_the_epoch_was_chosen(self, trained):
+        assert trained.whitening["plain"] == trained.history[trained.config.select].max()
+        assert trained.whitening["measure"] == trained.config.select
+
+    def test_a_run_that_does_not_know_it_is_told(self, trained, copied):
+        known = record_whitening(copied())
+        assert known.whitening == trained.whitening
+        assert known.whitening == json.loads((known.path / "whitening.json").read_text())
+
+    def test_test_areas_are_not_looked_at(self, trained, tiny_scene, monkeypatch):
+        """Negative control: with another town in the place of the one that is tested on, numbers stay what they are."""
+        splits = []
+        search_task = vectors.search_task
+        monkeypatch.setattr(vectors, "search_task", lambda *a, **k: splits.append(a[3]) or search_task(*a, **k))
+        monkeypatch.setattr(runs, "search_task", None)
+        others = fake_data.tiny_scene(seed=1)
+        areas = [others.area(a.name) if a.name in tiny_scene.test_areas else a for a in tiny_scene.areas]
+        blind = dataclasses.replace(tiny_scene, areas=tuple(areas))
+        assert sum(a is not b for a, b in zip(blind.areas, tiny_scene.areas, strict=True)) == 1
+        for protocols in (("same_area",), ("cross_area",)):
+            of = trained.config.model_copy(update={"protocols": protocols})
+            seen, unseen = (choose_whitening(of, s, trained.encoder, trained.query_mean) for s in (tiny_scene, blind))
+            assert seen == unseen
+        assert set(splits) == {"val"}
+
+    def test_dense_search_has_nothing_to_whiten(self, tiny_scene, tmp_path):
+        dense = runs.Run(tmp_path, config(**DENSE))
+        with pytest.raises(ValueError, match="search is 'dense', and only vectors can be whitened"):
+            dense.find(tiny_scene, pd.DataFrame(), pd.DataFrame(), whiten=True)
+        with pytest.raises(ValueError, match="search is 'dense', and only vectors can be whitened"):
+            record_whitening(dense)
 
 
 @pytest.mark.parametrize("centre", [None, np.full(8, 8**-0.5, np.float32)])
@@ -802,6 +915,8 @@ class TestSweeps:
         assert set(zip(table["arm"], table["seed"], strict=True)) == expected
         assert set(gaps["arm"]) == {"shuffled"}
         assert (table["gallery"] == 100).all()
+        commits = set(table["commit"])
+        assert set(gaps["commit"]) == set(sweeps.load_curves("tiny", arms[1])["commit"]) == {", ".join(sorted(commits))}
 
     def test_the_table_says_what_was_trained_and_training_free_rows_stand_beside(self, arms):
         table, _ = sweeps.load_sweep("tiny", arms[1])
