@@ -21,22 +21,23 @@ from sarmatch.figures.style import (
     PURPLE,
     REFINER_GROUPS,
     VERMILION,
+    Method,
     method_line,
     method_words,
     new_figure,
     task_words,
 )
 
-#: Discrepancies in words.
-DISCREPANCY_WORDS = {
-    "wasserstein_1": "Wasserstein-1, exact",
-    "wasserstein_2": "Wasserstein-2, exact",
-    "sliced": "sliced Wasserstein-2",
-    "sinkhorn": "Sinkhorn divergence",
-    "mmd": "maximum mean discrepancy",
-    "bures": "Fréchet distance (Gaussian)",
-    "centroid": "distance of the means",
-    "probe": "linear classifier",
+#: Discrepancies in words, and what each measures.
+DISCREPANCIES = {
+    "wasserstein_1": Method("Wasserstein-1, exact", about="mean length of the ways of the cheapest plan"),
+    "wasserstein_2": Method("Wasserstein-2, exact", about="their root mean square, by the plan that makes it least"),
+    "sliced": Method("sliced Wasserstein-2", about="the same on random lines, root mean square over lines"),
+    "sinkhorn": Method("Sinkhorn divergence", about="the same by a blurred plan, without the bias of the blur"),
+    "mmd": Method("maximum mean discrepancy", about="how much more alike points are within than across, by a kernel"),
+    "bures": Method("Fréchet distance (Gaussian)", about="the same between Gaussians of equal means and covariances"),
+    "centroid": Method("distance of the means", about="how far the centres are apart, whatever lies around them"),
+    "probe": Method("linear classifier", about="how often it tells the modality; chance 0.5"),
 }
 
 
@@ -179,7 +180,7 @@ def ratios(table: pd.DataFrame, title: str, data: str) -> Figure:
             ax.plot([row.low, row.high], [at, at], color=style["color"], lw=2.5)
             ax.plot(row.ratio, at, color=style["color"], marker=style["marker"], mec="black", ms=8)
         ax.axvline(1, color=GREY, linestyle=":")
-        words = DISCREPANCY_WORDS.get(metric, metric)
+        words = DISCREPANCIES[metric].words if metric in DISCREPANCIES else metric
         ax.set(xlabel="over its null (count of times)", title=words, xlim=(min(0.8, table["low"].min()), None))
         ax.grid(axis="x", alpha=0.4)
     axes[0, 0].set_yticks(range(len(encoders)), [method_words(name) for name in encoders])
