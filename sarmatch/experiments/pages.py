@@ -430,8 +430,8 @@ def edges_table(comparisons: dict[str, Comparison]) -> str:
 def lengths_table(comparisons: dict[str, Comparison]) -> str:
     """How long a list should be: a row per method, arbitrary queries of an unseen area.
 
-    Recall@1 in percent, mean over seeds, with the difference to the search; `comparisons` by the name of the scene. The
-    oracle is what a perfect refiner would make of the list.
+    Recall@1 in percent, mean over seeds, with the difference to the search, by embeddings as they are or whitened, see
+    `baseline_of`; `comparisons` by the name of the scene. The oracle is what a perfect refiner would make of the list.
     """
     unseen = "protocol == 'cross_area' and kind == 'arbitrary'"
     head, oracle = [], []
@@ -439,12 +439,13 @@ def lengths_table(comparisons: dict[str, Comparison]) -> str:
     commits: dict = {}
     for scene, (table, gaps, commit) in comparisons.items():
         means = table.query(unseen).groupby(["k", "arm"], sort=False)[["recall@1", "oracle"]].mean()
-        against = gaps.query(f"{unseen} and control == 'coarse' and measure == 'recall@1'").set_index(["k", "arm"])
+        control = baseline_of(gaps)
+        against = gaps.query(f"{unseen} and control == @control and measure == 'recall@1'").set_index(["k", "arm"])
         for k, part in means.groupby(level="k"):
             head.append(f"`{scene}`, K = {k}")
             oracle.append(f"{100 * part['oracle'].iloc[0]:.1f}")
             for (_, arm), row in part.iterrows():
-                gap = f", {_gap(against.loc[k, arm])}" if arm != "coarse" else ""
+                gap = f", {_gap(against.loc[k, arm])}" if arm != control else ""
                 cells.setdefault(arm, {})[head[-1]] = f"{100 * row['recall@1']:.1f}{gap}"
         for arm, of_arm in table.groupby("arm", sort=False):
             commits.setdefault(arm, []).extend(commits_of(of_arm, commit))

@@ -15,6 +15,7 @@ from sarmatch.figures.charts import (
 )
 from sarmatch.figures.dense import answers, by_contrast, feature_colours, recall_with_intervals, score_surfaces
 from sarmatch.figures.distributions import (
+    DISCREPANCIES,
     apart_and_found,
     by_weight,
     critic_surfaces,
@@ -72,6 +73,7 @@ __all__ = [
     "list_on_map",
     "length_of_lists",
     "lengths",
+    "DISCREPANCIES",
     "LAND_COVER_COLOURS",
     "MODALITY_COLOURS",
     "PLACES",

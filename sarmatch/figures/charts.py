@@ -244,6 +244,8 @@ def fractions_within(numbers: Mapping[str, float], prefix: str = "") -> dict[flo
 def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = "") -> Figure:
     """Loss, validation recall and the distance of the modalities by epoch; the epoch that was kept is marked.
 
+    The title says from where to where recall and distance went.
+
     Parameters
     ----------
     history
@@ -278,7 +280,11 @@ def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = 
         ax.set_ylim(min(0, 1.1 * history[name].min()), 1.1 * max(history[name].max(), 1e-3))
     for ax in axes[0]:
         ax.xaxis.get_major_locator().set_params(integer=True)
-    figure.suptitle(f"Training ({data})" if data else "Training")
+    gone = {name: "from {:z.2f} to {:z.2f}".format(*history[name].iloc[[0, -1]]) for name in (select, *apart)}
+    title = f"Validation {select} goes {gone[select]}"
+    title += f", exact $W_1$ {gone['wasserstein_1']}" if "wasserstein_1" in gone else ""
+    title += f", the critic's estimate {gone['estimate']}" if "estimate" in gone else ""
+    figure.suptitle(f"{title} ({data})" if data else title)
     return figure
 
 

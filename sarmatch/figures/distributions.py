@@ -1,6 +1,7 @@
 """Pictures of feature distributions: how far two modalities are apart, what that is worth, and what they look like."""
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,16 +25,24 @@ from sarmatch.figures.style import (
     task_words,
 )
 
-#: Discrepancies in words.
-DISCREPANCY_WORDS = {
-    "wasserstein_1": "Wasserstein-1, exact",
-    "wasserstein_2": "Wasserstein-2, exact",
-    "sliced": "sliced Wasserstein-2",
-    "sinkhorn": "Sinkhorn divergence",
-    "mmd": "maximum mean discrepancy",
-    "bures": "Fréchet distance (Gaussian)",
-    "centroid": "distance of the means",
-    "probe": "linear classifier",
+
+class Discrepancy(NamedTuple):
+    """How a discrepancy is called, and what it measures."""
+
+    words: str
+    about: str
+
+
+#: Discrepancies in words, and what each measures.
+DISCREPANCIES = {
+    "wasserstein_1": Discrepancy("Wasserstein-1, exact", "mean length of the ways of the cheapest plan"),
+    "wasserstein_2": Discrepancy("Wasserstein-2, exact", "their root mean square, by the plan that makes it least"),
+    "sliced": Discrepancy("sliced Wasserstein-2", "the same on random lines, root mean square over lines"),
+    "sinkhorn": Discrepancy("Sinkhorn divergence", "the same by a blurred plan, without the bias of the blur"),
+    "mmd": Discrepancy("maximum mean discrepancy", "how much more alike points are within than across, by a kernel"),
+    "bures": Discrepancy("Fréchet distance (Gaussian)", "the same between Gaussians of equal means and covariances"),
+    "centroid": Discrepancy("distance of the means", "how far the centres are apart, whatever lies around them"),
+    "probe": Discrepancy("linear classifier", "how often it tells the modality; chance 0.5"),
 }
 
 
@@ -175,7 +184,7 @@ def ratios(table: pd.DataFrame, title: str, data: str) -> Figure:
             ax.plot([row.low, row.high], [at, at], color=style["color"], lw=2.5)
             ax.plot(row.ratio, at, color=style["color"], marker=style["marker"], mec="black", ms=8)
         ax.axvline(1, color=GREY, linestyle=":")
-        words = DISCREPANCY_WORDS.get(metric, metric)
+        words = DISCREPANCIES[metric].words if metric in DISCREPANCIES else metric
         ax.set(xlabel="over its null (count of times)", title=words, xlim=(min(0.8, table["low"].min()), None))
         ax.grid(axis="x", alpha=0.4)
     axes[0, 0].set_yticks(range(len(encoders)), [method_words(name) for name in encoders])

@@ -1,5 +1,6 @@
 """Figures of refinement: lists on the map, what their length allows, similarity and overlap, calibration."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -34,6 +35,7 @@ def list_on_map(
     tiles: pd.DataFrame,
     lists: Mapping[str, Sequence[int]],
     edges: np.ndarray,
+    title: str = "One query and its candidates on the map",
     first: int = 5,
 ) -> Figure:
     """Candidates of one query where they lie, before and after refinement, with the edges between them.
@@ -50,6 +52,8 @@ def list_on_map(
         Rows of `tiles`, best first, by name of the list; a panel each.
     edges
         Pairs of rows of `tiles` that exchange messages `(E, 2)`.
+    title
+        What is found.
     first
         How many of each list are numbered.
     """
@@ -76,7 +80,7 @@ def list_on_map(
         Line2D([], [], ls="", marker="o", ms=13, mfc="none", mec=GREEN, mew=3, label="where the query lies"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
-    figure.suptitle(f"One query and its candidates on the map ({scene.label})")
+    figure.suptitle(f"{title} ({scene.label})")
     return figure
 
 
@@ -155,6 +159,8 @@ def _numbered(ax: Axes, places: np.ndarray, first: int) -> None:
 def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, data: str) -> Figure:
     """How many queries have their true tile among the first K, which no refinement of K candidates can exceed.
 
+    The title says how many at the chosen K.
+
     Parameters
     ----------
     rank
@@ -169,9 +175,11 @@ def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, d
     figure, axes = new_figure(7.6, 4.0)
     ax = axes[0, 0]
     ks = np.unique(np.round(np.geomspace(1, gallery, 60)).astype(int))
+    reached = []
     for (kind, ranks), colour, line in zip(rank.items(), SLATES, ("-", "--", "-."), strict=False):
         fraction = [(np.asarray(ranks) < k).mean() for k in ks]
         at = (np.asarray(ranks) < chosen).mean()
+        reached.append(f"{at:.1%} of {kind}")
         ax.plot(ks, fraction, line, color=colour, lw=2, label=f"{kind}: {at:.1%} at K = {chosen}")
         ax.plot(chosen, at, "o", color=colour, mec="black", ms=8)
     ax.plot(ks, ks / gallery, color=GREY, linestyle=":", label="chance")
@@ -182,22 +190,22 @@ def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, d
         ylim=(0, 1.02),
         xlabel="K, length of the list (tiles looked at)",
         ylabel="truth in the list (fraction of queries)",
-        title=f"Oracle of a list of K out of {gallery} tiles ({data})",
     )
+    figure.suptitle(f"{' and '.join(reached)} queries have their tile among {chosen} of {gallery:,} ({data})")
     ax.grid(alpha=0.4)
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
     return figure
 
 
 def lengths(tables: Mapping[str, pd.DataFrame], gaps: Mapping[str, pd.DataFrame], data: str, title: str) -> Figure:
-    """Recall@1 after refinement against the length of the list, under its oracle; below, the difference to the search.
+    """Recall@1 after refinement against the length of the list, under its oracle; below, the difference to a baseline.
 
     Parameters
     ----------
     tables
         By name of the scene: `arm`, `k`, `recall@1`, `oracle`; a row per seed.
     gaps
-        By the same names, paired differences in recall@1 to the search: `arm`, `k`, `difference`, `low`, `high`.
+        By the same names, paired differences in recall@1 to the one `control`: `arm`, `k`, `difference`, `low`, `high`.
     data, title
         `simulated` or `real`; what is found.
     """
@@ -223,7 +231,8 @@ def lengths(tables: Mapping[str, pd.DataFrame], gaps: Mapping[str, pd.DataFrame]
             ax.minorticks_off()
             ax.grid(alpha=0.4)
     axes[0, 0].set_ylabel("recall@1 (fraction of queries)")
-    axes[1, 0].set_ylabel("difference to the search\n(percentage points)")
+    (control,) = {name for of_scene in gaps.values() for name in of_scene["control"]}
+    axes[1, 0].set_ylabel(textwrap.fill(f"difference to {method_words(control)}", 26) + "\n(percentage points)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)))
     figure.suptitle(f"{title} ({data}; below without the pixels, 95 % intervals)")
@@ -268,7 +277,12 @@ def similarity_by_overlap(overlap: np.ndarray, similarity: np.ndarray, data: str
     return figure
 
 
-def metre_curves(errors: Mapping[str, np.ndarray], data: str, longest: float = 200.0) -> Figure:
+def metre_curves(
+    errors: Mapping[str, np.ndarray],
+    data: str,
+    longest: float = 200.0,
+    title: str = "How near the first prediction lies",
+) -> Figure:
     """Fraction of queries placed within a distance, up to `longest` metres.
 
     Parameters
@@ -277,6 +291,8 @@ def metre_curves(errors: Mapping[str, np.ndarray], data: str, longest: float = 2
         Metres `(Q,)` by method; `ceiling` is what a perfect choice of tiles would leave.
     data
         `simulated` or `real`.
+    title
+        What is found.
     """
     figure, axes = new_figure(7.8, 4.2)
     ax = axes[0, 0]
@@ -287,8 +303,8 @@ def metre_curves(errors: Mapping[str, np.ndarray], data: str, longest: float = 2
         xlim=(0, longest),
         ylim=(0, 1.02),
         **OVER_METRES,
-        title=f"How near the first prediction lies ({data})",
     )
+    figure.suptitle(f"{title} ({data})")
     ax.grid(alpha=0.4)
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
     return figure
@@ -305,6 +321,7 @@ def calibration(
     bins: Mapping[str, Mapping[str, np.ndarray | float]],
     curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]],
     data: str,
+    title: str = "How often is a prediction right?",
 ) -> Figure:
     """Reliability diagram, and what goes wrong when only the most confident predictions are given.
 
@@ -314,8 +331,8 @@ def calibration(
         By name, what `sarmatch.evaluation.reliability` gives.
     curves
         By method, what `sarmatch.evaluation.risk_coverage` gives.
-    data
-        `simulated` or `real`.
+    data, title
+        `simulated` or `real`; what is found.
     """
     figure, axes = new_figure(10.5, 4.2, 1, 2)
     left, right = axes[0]
@@ -339,7 +356,7 @@ def calibration(
     for ax in (left, right):
         ax.grid(alpha=0.4)
         ax.legend(frameon=False, fontsize="small")
-    figure.suptitle(f"How often is a prediction right? ({data})")
+    figure.suptitle(f"{title} ({data})")
     return figure
 
 

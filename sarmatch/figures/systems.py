@@ -76,7 +76,13 @@ def systems_flow(names: Sequence[str] = tuple(in_order(FLOWS))) -> Figure:
         _draw_flow(ax, -row, name, FLOWS[name])
     ax.set(xlim=(-0.3, 13.9), ylim=(-len(names) + 0.45, 1.0))
     ax.set_axis_off()
-    ax.set_title("Published systems: two boxes are two branches, one box is shared")
+    twice = sum(FLOWS[name].branches == 2 for name in names)
+    ax.set_title(
+        f"{twice} of {len(names)} published systems have two branches (two boxes), the others share one (one box)"
+    )
+    # labels of axes that are switched off are seen by nobody, and said to who cannot see the picture
+    rows = (f"{method_words(name)} ({', '.join(map(str, FLOWS[name]))})" for name in names)
+    ax.set(xlabel="trunk, branches, aggregator, numbers, loss, pairs and optimiser", ylabel="; ".join(rows))
     return figure
 
 
@@ -97,6 +103,8 @@ def _draw_flow(ax: Axes, y: float, name: str, flow: Flow) -> None:
 
 def attended(images: Sequence[NDArray], attention: Mapping[str, Sequence[NDArray]], keep: float, data: str) -> Figure:
     """Tiles, what systems attend to in them, and the patches that attend-and-zoom keeps of the first system.
+
+    The title says how much of the attention those have, in the mean over images.
 
     Parameters
     ----------
@@ -125,8 +133,11 @@ def attended(images: Sequence[NDArray], attention: Mapping[str, Sequence[NDArray
             if row == 1:
                 _frame_kept(ax, of_image, keep, (height, width))
     axes[0, 0].set_title("tile", loc="left")
+    patches = np.sort([np.ravel(of_image) for of_image in next(iter(attention.values()))])[:, ::-1]
+    kept, count = int(keep * patches.shape[1]), patches.shape[1]
+    part = np.mean(patches[:, :kept].sum(1) / patches.sum(1))
     figure.suptitle(
-        f"Bright is what a tile's attention is most on; framed are the {keep:.0%} of patches that are kept ({data})"
+        f"The {kept / count:.1%} of patches that are kept (framed) have {part:.1%} of the attention ({data})"
     )
     return figure
 

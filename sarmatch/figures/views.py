@@ -55,9 +55,9 @@ def panorama_on_tiles(view: CrossView, query: int, heading_deg: float = 0.0) -> 
     signs = [Line2D([], [], linewidth=3, label=f"{role} tile", **_line(role)) for role in roles]
     signs.append(Line2D([], [], color=YELLOW, marker="o", markeredgecolor=BLACK, label="place and heading"))
     figure.legend(handles=signs, loc="outside lower center", ncols=len(signs))
-    figure.suptitle(
-        f"{asked.area}: a street panorama and its aerial tiles ({'simulated' if view.simulated else 'real'})"
-    )
+    shown = f"{len(tiles)} aerial tiles show" if len(tiles) > 1 else "one aerial tile shows"
+    title = f"{asked.area}: {shown} the place of a panorama, one counts as right"
+    figure.suptitle(f"{title} ({'simulated' if view.simulated else 'real'})")
     return figure
 
 

@@ -300,7 +300,9 @@ FIGURES = {
             for name in ("easy", "standard")
         },
         {
-            name: pd.DataFrame({"arm": "G1", "k": [10, 30], "difference": 0.1, "low": 0.0, "high": 0.2})
+            name: pd.DataFrame(
+                {"arm": "G1", "control": "whitened", "k": [10, 30], "difference": 0.1, "low": 0.0, "high": 0.2}
+            )
             for name in ("easy", "standard")
         },
         scene.label,
