@@ -37,7 +37,10 @@ def still(state: Explorer, answer: Answer, method: str, rows: int = 2) -> Figure
         frame(ax, place)
     for ax in axes.values():
         bare(ax)
-    figure.suptitle(f"Query {answer.source.label}: {method} ({state.scene.label})")
+    title = f"Query {answer.source.label}: {method}"
+    if answer.errors is not None:
+        title += f" is {answer.errors[0]:,.0f} m off"
+    figure.suptitle(f"{title} ({state.scene.label})")
     return figure
 
 

@@ -142,7 +142,7 @@ def _numbered(ax: Axes, places: np.ndarray, first: int) -> None:
         ax.annotate(str(rank), place, (6, 5), **style)
 
 
-def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, data: str) -> Figure:
+def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, data: str, title: str = "") -> Figure:
     """How many queries have their true tile among the first K, which no refinement of K candidates can exceed.
 
     Parameters
@@ -155,6 +155,8 @@ def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, d
         Number of tiles.
     data
         `simulated` or `real`.
+    title
+        What is found; without it, what is drawn.
     """
     figure, axes = new_figure(7.6, 4.0)
     ax = axes[0, 0]
@@ -172,7 +174,7 @@ def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, d
         ylim=(0, 1.02),
         xlabel="K, length of the list (tiles looked at)",
         ylabel="truth in the list (fraction of queries)",
-        title=f"Oracle of a list of K out of {gallery} tiles ({data})",
+        title=f"{title or f'Oracle of a list of K out of {gallery} tiles'} ({data})",
     )
     ax.grid(alpha=0.4)
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
@@ -258,7 +260,7 @@ def similarity_by_overlap(overlap: np.ndarray, similarity: np.ndarray, data: str
     return figure
 
 
-def metre_curves(errors: Mapping[str, np.ndarray], data: str, longest: float = 200.0) -> Figure:
+def metre_curves(errors: Mapping[str, np.ndarray], data: str, longest: float = 200.0, title: str = "") -> Figure:
     """Fraction of queries placed within a distance, up to `longest` metres.
 
     Parameters
@@ -267,6 +269,10 @@ def metre_curves(errors: Mapping[str, np.ndarray], data: str, longest: float = 2
         Metres `(Q,)` by method; `ceiling` is what a perfect choice of tiles would leave.
     data
         `simulated` or `real`.
+    longest
+        Metres, the end of the axis.
+    title
+        What is found; without it, what is drawn.
     """
     figure, axes = new_figure(7.8, 4.2)
     ax = axes[0, 0]
@@ -277,7 +283,7 @@ def metre_curves(errors: Mapping[str, np.ndarray], data: str, longest: float = 2
         xlim=(0, longest),
         ylim=(0, 1.02),
         **OVER_METRES,
-        title=f"How near the first prediction lies ({data})",
+        title=f"{title or 'How near the first prediction lies'} ({data})",
     )
     ax.grid(alpha=0.4)
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
