@@ -97,21 +97,18 @@ def overlap_by_stride(overlaps: Mapping[int, np.ndarray], size: int, data: str) 
         (axes[0, 0], np.asarray, "min", "overlap"),
         (axes[0, 1], iou, "iou_min", "intersection over union"),
     ):
+        marked = {}
         for stride, colour in colours.items():
             least = best_overlap(size, stride)[bound]
-            ax.ecdf(
-                transform(overlaps[stride]),
-                color=colour,
-                linestyle=lines[stride],
-                lw=2,
-                label=f"stride {stride} px: never below {least:.2f}",
-            )
-            ax.plot(least, 0, "v", color=colour, mec="black", ms=9, clip_on=False, zorder=3)
+            line = ax.ecdf(transform(overlaps[stride]), color=colour, linestyle=lines[stride], lw=2)
+            bound_of = ax.plot(least, 0, "v", color=colour, mec="black", ms=9, clip_on=False, zorder=3)
+            marked[f"stride {stride} px: never below {least:.2f}"] = (line, *bound_of)
         ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=f"{name} with the best tile (0 to 1)")
-        ax.legend(frameon=False, loc="upper left", title="triangles: bounds in closed form", alignment="left")
+        ax.legend(marked.values(), marked.keys(), frameon=False, loc="upper left")
     axes[0, 0].set_ylabel("fraction of queries (0 to 1)")
-    means = ", ".join(f"{overlaps[stride].mean():.0%} at a stride of {stride} px" for stride in colours)
-    figure.suptitle(f"A denser grid fits better: mean overlap {means} ({data})")
+    means = ", ".join(f"{overlaps[stride].mean():.0%}" for stride in colours)
+    strides = ", ".join(map(str, colours))
+    figure.suptitle(f"A denser grid fits better: mean overlap {means} at strides of {strides} px ({data})")
     return figure
 
 
@@ -386,7 +383,7 @@ def _answer(rows: pd.DataFrame, field: str) -> str:
     low, before, high = same.iloc[0][["recall@1_low", "recall@1", "recall@1_high"]]
     clear = rows[(rows["recall@1_low"] > high) | (rows["recall@1_high"] < low)]
     if clear.empty:
-        return f"No {words} is told from another: intervals overlap"
+        return f"{words.capitalize()}: no value is told from the present one, intervals overlap"
     most = clear.loc[(clear["recall@1"] - before).abs().idxmax()]
     value = method_words(str(most[field])) + (f" {FIELD_UNITS[field]}" if field in FIELD_UNITS else "")
     return f"{words.capitalize()}: {value} takes recall@1 from {before:.0%} to {most['recall@1']:.0%}"

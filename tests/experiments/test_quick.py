@@ -125,7 +125,7 @@ def test_the_curve_shows_one_change_and_nothing_else():
     [
         (0.5, "Search: dense search, learned takes recall@1 from 30% to 50% (simulated)"),
         (0.1, "Search: dense search, learned takes recall@1 from 30% to 10% (simulated)"),
-        (0.35, "No search is told from another: intervals overlap (simulated)"),
+        (0.35, "Search: no value is told from the present one, intervals overlap (simulated)"),
     ],
 )
 def test_the_title_of_the_curve_says_what_the_intervals_allow(recall, title):

@@ -558,7 +558,7 @@ class TestCharts:
 
     def test_the_mean_overlaps_stand_in_the_title(self):
         figure = figures.overlap_by_stride({8: np.array([0.5, 1.0]), 4: np.array([0.9, 1.0])}, 8, "simulated")
-        assert "mean overlap 75% at a stride of 8 px, 95% at a stride of 4 px" in figure.get_suptitle()
+        assert "mean overlap 75%, 95% at strides of 8, 4 px" in figure.get_suptitle()
 
     def test_an_error_of_zero_shows_on_the_logarithmic_axis(self):
         (line,) = figures.error_cdf({"plain": np.zeros(4)}, {}, "a", "real").axes[0].lines
