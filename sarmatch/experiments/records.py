@@ -135,7 +135,7 @@ def picture(run: Run) -> Figure:
     corner = maps["dense"].metres_of(*(np.array(features["dense"].shape[2:]) / 2))
     places = {method_words(name): found[name][query] for name in searches}
     off = {name: f"{of_query[query]:,.0f} m" for name, of_query in errors.items()}
-    title = f"{config.baseline.upper()} puts this patch {off[config.baseline]} off, learned features {off['dense']}"
+    title = f"{config.baseline.upper()} is {off[config.baseline]} off, learned features {off['dense']}"
     return score_surfaces(scores, tuple(corner), maps["dense"].metres, xy[query], places, title, scene.label)
 
 
