@@ -135,7 +135,7 @@ def sharpening(
     """
     columns = min(4, len(posteriors))
     rows = -(-len(posteriors) // columns)
-    figure, axes = new_figure(2.5 * columns + 0.6, 2.75 * rows + 0.6, rows, columns, sharex=True, sharey=True)
+    figure, axes = new_figure(2.5 * columns + 0.6, 2.75 * rows + 1.2, rows, columns, sharex=True, sharey=True)
     for ax in axes.flat[len(posteriors) :]:
         ax.axis("off")
     for ax, (words, log_prob) in zip(axes.flat, posteriors, strict=False):
