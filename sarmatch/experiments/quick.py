@@ -25,7 +25,7 @@ from sarmatch.explorer.finders import ALONE, DenseFinder, VectorFinder
 from sarmatch.explorer.sources import Disturbance, Source, asked
 from sarmatch.figures import what_if_curve
 from sarmatch.figures.charts import one_change
-from sarmatch.figures.style import embedded
+from sarmatch.figures.style import embedded, method_words
 from sarmatch.patches import positions, search_task
 from sarmatch.paths import runs_dir, shipped
 from sarmatch.scenes import Area, Raster, Scene, Tile
@@ -307,4 +307,13 @@ def short(table: pd.DataFrame, field: str | None = None) -> pd.DataFrame:
     """The columns to read first, of all rows or of those in which nothing but a field was changed."""
     table = table if field is None else one_change(table, field)
     names = ["changed", "queries", "gallery", "recall@1", "recall@1_low", "recall@1_high", "recall@1_chance"]
+    table = table.assign(changed=table["changed"].map(_in_words))
     return table[[n for n in (*names, "recall@10", "median_m", "seconds") if n in table]].round(3)
+
+
+def _in_words(changed: str) -> str:
+    """What was changed, methods by their words: "patch size 100; dense search, learned"."""
+    parts = [part.partition(" ") for part in changed.split(", ")]
+    words = [method_words(value) for _, _, value in parts]
+    named = [w if w != v else f"{n.replace('_', ' ')} {v}".strip() for w, (n, _, v) in zip(words, parts, strict=True)]
+    return "; ".join(named)

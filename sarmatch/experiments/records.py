@@ -160,7 +160,9 @@ def picture(run: Run) -> Figure:
     scores = {method_words(name): surface(maps[name], features[name][query]).numpy() for name in searches}
     corner = maps["dense"].metres_of(*(np.array(features["dense"].shape[2:]) / 2))
     places = {method_words(name): found[name][query] for name in searches}
-    return score_surfaces(scores, tuple(corner), maps["dense"].metres, xy[query], places, scene.label)
+    off = {name: f"{of_query[query]:,.0f} m" for name, of_query in errors.items()}
+    title = f"{config.baseline.upper()} is {off[config.baseline]} off, learned features {off['dense']}"
+    return score_surfaces(scores, tuple(corner), maps["dense"].metres, xy[query], places, title, scene.label)
 
 
 def update_readme(root: Path = ROOT) -> None:

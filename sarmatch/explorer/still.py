@@ -37,7 +37,9 @@ def still(state: Explorer, answer: Answer, method: str, rows: int = 2) -> Figure
         frame(ax, place)
     for ax in axes.values():
         bare(ax)
-    figure.suptitle(f"Query {answer.source.label}: {method} ({state.scene.label})")
+    off = "" if answer.errors is None else f"{answer.errors[0]:,.0f} m off by "
+    title = f"Query {answer.source.label}: {off}{method}"
+    figure.suptitle(f"{title} ({state.scene.label})")
     return figure
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import FancyBboxPatch, Patch
 
 from sarmatch.figures.style import (
     BLACK,
@@ -49,7 +49,7 @@ def pipeline(*highlight: str) -> Figure:
     unknown = set(highlight) - STAGES.keys()
     if unknown:
         raise ValueError(f"no stage is called {sorted(unknown)}; there are {list(STAGES)}")
-    figure, axes = new_figure(10, 1.25)
+    figure, axes = new_figure(10, 1.5)
     ax = axes[0, 0]
     for i, (name, gives) in enumerate(STAGES.items()):
         on = name in highlight
@@ -71,6 +71,8 @@ def pipeline(*highlight: str) -> Figure:
             ax.annotate("", (i - 0.05, 0.31), (i - 0.23, 0.31), arrowprops={"arrowstyle": "-|>", "color": BLACK})
     ax.set(xlim=(-0.1, len(STAGES) - 0.18), ylim=(-0.08, 0.7))
     ax.set_axis_off()
+    walked = [name for name in STAGES if name in highlight]
+    ax.set_title(f"This notebook: {', '.join(walked)} ({len(walked)} of {len(STAGES)} stages)")
     return figure
 
 
@@ -93,24 +95,22 @@ def overlap_by_stride(overlaps: Mapping[int, np.ndarray], size: int, data: str) 
         (axes[0, 0], np.asarray, "min", "overlap"),
         (axes[0, 1], iou, "iou_min", "intersection over union"),
     ):
+        marked = {}
         for stride, colour in colours.items():
             least = best_overlap(size, stride)[bound]
-            ax.ecdf(
-                transform(overlaps[stride]),
-                color=colour,
-                linestyle=lines[stride],
-                lw=2,
-                label=f"stride {stride} px: never below {least:.2f}",
-            )
-            ax.plot(least, 0, "v", color=colour, mec="black", ms=9, clip_on=False, zorder=3)
+            line = ax.ecdf(transform(overlaps[stride]), color=colour, linestyle=lines[stride], lw=2)
+            bound_of = ax.plot(least, 0, "v", color=colour, mec="black", ms=9, clip_on=False, zorder=3)
+            marked[f"stride {stride} px: never below {least:.2f}"] = (line, *bound_of)
         ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=f"{name} with the best tile (0 to 1)")
-        ax.legend(frameon=False, loc="upper left")
+        ax.legend(marked.values(), marked.keys(), frameon=False, loc="upper left")
     axes[0, 0].set_ylabel("fraction of queries (0 to 1)")
-    figure.suptitle(f"Tiles of {size} px at different strides; triangles are the bounds in closed form ({data})")
+    means = ", ".join(f"{overlaps[stride].mean():.0%}" for stride in colours)
+    strides = ", ".join(map(str, colours))
+    figure.suptitle(f"A denser grid fits better: mean overlap {means} at strides of {strides} px ({data})")
     return figure
 
 
-def recall_curves(metrics: pd.DataFrame, ks: tuple[int, ...] = (1, 5, 10)) -> Figure:
+def recall_curves(metrics: pd.DataFrame, ks: tuple[int, ...] = (1, 5, 10), title: str = "") -> Figure:
     """R@k of every method with chance, one panel per protocol and kind of query.
 
     Parameters
@@ -118,7 +118,9 @@ def recall_curves(metrics: pd.DataFrame, ks: tuple[int, ...] = (1, 5, 10)) -> Fi
     metrics
         A run's `metrics`. Bands are its intervals `recall@k_low` to `recall@k_high`, where it has them.
     ks
-        Those the table holds.
+        Those the table has.
+    title
+        What is found; without it, what is drawn.
     """
     groups = list(metrics.groupby(["protocol", "kind"], sort=False))
     figure, axes = new_figure(2.9 * len(groups) + 0.6, 3.9, 1, len(groups), sharey=True)
@@ -147,9 +149,11 @@ def recall_curves(metrics: pd.DataFrame, ks: tuple[int, ...] = (1, 5, 10)) -> Fi
         ax.grid(axis="y", alpha=0.4)
     axes[0, 0].set_ylabel("R@k (fraction of queries)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
+    if "recall@1_low" in metrics:
+        handles.append(Patch(color=GREY, alpha=0.3, lw=0))
+        labels.append("95 % interval over spatial blocks")
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    bands = "; bands: 95 % interval over spatial blocks" if "recall@1_low" in metrics else ""
-    figure.suptitle(f"How often the right tile is among the first k ({metrics['data'].iloc[0]}{bands})")
+    figure.suptitle(f"{title or 'How often the right tile is among the first k'} ({metrics['data'].iloc[0]})")
     return figure
 
 
@@ -322,15 +326,15 @@ def loss_curves(
     return figure
 
 
-def material_statistics(values: pd.DataFrame, data: str) -> Figure:
+def material_statistics(values: pd.DataFrame, title: str, data: str) -> Figure:
     """How each material backscatters, and how bright it is in the photograph.
 
     Parameters
     ----------
     values
         One row per place: `material`, `brightness` (0 to 1) and a column of decibels per polarisation.
-    data
-        `simulated` or `real`.
+    title, data
+        What is seen; `simulated` or `real`.
     """
     import seaborn as sns  # only this figure needs it
 
@@ -349,7 +353,8 @@ def material_statistics(values: pd.DataFrame, data: str) -> Figure:
     for ax in axes[0]:
         ax.grid(axis="x", alpha=0.3)
     axes[0, 0].legend(frameon=False, title=None)
-    figure.suptitle(f"Boxes hold half of the places, whiskers nine of ten ({data})")
+    figure.supxlabel("boxes: the middle half of the places; whiskers: nine of ten", fontsize="small")
+    figure.suptitle(f"{title} ({data})")
     return figure
 
 
@@ -374,8 +379,24 @@ def one_change(table: pd.DataFrame, field: str) -> pd.DataFrame:
     return rows.drop_duplicates(field, keep="last").sort_values(field)
 
 
+def _answer(rows: pd.DataFrame, field: str) -> str:
+    """Which value changes recall@1 most, of those whose interval is clear of that of nothing changed."""
+    words, same = field.replace("_", " "), rows[rows["changed"] == "nothing"]
+    if same.empty or not {"recall@1_low", "recall@1_high"} <= set(rows):
+        return f"All else equal: {words}"
+    low, before, high = same.iloc[0][["recall@1_low", "recall@1", "recall@1_high"]]
+    clear = rows[(rows["recall@1_low"] > high) | (rows["recall@1_high"] < low)]
+    if clear.empty:
+        return f"{words.capitalize()}: no value is told from the present one, intervals overlap"
+    most = clear.loc[(clear["recall@1"] - before).abs().idxmax()]
+    value = method_words(str(most[field])) + (f" {FIELD_UNITS[field]}" if field in FIELD_UNITS else "")
+    return f"{words.capitalize()}: {value} takes recall@1 from {before:.0%} to {most['recall@1']:.0%}"
+
+
 def what_if_curve(table: pd.DataFrame, field: str) -> Figure:
-    """Recall of quick experiments against the one thing that was changed, with intervals, chance, and all else equal.
+    """Recall of quick experiments against the one thing that was changed, with intervals and chance.
+
+    The title says what the change did, if it is more than the intervals allow for.
 
     Parameters
     ----------
@@ -405,7 +426,7 @@ def what_if_curve(table: pd.DataFrame, field: str) -> Figure:
         xlabel=f"{field.replace('_', ' ')} ({FIELD_UNITS.get(field, 'no unit')})",
         ylabel="recall@1 (fraction of queries)",
     )
-    ax.set_title(f"All else equal: {field.replace('_', ' ')} (simulated)")
+    ax.set_title(f"{_answer(rows, field)} (simulated)")
     ax.grid(axis="y")
     ax.legend(frameon=False)
     return figure

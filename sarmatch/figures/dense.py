@@ -23,7 +23,9 @@ from sarmatch.figures.style import (
 ZOOM_M = 60.0  # half the side of the enlarged part of a surface
 
 
-def feature_colours(images: Mapping[str, NDArray], features: Mapping[str, Sequence[NDArray]], data: str) -> Figure:
+def feature_colours(
+    images: Mapping[str, NDArray], features: Mapping[str, Sequence[NDArray]], title: str, data: str
+) -> Figure:
     """Maps of features as colours: their three main directions in red, green and blue, the same for both modalities.
 
     Parameters
@@ -31,9 +33,9 @@ def feature_colours(images: Mapping[str, NDArray], features: Mapping[str, Sequen
     images
         By modality in words, what there is to see: `(H, W)` or `(H, W, 3)`, 0 to 1.
     features
-        By encoder in words, the features of the same ground in the order of `images`: `(C, h, w)` each.
-    data
-        Simulated or real.
+        By encoder in words, the features of the same area in the order of `images`: `(C, h, w)` each.
+    title, data
+        What is seen; simulated or real.
     """
     figure, axes = new_figure(2.9 * (1 + len(features)), 2.9 * len(images) + 0.9, len(images), 1 + len(features))
     for row, (modality, image) in zip(axes, images.items(), strict=True):
@@ -53,7 +55,7 @@ def feature_colours(images: Mapping[str, NDArray], features: Mapping[str, Sequen
         axes[0, column].set_title(words)
     for ax in axes.flat[1:]:
         bare(ax)
-    figure.suptitle(f"The same ground by radar and on the map, as features ({data})")
+    figure.suptitle(f"{title} ({data})")
     return figure
 
 
@@ -63,6 +65,7 @@ def score_surfaces(
     metres: float,
     true: NDArray,
     found: Mapping[str, NDArray],
+    title: str,
     data: str,
 ) -> Figure:
     """The score of every place of a map, by method, and beside it the surroundings of the highest peak.
@@ -75,8 +78,8 @@ def score_surfaces(
         Local metres `(x, y)` of the middle of the first score, and between scores.
     true, found
         Where the query lies `(2,)`, and by method where the first places are `(K, 2)`; local metres.
-    data
-        Simulated or real.
+    title, data
+        What is seen; simulated or real.
     """
     figure, axes = new_figure(9.4, 4.0 * len(surfaces) + 0.3, len(surfaces), 2)
     for (words, scores), (town, zoom) in zip(surfaces.items(), axes, strict=True):
@@ -89,10 +92,10 @@ def score_surfaces(
             step = metres / unit
             extent = (left - step / 2, left + (width - 0.5) * step, upper - (height - 0.5) * step, upper + step / 2)
             drawn = ax.imshow(scores, extent=extent, **look)
-            ax.plot(*((true - middle) / unit), "o", ms=17, mfc="none", mec=GREEN, mew=2.5)
+            ring = ax.plot(*((true - middle) / unit), "o", ms=17, mfc="none", mec=GREEN, mew=2.5)
             for number, place in enumerate(found[words], 1):
                 at = (place - middle) / unit
-                ax.plot(*at, "x", ms=8, mew=2.2, color=SKY)
+                cross = ax.plot(*at, "x", ms=8, mew=2.2, color=SKY)
                 ax.annotate(
                     str(number),
                     at,
@@ -106,7 +109,9 @@ def score_surfaces(
         zoom.set(xlabel="east of it (m)", ylabel="north of it (m)")
         town.set(xlabel="east (km)", ylabel="north (km)", title=words)
         figure.colorbar(drawn, ax=zoom, label="correlation (-1 to 1)", shrink=0.8)
-    figure.suptitle(f"Score of every place; circle: the truth, crosses: the first places found ({data})")
+    labels = ["where the query lies", "the first places found, best first"]
+    figure.legend([*ring, *cross], labels, loc="outside lower center", ncols=2)
+    figure.suptitle(f"{title} ({data})")
     return figure
 
 

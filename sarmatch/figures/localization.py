@@ -115,6 +115,7 @@ def sharpening(
     posteriors: Sequence[tuple[str, NDArray]],
     extent: Sequence[float],
     true: NDArray,
+    title: str,
     data: str,
 ) -> Figure:
     """The posterior of a strip after each window: one panel for each, with what is said of it above.
@@ -127,23 +128,24 @@ def sharpening(
         Their ends `(x0, x1, y0, y1)`, local metres.
     true
         Where the strip really lies `(2,)`.
-    data
-        Simulated or real.
+    title, data
+        What is seen; simulated or real.
     """
     columns = min(4, len(posteriors))
     rows = -(-len(posteriors) // columns)
-    figure, axes = new_figure(2.5 * columns + 0.6, 2.75 * rows + 0.6, rows, columns, sharex=True, sharey=True)
+    figure, axes = new_figure(2.5 * columns + 0.6, 2.75 * rows + 1.2, rows, columns, sharex=True, sharey=True)
     for ax in axes.flat[len(posteriors) :]:
         ax.axis("off")
     for ax, (words, log_prob) in zip(axes.flat, posteriors, strict=False):
         ax.set_facecolor("0.93")
         _heat(ax, log_prob, extent)
-        ax.plot(*(np.asarray(true) / KILOMETRE), "o", ms=14, mfc="none", mec=GREEN, mew=2)
+        ring = ax.plot(*(np.asarray(true) / KILOMETRE), "o", ms=14, mfc="none", mec=GREEN, mew=2)
         ax.set_title(words, fontsize="medium")
         ax.set(xlim=np.array(extent[:2]) / KILOMETRE, ylim=np.array(extent[2:]) / KILOMETRE)
         ax.set(xlabel="east (km)", ylabel="north (km)")
         ax.label_outer()
-    figure.suptitle(f"Where the strip may lie, window by window; circle: the truth ({data})")
+    figure.legend(ring, ["where the strip lies"], loc="outside lower center")
+    figure.suptitle(f"{title} ({data})")
     return figure
 
 
@@ -175,7 +177,9 @@ def by_windows(table: pd.DataFrame, measures: Mapping[str, str], title: str) -> 
     return figure
 
 
-def ambiguity(chart: NDArray, extent: Sequence[float], places: NDArray, alike: NDArray, data: str) -> Figure:
+def ambiguity(
+    chart: NDArray, extent: Sequence[float], places: NDArray, alike: NDArray, title: str, data: str
+) -> Figure:
     """How much the rest of a map looks like each of its places.
 
     Parameters
@@ -186,8 +190,8 @@ def ambiguity(chart: NDArray, extent: Sequence[float], places: NDArray, alike: N
         Local metres of squares on a grid `(N, 2)`.
     alike
         The highest correlation of each with another place of the map `(N,)`.
-    data
-        Simulated or real.
+    title, data
+        What is seen; simulated or real.
     """
     figure, axes = new_figure(9.2, 4.3, 1, 2)
     for ax in axes[0]:
@@ -201,20 +205,20 @@ def ambiguity(chart: NDArray, extent: Sequence[float], places: NDArray, alike: N
     drawn = axes[0, 1].imshow(grid, extent=ends, origin="lower", cmap="magma", interpolation="nearest")
     axes[0, 0].set_title("the map")
     axes[0, 1].set_title("its ambiguity")
-    figure.colorbar(drawn, ax=axes[0, 1], label="correlation with its nearest rival (0 to 1)", shrink=0.85)
-    figure.suptitle(f"How much else looks like each place ({data})")
+    figure.colorbar(drawn, ax=axes[0, 1], label="correlation with the place most like it (0 to 1)", shrink=0.85)
+    figure.suptitle(f"{title} ({data})")
     return figure
 
 
-def drift_of(offsets: Mapping[str, NDArray], data: str) -> Figure:
+def drift_of(offsets: Mapping[str, NDArray], title: str, data: str) -> Figure:
     """How far the windows of a strip lie from where rigid navigation puts them.
 
     Parameters
     ----------
     offsets
         By words, metres east and north `(W, 2)` of each window from where it would lie without any drift.
-    data
-        Simulated or real.
+    title, data
+        What is seen; simulated or real.
     """
     figure, axes = new_figure(8.0, 3.3, 1, 2, sharey=True)
     looks = ({"color": GREEN, "marker": "o", "ls": "-"}, {"color": SKY, "marker": "s", "ls": "--"},
@@ -225,5 +229,5 @@ def drift_of(offsets: Mapping[str, NDArray], data: str) -> Figure:
         ax.set(xlabel="window along the strip (count)", ylabel=f"displacement to the {words} (m)")
         ax.grid()
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    figure.suptitle(f"Drift of the navigation along a strip ({data})")
+    figure.suptitle(f"{title} ({data})")
     return figure

@@ -145,7 +145,7 @@ def map_with_places(
         ),
     ]
     _legend(ax, handles)
-    ax.set_title(f"{title}: {area.name} ({scene.label})\nnumbers: order in the list of results", fontsize="medium")
+    ax.set_title(f"{title} ({scene.label})\n{area.name}; numbers: order in the list of results", fontsize="medium")
     return figure
 
 
@@ -193,7 +193,7 @@ def map_of_outcomes(scene: Scene, queries: pd.DataFrame, found: np.ndarray, titl
     return figure
 
 
-def split_map(scene: Scene, tables: dict[str, pd.DataFrame]) -> Figure:
+def split_map(scene: Scene, tables: dict[str, pd.DataFrame], title: str) -> Figure:
     """Which part of the areas and which strips each protocol gives to training, validation and test.
 
     Parameters
@@ -202,6 +202,8 @@ def split_map(scene: Scene, tables: dict[str, pd.DataFrame]) -> Figure:
         Its areas are the columns.
     tables
         By name of the protocol, what `sarmatch.patches.regions` gives; a row of maps each.
+    title
+        What is seen; whether the data are simulated or real is added.
     """
     figure, axes = new_figure(3.6 * len(scene.areas) + 1.2, 3.7 * len(tables) + 0.6, len(tables), len(scene.areas))
     for r, (protocol, table) in enumerate(tables.items()):
@@ -225,7 +227,7 @@ def split_map(scene: Scene, tables: dict[str, pd.DataFrame]) -> Figure:
     ]
     handles.append(Patch(facecolor="none", edgecolor=SPLIT_COLOURS["guard"], hatch="xx", label="guard band, not used"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
-    figure.suptitle(f"Two ways to hold areas out ({scene.label})")
+    figure.suptitle(f"{title} ({scene.label})")
     return figure
 
 

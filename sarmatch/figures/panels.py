@@ -335,7 +335,7 @@ def tiling(scene: Scene, tiles: pd.DataFrame, aligned: Any, arbitrary: Any) -> F
                 path_effects=DARK_EDGE,
             )
         outline(ax, (query.col - col0, query.row - row0), size, size, color=YELLOW, linewidth=3, linestyle=(0, (4, 2)))
-        ax.set_title(f"{kind}: the best tile holds {query.overlap:.1%} of the query")
+        ax.set_title(f"{kind}: the best tile covers {query.overlap:.1%} of the query")
     styles = (
         (PLACES["true"], "tile it belongs to (positive)"),
         (PLACES["overlaps"], "other tiles it touches (semi-positive)"),
@@ -343,5 +343,5 @@ def tiling(scene: Scene, tiles: pd.DataFrame, aligned: Any, arbitrary: Any) -> F
     )
     handles = [Line2D([], [], color=s["color"], linestyle=s["linestyle"], lw=3, label=text) for s, text in styles]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
-    figure.suptitle(f"Where a query lies on the grid of map tiles ({scene.label})")
+    figure.suptitle(f"A query cut anywhere lies on {1 + len(arbitrary.semi)} tiles at once ({scene.label})")
     return figure

@@ -156,10 +156,8 @@ def _numbered(ax: Axes, places: np.ndarray, first: int) -> None:
         ax.annotate(str(rank), place, (6, 5), **style)
 
 
-def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, data: str) -> Figure:
+def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, data: str, title: str = "") -> Figure:
     """How many queries have their true tile among the first K, which no refinement of K candidates can exceed.
-
-    The title says how many at the chosen K.
 
     Parameters
     ----------
@@ -171,6 +169,8 @@ def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, d
         Number of tiles.
     data
         `simulated` or `real`.
+    title
+        What is found; without it, how many have their tile among the chosen.
     """
     figure, axes = new_figure(7.6, 4.0)
     ax = axes[0, 0]
@@ -191,7 +191,8 @@ def length_of_lists(rank: Mapping[str, np.ndarray], chosen: int, gallery: int, d
         xlabel="K, length of the list (tiles looked at)",
         ylabel="truth in the list (fraction of queries)",
     )
-    figure.suptitle(f"{' and '.join(reached)} queries have their tile among {chosen} of {gallery:,} ({data})")
+    title = title or f"{' and '.join(reached)} queries have their tile among {chosen} of {gallery:,}"
+    figure.suptitle(f"{title} ({data})")
     ax.grid(alpha=0.4)
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1))
     return figure
@@ -291,8 +292,10 @@ def metre_curves(
         Metres `(Q,)` by method; `ceiling` is what a perfect choice of tiles would leave.
     data
         `simulated` or `real`.
+    longest
+        Metres, the end of the axis.
     title
-        What is found.
+        What is found; without it, what is drawn.
     """
     figure, axes = new_figure(7.8, 4.2)
     ax = axes[0, 0]

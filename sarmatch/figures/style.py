@@ -442,10 +442,9 @@ def embedded(figure: Figure, kind: str) -> tuple[bytes, dict[str, str]] | None:
 
 
 def alternative_text(figure: Figure) -> str:
-    """What a figure shows, in words, for whoever cannot see it: its titles, panels and axes."""
+    """What a figure shows, in words, for whoever cannot see it: its titles, panels and axes, a diagram's own words."""
     titles = [axes.get_title() for axes in figure.axes]
-    if not (figure.get_suptitle() or any(titles)):
-        titles = [text.get_text() for axes in figure.axes for text in axes.texts]
+    titles += [text.get_text() for axes in figure.axes if not axes.axison for text in axes.texts]  # of a diagram
     parts = [figure.get_suptitle(), "; ".join(filter(None, titles))]
     for name, letter in (("Horizontal", "x"), ("Vertical", "y")):
         labels = dict.fromkeys(getattr(axes, f"get_{letter}label")() for axes in figure.axes)

@@ -120,6 +120,31 @@ def test_the_curve_shows_one_change_and_nothing_else():
     assert [label.get_text() for label in ax.get_xticklabels()] == ["1.0", "4.0"]
 
 
+@pytest.mark.parametrize(
+    ("recall", "title"),
+    [
+        (0.5, "Search: dense search, learned takes recall@1 from 30% to 50% (simulated)"),
+        (0.1, "Search: dense search, learned takes recall@1 from 30% to 10% (simulated)"),
+        (0.35, "Search: no value is told from the present one, intervals overlap (simulated)"),
+    ],
+)
+def test_the_title_of_the_curve_says_what_the_intervals_allow(recall, title):
+    rows = [quick.Setting(), quick.Setting(search="dense")]
+    table = pd.DataFrame([vars(r) for r in rows]).assign(changed=["nothing", "search dense"])
+    table["recall@1"], table["recall@1_chance"] = [0.3, recall], 0.01
+    table["recall@1_low"], table["recall@1_high"] = table["recall@1"] - 0.05, table["recall@1"] + 0.05
+    assert what_if_curve(table, "search").axes[0].get_title() == title
+
+
+def test_what_was_changed_is_told_in_words():
+    table = pd.DataFrame({"changed": ["nothing", "patch_size 100, stride 100, search dense", "refiner correlation"]})
+    assert list(quick.short(table)["changed"]) == [
+        "nothing",
+        "patch size 100; stride 100; dense search, learned",
+        "correlation of pixels",
+    ]
+
+
 def test_the_panel_asks_and_shows(asked, tmp_path):
     panel = quick.WhatIfPanel(tmp_path)
     panel.field.value = "looks"

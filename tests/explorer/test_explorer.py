@@ -265,7 +265,8 @@ class TestPanel:
 
     def test_a_still_shows_what_the_panel_shows(self, panel):
         figure = panel.still()
-        assert figure.get_suptitle() == f"Query {panel.source.label}: {method_words('cfog')} (simulated)"
+        off = f"{panel.answer.errors[0]:,.0f} m off"
+        assert figure.get_suptitle() == f"Query {panel.source.label}: {off} by {method_words('cfog')} (simulated)"
         titles = [axes.get_title() for axes in figure.axes]
         assert [t.split("\n")[0] for t in titles[2:]] == pages.results(panel.answer)[:4]
         assert [t.split("\n")[1] for t in titles[2:]] == [PLACES[p]["sign"] for p in panel.answer.places[:4]]

@@ -173,7 +173,7 @@ FIGURES = {
         scene, queries, np.arange(len(queries)) % 2 == 0
     ),
     "split_map": lambda scene, queries, tiles, metrics: figures.split_map(
-        scene, {p: regions(scene, p, 64) for p in ("same_area", "cross_area")}
+        scene, {p: regions(scene, p, 64) for p in ("same_area", "cross_area")}, "t"
     ),
     "overlap_by_stride": lambda scene, queries, tiles, metrics: figures.overlap_by_stride(
         {16: np.linspace(0.25, 1, 50), 8: np.linspace(0.5625, 1, 50)}, 16, scene.label
@@ -325,6 +325,7 @@ FIGURES = {
     "feature_colours": lambda scene, queries, tiles, metrics: figures.feature_colours(
         {"SAR": NOISE[0], "map": np.repeat(NOISE[1][..., None], 3, -1)},
         {"learned": [NOISE[:4, :8, :8], NOISE[4:, :8, :8]]},
+        "t",
         scene.label,
     ),
     "score_surfaces": lambda scene, queries, tiles, metrics: figures.score_surfaces(
@@ -333,6 +334,7 @@ FIGURES = {
         2.0,
         np.array([120.0, 880.0]),
         {"CFOG": np.array([[130.0, 870.0]])},
+        "t",
         scene.label,
     ),
     "recall_with_intervals": lambda scene, queries, tiles, metrics: figures.recall_with_intervals(
@@ -362,6 +364,7 @@ FIGURES = {
         [("1 window: 0.10", np.log(NOISE[0] + 1e-3)), ("2 windows: 0.90", np.log(NOISE[1] + 1e-3))],
         (0, 800, 0, 800),
         np.array([150.0, 400]),
+        "t",
         scene.label,
     ),
     "by_windows": lambda scene, queries, tiles, metrics: figures.by_windows(
@@ -376,9 +379,10 @@ FIGURES = {
         (0, 800, 0, 800),
         np.array([[x, y] for x in (200.0, 600) for y in (200.0, 600)]),
         np.arange(4) / 4,
+        "t",
         scene.label,
     ),
-    "drift_of": lambda scene, queries, tiles, metrics: figures.drift_of({"truth": NOISE[0, :4, :2]}, scene.label),
+    "drift_of": lambda scene, queries, tiles, metrics: figures.drift_of({"truth": NOISE[0, :4, :2]}, "t", scene.label),
     "attended": lambda scene, queries, tiles, metrics: figures.attended(
         [np.random.default_rng(0).random((16, 16, 3))] * 2, {"TransGeo": [np.eye(4)] * 2}, 0.5, "simulated"
     ),
@@ -399,6 +403,7 @@ FIGURES = {
     ),
     "material_statistics": lambda scene, queries, tiles, metrics: figures.material_statistics(
         pd.DataFrame({"material": ["water"] * 5 + ["grass"] * 5, "HH": range(10), "brightness": np.linspace(0, 1, 10)}),
+        "t",
         scene.label,
     ),
 }
@@ -547,14 +552,14 @@ class TestPlaces:
 class TestSplitMap:
     def test_the_guard_band_is_hatched_where_it_lies(self, tiny_scene):
         guard = 64
-        figure = figures.split_map(tiny_scene, {"cross_area": regions(tiny_scene, "cross_area", guard)})
+        figure = figures.split_map(tiny_scene, {"cross_area": regions(tiny_scene, "cross_area", guard)}, "t")
         hatched = [p for ax in figure.axes for p in ax.patches if p.get_hatch()]
         assert len(hatched) == 2, "one in each town that has training and validation ground"
         heights = {round(float(np.ptp(p.get_xy()[:, 1])) * 1000 / tiny_scene.pixel_size) for p in hatched}
         assert heights == {guard}
 
     def test_nothing_is_hatched_without_a_guard_band(self, tiny_scene):
-        figure = figures.split_map(tiny_scene, {"same_area": regions(tiny_scene, "same_area", 64)})
+        figure = figures.split_map(tiny_scene, {"same_area": regions(tiny_scene, "same_area", 64)}, "t")
         assert not [p for ax in figure.axes for p in ax.patches if p.get_hatch()]
 
 
@@ -563,6 +568,7 @@ class TestCharts:
         figure = figures.pipeline("patches")
         filled = [to_hex(b.get_facecolor()) != "#ffffff" for b in figure.axes[0].patches if hasattr(b, "get_boxstyle")]
         assert filled == [name == "patches" for name in figures.STAGES]
+        assert figure.axes[0].get_title() == "This notebook: patches (1 of 6 stages)"
         with pytest.raises(ValueError, match="no stage is called"):
             figures.pipeline("paches")
 
@@ -570,6 +576,10 @@ class TestCharts:
         lines = {line.get_label(): line.get_ydata() for line in figures.recall_curves(metrics).axes[0].lines}
         np.testing.assert_allclose(lines["trained encoder"], [0.05, 0.25, 0.5])
         np.testing.assert_allclose(lines["chance"], [0.01, 0.05, 0.1])
+
+    def test_the_mean_overlaps_stand_in_the_title(self):
+        figure = figures.overlap_by_stride({8: np.array([0.5, 1.0]), 4: np.array([0.9, 1.0])}, 8, "simulated")
+        assert "mean overlap 75%, 95% at strides of 8, 4 px" in figure.get_suptitle()
 
     def test_an_error_of_zero_shows_on_the_logarithmic_axis(self):
         (line,) = figures.error_cdf({"plain": np.zeros(4)}, {}, "a", "real").axes[0].lines
@@ -924,9 +934,9 @@ class TestEmbedding:
         (_, metadata) = self.kinds(figure)["jpeg"]
         assert metadata == {"alt": "Two images (simulated). SAR; map. Horizontal: east (m). Vertical: north (m)."}
 
-    def test_without_a_title_the_words_in_it_are_said(self):
+    def test_a_diagram_says_its_own_words(self):
         (_, metadata) = self.kinds(figures.pipeline("search"))["png"]
-        assert "search" in metadata["alt"].lower()
+        assert metadata["alt"].startswith("This notebook: search (1 of 6 stages); scenes; map, strips; patches;")
 
 
 def test_a_class_without_a_colour_is_named():
