@@ -144,6 +144,9 @@ _family(
     "dense",
     {
         "dense": "dense search, learned",
+        "fft_unet": "FFT U-Net, dense",
+        "maru_net": "FFT U-Net with MARU-Net's loss, dense",
+        "osmnet": "OSMNet, dense",
         "coarse_to_fine": "dense search, coarse to fine",
         "dense, turned by 180 degrees": "dense search, learned; control: query turned by 180 degrees",
         "registered": "dense search, learned; strips registered",
@@ -165,9 +168,6 @@ _family(
         "dense_confidence": "query confidence",
         "dense_vectors": "vectors learned along",
         "dense_resnet": "maps of a ResNet-18",
-        "fft_unet": "FFT U-Net, dense",
-        "maru_net": "FFT U-Net with MARU-Net's loss, dense",
-        "osmnet": "OSMNet, dense",
     },
 )
 _family(
