@@ -108,6 +108,19 @@ class Encoder(nn.Module):
             "search densely with its forward_features, or take an encoder with a head"
         )
 
+    def attention(self, images: torch.Tensor, modality: Modality) -> torch.Tensor:
+        """How much attention of the last block each patch of images `(B, channels, H, W)` receives: `(B, h, w)`.
+
+        It is the mean over heads, and over the tokens that attend: those that lie in no patch where there are any,
+        otherwise all other patches.
+
+        Raises
+        ------
+        NotImplementedError
+            Where the encoder has no such maps.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no attention maps; those of transformers do")
+
     def fit_normalisation(self, images: torch.Tensor, modality: Modality) -> None:
         """Measure mean and spread on training images `(B, C, H, W)`; nothing where `inputs` says `none`."""
 

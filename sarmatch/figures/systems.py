@@ -126,7 +126,8 @@ def attended(images: Sequence[NDArray], attention: Mapping[str, Sequence[NDArray
                 _frame_kept(ax, of_image, keep, (height, width))
     axes[0, 0].set_title("tile", loc="left")
     figure.suptitle(
-        f"Bright is what a tile's attention is most on; framed are the {keep:.0%} of patches that are kept ({data})"
+        f"Bright is what each system's attention is most on; framed are the {keep:.0%} of patches that "
+        f"{next(iter(attention))} keeps ({data})"
     )
     return figure
 

@@ -232,6 +232,43 @@ def test_a_second_stage_goes_on_from_the_first(tmp_path):
         small("transgeo", zoom=1.5, depth=2, embed_dim=12, pretrained=str(file))
 
 
+# ---------------------------------------------------------------------------------------------------- attention maps
+@pytest.mark.parametrize("modality", ["query", "reference"])
+@pytest.mark.parametrize("name", ["transgeo", "saig_s", "l2ltr"])
+@torch.no_grad()
+def test_attention_maps_are_those_of_a_loop_over_heads(name, modality, monkeypatch):
+    """Queries and keys are taken from the layers as they run, and attention from one head and token at a time."""
+    encoder, heads = small(name), 3
+    images = torch.randn(2, encoder.inputs[modality].channels, 64, 64)
+    branch = encoder.branch[modality]
+    given = []
+    whole = F.scaled_dot_product_attention
+    monkeypatch.setattr(
+        F, "scaled_dot_product_attention", lambda *qkv, **rest: given.append(qkv) or whole(*qkv, **rest)
+    )
+    encoder.forward_features(images, modality)
+    monkeypatch.undo()
+    q, k = given[-1][:2]
+    leading = {"transgeo": 2, "saig_s": 0, "l2ltr": 1}[name]
+    found = encoder.attention(images, modality)
+    assert found.shape[1:] == tuple(branch.cells) and len(q[0]) == heads
+    for image, one in enumerate(found.flatten(1)):
+        received = torch.zeros(len(one))
+        for patch in range(len(one)):
+            asking = range(leading) if leading else [t for t in range(len(one)) if t != patch]
+            for head in range(heads):
+                for token in asking:
+                    scores = [q[image, head, token] @ other / q.shape[3] ** 0.5 for other in k[image, head]]
+                    received[patch] += torch.stack(scores).softmax(0)[leading + patch] / (heads * len(asking))
+        torch.testing.assert_close(one, received, atol=1e-6, rtol=1e-4)
+    assert found.flatten(1).std(1).min() > 0
+
+
+def test_encoders_without_attention_say_so():
+    with pytest.raises(NotImplementedError, match="VIGOR has no attention maps"):
+        small("vigor").attention(torch.rand(1, 3, 64, 64), "reference")
+
+
 # ------------------------------------------------------------------------------------------------- CMPC, Sample4Geo
 @torch.no_grad()
 def test_cmpc_retrieves_by_what_no_loss_has_seen_and_mended_by_what_was_trained():

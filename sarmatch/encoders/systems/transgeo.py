@@ -14,7 +14,7 @@ from sarmatch.encoders.backbones import create_network
 from sarmatch.encoders.base import Modality, height_and_width, register_encoder
 from sarmatch.encoders.pretrained import Weights
 from sarmatch.encoders.systems.branches import TwoBranches
-from sarmatch.encoders.systems.tokens import as_map, leading_of_map, leading_tokens, resized_positions
+from sarmatch.encoders.systems.tokens import as_map, leading_of_map, leading_tokens, received, resized_positions
 
 Zoom = Annotated[float, Field(ge=1, le=8)]
 Keep = Annotated[float, Field(gt=0, le=1)]
@@ -72,22 +72,19 @@ class TransGeoBranch(nn.Module):
     @torch.no_grad()
     def attended(self, images: Tensor) -> Tensor:
         """The patches `(B, kept)` that the last block attends to most when it sees the images as at first, smaller."""
-        sides = [cells * self.stride for cells in self.first]
-        first = self.patches(F.interpolate(images, size=sides, mode="area"), self.first)
-        attention = self.attention(self.with_leading(first)).unflatten(1, self.first)[:, None]
-        attention = F.interpolate(attention, size=self.cells, mode="bilinear").flatten(1)
+        attention = F.interpolate(self.attention(images)[:, None], size=self.cells, mode="bilinear").flatten(1)
         return attention.topk(self.kept, dim=1).indices
 
     @torch.no_grad()
-    def attention(self, tokens: Tensor) -> Tensor:
-        """Attention of the last block's leading tokens to each patch `(B, patches)`, summed over heads, 1 at most."""
+    def attention(self, images: Tensor) -> Tensor:
+        """What each patch of a first look receives from the leading tokens in the last block `(B, h, w)`."""
+        sides = [cells * self.stride for cells in self.first]
+        tokens = self.with_leading(self.patches(F.interpolate(images, size=sides, mode="area"), self.first))
         *before, last = self.net.blocks  # type: ignore[misc] # timm leaves it open
         for block in before:
             tokens = block(tokens)
-        attn, count = last.attn, self.net.num_prefix_tokens
-        q, k, _ = attn.qkv(last.norm1(tokens)).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        weights = (attn.scale * q[:, :, :count] @ k.mT).softmax(3)[..., count:].sum((1, 2))
-        return weights / weights.amax(1, keepdim=True)
+        q, k, _ = last.attn.qkv(last.norm1(tokens)).unflatten(2, (3, last.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return received(q, k, self.net.num_prefix_tokens).unflatten(1, self.first)
 
 
 @register_encoder("transgeo")
