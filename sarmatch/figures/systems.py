@@ -137,7 +137,8 @@ def attended(images: Sequence[NDArray], attention: Mapping[str, Sequence[NDArray
     kept, count = int(keep * patches.shape[1]), patches.shape[1]
     part = np.mean(patches[:, :kept].sum(1) / patches.sum(1))
     figure.suptitle(
-        f"The {kept / count:.1%} of patches that are kept (framed) have {part:.1%} of the attention ({data})"
+        f"The {kept / count:.1%} of patches that {next(iter(attention))} keeps (framed) have {part:.1%} of its "
+        f"attention ({data})"
     )
     return figure
 

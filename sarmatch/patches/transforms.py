@@ -34,14 +34,36 @@ class Pairs(NamedTuple):
     offset: torch.Tensor
 
 
+Transform = Callable[[Pairs, torch.Generator], Pairs]
+
 #: `(pairs, generator) -> pairs`; all chance comes from the generator.
-TRANSFORMS: Registry[Callable[[Pairs, torch.Generator], Pairs]] = Registry("transform")
-register_transform = TRANSFORMS.register
+TRANSFORMS: Registry[Transform] = Registry("transform")
+_OF_VIEWS: dict[str, bool] = {}  # by name: whether it fits panoramas and their tiles
 
 
-def list_transforms() -> list[str]:
-    """Names that `augment` knows, sorted."""
-    return sorted(TRANSFORMS)
+def register_transform(name: str, views: bool = False) -> Callable[[Transform], Transform]:
+    """Decorator that gives a transform its name.
+
+    Parameters
+    ----------
+    name
+        What it will be called.
+    views
+        Whether it fits street panoramas and their tiles as well: it neither takes a query to be in decibels, nor turns
+        one image of a pair without the other.
+    """
+
+    def keep(transform: Transform) -> Transform:
+        TRANSFORMS.register(name)(transform)
+        _OF_VIEWS[name] = views
+        return transform
+
+    return keep
+
+
+def list_transforms(views: bool = False) -> list[str]:
+    """Names that `augment` knows, sorted; with `views` those that fit street panoramas and their tiles."""
+    return sorted(name for name in TRANSFORMS if _OF_VIEWS.get(name) or not views)
 
 
 @register_transform("dihedral")
@@ -112,7 +134,7 @@ def radiometry(pairs: Pairs, generator: torch.Generator) -> Pairs:
     return pairs._replace(query=query, reference=reference)
 
 
-@register_transform("grey")
+@register_transform("grey", views=True)
 def grey(pairs: Pairs, generator: torch.Generator) -> Pairs:
     """Half of the optical images lose their colour."""
     reference = pairs.reference
@@ -120,7 +142,7 @@ def grey(pairs: Pairs, generator: torch.Generator) -> Pairs:
     return pairs._replace(reference=_in_half(reference, grey, generator))
 
 
-@register_transform("one_channel")
+@register_transform("one_channel", views=True)
 def one_channel(pairs: Pairs, generator: torch.Generator) -> Pairs:
     """Half of the optical images show one of red, green, blue and grey in all channels (the four types of DCMHN)."""
     kinds = torch.cat([torch.eye(3), torch.tensor([LUMA])])
@@ -129,7 +151,7 @@ def one_channel(pairs: Pairs, generator: torch.Generator) -> Pairs:
     return pairs._replace(reference=_in_half(reference, _weighted(reference, kinds[choice]), generator))
 
 
-@register_transform("channel_exchange")
+@register_transform("channel_exchange", views=True)
 def channel_exchange(pairs: Pairs, generator: torch.Generator) -> Pairs:
     """The colours of each optical image are randomly permuted, in one of six orders."""
     reference = pairs.reference
@@ -137,7 +159,7 @@ def channel_exchange(pairs: Pairs, generator: torch.Generator) -> Pairs:
     return pairs._replace(reference=reference.gather(1, order[:, :, None, None].expand_as(reference)))
 
 
-@register_transform("intermediate")
+@register_transform("intermediate", views=True)
 def intermediate(pairs: Pairs, generator: torch.Generator) -> Pairs:
     """Half of the optical images become something between the modalities: a random mix of colours, bent by a gamma.
 

@@ -35,7 +35,7 @@ def polar_transform(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor
     return F.grid_sample(images, grid.expand(len(images), -1, -1, -1), padding_mode="border", align_corners=False)
 
 
-@register_transform("turn_views")
+@register_transform("turn_views", views=True)
 def turn_views(pairs: Pairs, generator: torch.Generator) -> Pairs:
     """A quarter turn per pair, of the panorama and of its tile, as if both had another north.
 

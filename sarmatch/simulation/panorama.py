@@ -47,6 +47,7 @@ AIR_M = 900.0  # at this distance 63 % of a colour is air
 STOREY_M = 2.9
 BAY_M = 2.7  # width of façade that has one window
 WALL_M = 0.7  # a step from one pixel to the next that shows its side
+_SLACK_M = 1e-6  # more than rounding may do to a height
 _STRIDE_M = 0.4  # between the places at which the ray from a façade to the sun is looked at
 
 _STRAIGHT = 0.98  # cosine between a façade's direction and what its surroundings say: less at corners and oblique cuts
@@ -305,21 +306,31 @@ def _column(
     per_row, per_col = view.pixel / max(abs(cos), 1e-12), view.pixel / max(abs(sin), 1e-12)
     to_row = per_row * (row + 1 - view.row if down > 0 else view.row - row)
     to_col = per_col * (col + 1 - view.col if right > 0 else view.col - col)
-    near, edge, before = 1e-3, 0.0, view.eye
+    near, edge, last_row, last_col = 1e-3, 0.0, -1, -1
     while bottom >= 0 and 0 <= row < ground.height.shape[0] and 0 <= col < ground.height.shape[1] and near < SIGHT_M:
         if max(view.top - view.eye, 0.0) < tangents[bottom] * near:
             break  # nothing that is farther away can rise so high
         far = max(min(to_row, to_col), near)  # a camera on a border has nothing on its near side
-        cell = _cell(view, ground, row, col, near, far, sin, cos, before)
-        bottom, edge = _paint_cell(view, world, ground, photo, cell, edge, sin, cos, tangents, bottom, done, out)
-        near, before = far, cell.level
+        lowest = tangents[bottom]
+        hidden = lowest * (near if lowest > 0 else max(far, edge))  # what rises less above the eye is not seen
+        if max(ground.height[row, col], ground.terrain[row, col]) - view.eye > hidden - _SLACK_M:
+            before = _level(ground, last_row, last_col) if last_row >= 0 else view.eye
+            cell = _cell(view, ground, row, col, near, far, sin, cos, before)
+            bottom, edge = _paint_cell(view, world, ground, photo, cell, edge, sin, cos, tangents, bottom, done, out)
+        near, last_row, last_col = far, row, col
         if to_row < to_col:
             row, to_row = row + down, to_row + per_row
         else:
             col, to_col = col + right, to_col + per_col
     for r in range(bottom, -1, -1):
         if not done[r]:
-            _put(out, r, _sky(view, azimuth, max(tangents[r], 0.0)), 0.0)
+            _put(out, r, _sky(view, sin, cos, max(tangents[r], 0.0)), 0.0)
+
+
+@inlined
+def _level(ground: Ground, row: int, col: int) -> float:
+    """Height of what hides all behind it: under a tree one looks through."""
+    return ground.terrain[row, col] if ground.material[row, col] == TREE else ground.height[row, col]
 
 
 @inlined
@@ -334,10 +345,8 @@ def _cell(
     cos: float,
     before: float,
 ) -> _Cell:
-    material, height = ground.material[row, col], ground.height[row, col]
-    tree = material == TREE
-    level = ground.terrain[row, col] if tree else height
-    crown = height if tree else -np.inf
+    material, level = ground.material[row, col], _level(ground, row, col)
+    crown = ground.height[row, col] if material == TREE else -np.inf
     x, y = view.x0 + view.col * view.pixel + near * sin, view.y0 - view.row * view.pixel + near * cos
     return _Cell(row, col, near, far, x, y, level, level - before, crown, material, ground.tone[row, col])
 
@@ -463,19 +472,20 @@ def _is_summit(ground: Ground, row: int, col: int) -> bool:
 
 
 @compiled
-def _sky(view: _View, azimuth: float, tangent: float) -> Rgb:
+def _sky(view: _View, east: float, north: float, tangent: float) -> Rgb:
     """Clear sky, brighter towards the horizon and the sun, with clouds on a plane high above."""
     up = tangent / math.sqrt(1 + tangent * tangent)
     deep = up**0.6
     red, green, blue = 0.84 - 0.52 * deep, 0.89 - 0.36 * deep, 0.94 - 0.12 * deep
     distance = 1 / (tangent + 0.12)
-    x, y = distance * math.sin(azimuth), distance * math.cos(azimuth)
+    x, y = distance * east, distance * north
     cloud = 0.55 * value_noise(view.moment + 1, x, y, 1.1) + 0.3 * value_noise(view.moment + 2, x, y, 0.42)
-    cloud += 0.15 * value_noise(view.moment + 3, x, y, 0.15)
+    if cloud > 0.48 - 0.15:  # with less there is no cloud, whatever the finest noise is
+        cloud += 0.15 * value_noise(view.moment + 3, x, y, 0.15)
     cover = min(max((cloud - 0.48) * 4.5, 0.0), 1.0) * min(1.0, 4 * tangent)
     sin, cos, rise = view.sun
     level = math.sqrt((1 + tangent * tangent) * (1 + rise * rise))
-    towards = (math.sin(azimuth) * sin + math.cos(azimuth) * cos + tangent * rise) / level
+    towards = (east * sin + north * cos + tangent * rise) / level
     glow = 0.25 * max(towards, 0.0) ** 12 + (1.0 if towards > 0.9998 else 0.0)
     white = 0.96 - 0.12 * cloud
     return (

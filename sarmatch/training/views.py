@@ -20,6 +20,7 @@ from sarmatch.datasets.crossview import CROSSVIEW, ViewImages
 from sarmatch.encoders import Encoder, embed, image_sizes
 from sarmatch.encoders.base import height_and_width
 from sarmatch.evaluation import ranks, recall_at_k, wasserstein
+from sarmatch.patches.transforms import list_transforms
 from sarmatch.patches.views import polar_transform
 from sarmatch.scenes.mercator import pixel_size
 from sarmatch.training.config import Config
@@ -37,7 +38,6 @@ NEUTRAL = (
     "refiner",
     "search",
 )  # fields that say nothing of such a set
-TRANSFORMS = ("turn_views",)  # augmentations of panoramas and tiles
 
 
 @dataclass(frozen=True)
@@ -185,9 +185,10 @@ def check_views(config: Config, views: Views) -> None:
             )
     if config.sar_bands != 3:
         raise ValueError(f"bands is {config.bands!r}, expected ('red', 'green', 'blue'): panoramas have three")
-    unfit = sorted(set(config.augment) - set(TRANSFORMS))
+    fitting = list_transforms(views=True)
+    unfit = sorted(set(config.augment) - set(fitting))
     if unfit:
-        raise ValueError(f"augment names {unfit}, made for SAR; panoramas take some of {list(TRANSFORMS)}")
+        raise ValueError(f"augment names {unfit}, made for SAR; panoramas and tiles take some of {fitting}")
     for split in ("train", "val", "test"):
         asked, _ = views.task(split)
         if split == "train" and len(asked) < config.batch_size:

@@ -1,14 +1,16 @@
 """Published systems: their size to the digit, their parts against another library's, and the contract of encoders."""
 
+import re
+
 import numpy as np
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from sarmatch.alignment import create_alignment
-from sarmatch.encoders import create_encoder, embed
+from sarmatch.encoders import create_encoder, embed, list_encoders
 from sarmatch.encoders.pretrained import LITE0, in_order
 from sarmatch.encoders.systems import matchers
 from sarmatch.losses import create_loss
@@ -230,6 +232,43 @@ def test_a_second_stage_goes_on_from_the_first(tmp_path):
         small("transgeo", zoom=1.5, depth=2, embed_dim=12, pretrained=str(file))
 
 
+# ---------------------------------------------------------------------------------------------------- attention maps
+@pytest.mark.parametrize("modality", ["query", "reference"])
+@pytest.mark.parametrize("name", ["transgeo", "saig_s", "l2ltr"])
+@torch.no_grad()
+def test_attention_maps_are_those_of_a_loop_over_heads(name, modality, monkeypatch):
+    """Queries and keys are taken from the layers as they run, and attention from one head and token at a time."""
+    encoder, heads = small(name), 3
+    images = torch.randn(2, encoder.inputs[modality].channels, 64, 64)
+    branch = encoder.branch[modality]
+    given = []
+    whole = F.scaled_dot_product_attention
+    monkeypatch.setattr(
+        F, "scaled_dot_product_attention", lambda *qkv, **rest: given.append(qkv) or whole(*qkv, **rest)
+    )
+    encoder.forward_features(images, modality)
+    monkeypatch.undo()
+    q, k = given[-1][:2]
+    leading = {"transgeo": 2, "saig_s": 0, "l2ltr": 1}[name]
+    found = encoder.attention(images, modality)
+    assert found.shape[1:] == tuple(branch.cells) and len(q[0]) == heads
+    for image, one in enumerate(found.flatten(1)):
+        received = torch.zeros(len(one))
+        for patch in range(len(one)):
+            asking = range(leading) if leading else [t for t in range(len(one)) if t != patch]
+            for head in range(heads):
+                for token in asking:
+                    scores = [q[image, head, token] @ other / q.shape[3] ** 0.5 for other in k[image, head]]
+                    received[patch] += torch.stack(scores).softmax(0)[leading + patch] / (heads * len(asking))
+        torch.testing.assert_close(one, received, atol=1e-6, rtol=1e-4)
+    assert found.flatten(1).std(1).min() > 0
+
+
+def test_encoders_without_attention_say_so():
+    with pytest.raises(NotImplementedError, match="VIGOR has no attention maps"):
+        small("vigor").attention(torch.rand(1, 3, 64, 64), "reference")
+
+
 # ------------------------------------------------------------------------------------------------- CMPC, Sample4Geo
 @torch.no_grad()
 def test_cmpc_retrieves_by_what_no_loss_has_seen_and_mended_by_what_was_trained():
@@ -358,6 +397,64 @@ def test_a_backbone_begins_with_a_local_file(tmp_path):
     file.write_bytes(b"no weights")
     with pytest.raises(ValueError, match=r"weights\.safetensors: not readable"):
         create_encoder("resnet10t", image_size=32, pretrained=str(file))
+
+
+LEARNED = SMALL | DENSE | {
+    "plain": {"feature_dim": 8, "shared": True},
+    "vgg16_features": {"scale": 0.1, "feature_dim": 8},
+    "dense": {"width": 4, "channels": 6, "confidence": True, "pooling": "gem"},
+    "dense_timm": {"backbone": "resnet10t", "channels": 6},
+    "x_modality": {"encoder": "fft_unet", "encoder_options": DENSE["fft_unet"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(set(list_encoders()) - {"hog", "cfog"}))
+@torch.no_grad()
+def test_every_encoder_that_learns_begins_with_the_weights_of_a_file(name, tmp_path):
+    file = tmp_path / "model.safetensors"
+
+    def made(**options):
+        return create_encoder(name, image_size=64, **LEARNED[name], **options).eval()
+
+    first, images = made(), {"query": torch.rand(2, 1, 64, 64), "reference": torch.rand(2, 3, 64, 64)}
+    for parameter in first.parameters():
+        parameter += 0.1 * torch.randn_like(parameter)
+    first.fit_normalisation(3 * images["query"] + 1, "query")
+    save_weights(first, file)
+    second = made(pretrained=str(file))
+    for modality, given in images.items():
+        for own, others in zip(*(e.forward_levels(given, modality) for e in (first, second)), strict=True):
+            assert torch.equal(own, others)
+    assert not torch.equal(
+        first.forward_features(images["query"], "query"), made().forward_features(images["query"], "query")
+    )
+
+    weights = load_file(file)
+    longest = max(weights, key=lambda k: weights[k].numel())
+    said = rf"model\.safetensors: .*{longest.split('.', 1)[1]}"  # what is shared has two names, and is in a file once
+    wanted = re.escape(str(tuple(weights[longest].shape)))
+    save_file(weights | {longest: torch.zeros(7, 5)}, file)
+    with pytest.raises(ValueError, match=rf"{said} is \(7, 5\), expected {wanted}"):
+        made(pretrained=str(file))
+    save_file({k: v for k, v in weights.items() if k != longest}, file)
+    with pytest.raises(ValueError, match=rf"{said} is missing, expected {wanted}"):
+        made(pretrained=str(file))
+    save_file(weights | {"more": torch.zeros(2, 3)}, file)
+    with pytest.raises(ValueError, match=r"model\.safetensors: .*more is \(2, 3\), expected no such tensor"):
+        made(pretrained=str(file))
+    save_file({"of.another": torch.zeros(2, 3)}, file)
+    with pytest.raises(ValueError, match=r"model\.safetensors: .*weights of another network"):
+        made(pretrained=str(file))
+    with pytest.raises(FileNotFoundError, match=r"none\.safetensors: no weights here"):
+        made(pretrained=str(tmp_path / "none.safetensors"))
+
+
+def test_nothing_is_put_into_an_encoder_that_does_not_learn(tmp_path):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model\.safetensors: .*weight is \(2,\), expected no such tensor"):
+        create_encoder("hog", pretrained=str(tmp_path / "model.safetensors"))
+    with pytest.raises(ValueError, match="encoder 'osmnet' has no option 'pretrained'"):
+        create_encoder("osmnet", pretrained=True)
 
 
 def test_vgg_takes_the_names_of_others(tmp_path):

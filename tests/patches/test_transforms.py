@@ -35,6 +35,17 @@ def test_chance_is_the_generators_and_the_input_is_left_alone(name):
     assert name == "crop" or all(a.shape == b.shape for a, b in zip(first, images, strict=True))
 
 
+def test_what_changes_the_colours_of_tiles_alone_fits_panoramas():
+    """Panoramas are no SAR, so a transform that fits them leaves them alone or turns them with their tiles."""
+    assert list_transforms(views=True) == sorted([*OPTICAL_ONLY, "turn_views"])
+    assert set(SAR_ONLY) < set(list_transforms()) and set(list_transforms(views=True)) < set(list_transforms())
+    panoramas = torch.rand(64, 3, 4, 16, generator=torch.Generator().manual_seed(1))
+    pairs = of(panoramas, pair().reference)
+    for name in OPTICAL_ONLY:
+        query, reference, _ = apply(name, pairs)
+        assert torch.equal(query, panoramas) and not torch.equal(reference, pairs.reference)
+
+
 @pytest.mark.parametrize("name", [*OPTICAL_ONLY, *SAR_ONLY])
 def test_who_is_changed(name):
     images = pair()

@@ -105,6 +105,37 @@ def test_a_facade_in_the_sun_is_brighter_than_one_in_a_shadow():
     assert lit > 1.2 * shaded
 
 
+def test_rays_meet_what_a_march_in_small_steps_meets():
+    """Walls of many heights, one behind another: a plain loop over steps of 2 cm says which is seen in each row."""
+    rng, scene = np.random.default_rng(1), flat()
+    ground = Ground(*(layer.copy() for layer in scene.ground))
+    for first in range(170, 310, 10):
+        ground.height[:, first : first + 3] = rng.uniform(0.3, 9.0)
+    hues = np.zeros((3, SIDE, SIDE), np.uint8)
+    hues[0] = np.arange(SIDE) * 255 // SIDE  # red says how far east a place is
+    scene = scene._replace(ground=ground, photo=hues)
+    image = render_panorama(scene, *EYE, shape=(90, 36), elevation_deg=(-45.0, 45.0))
+    tangents = np.tan(np.deg2rad(45 - (np.arange(90) + 0.5)))
+    for column in (25, 27, 30):  # from north-east to south-east
+        azimuth = 2 * np.pi * (column + 0.5 - 18) / 36
+        at = np.arange(0.02, 200, 0.02)
+        col, row = EYE[0] + at * np.sin(azimuth), SIDE * PIXEL - EYE[1] - at * np.cos(azimuth)
+        inside = (col < SIDE * PIXEL) & (row >= 0) & (row < SIDE * PIXEL)
+        at, col, row = at[inside], col[inside] / PIXEL, row[inside] / PIXEL
+        heights = ground.height[row.astype(int), col.astype(int)]
+        close = 0
+        for r, tangent in enumerate(tangents):
+            hit = np.flatnonzero(CAMERA_M + tangent * at <= heights)
+            if not len(hit):
+                assert image[2, r, column] > image[0, r, column] + 20, "sky"
+                continue
+            first = hit[0]
+            air = 1 - np.exp(-at[first] / AIR_M)
+            red = (col[first] - 0.5) * 255 / SIDE
+            close += abs(image[0, r, column] - (red + air * (255 * 0.82 - red))) < 3
+        assert close >= 0.9 * (tangents < 0).sum() > 0
+
+
 def test_the_same_place_gives_the_same_picture_and_another_a_different_one(town):
     first, second = street_places(town, 2, 4, 20.0)
     np.testing.assert_array_equal(render_panorama(town, *first), render_panorama(town, *first))

@@ -9,7 +9,7 @@ import torch
 import sarmatch as sm
 from sarmatch.encoders import create_encoder, image_sizes
 from sarmatch.experiments.report import write_report
-from sarmatch.patches import pair_overlap
+from sarmatch.patches import list_transforms, pair_overlap
 from sarmatch.training.runs import checked_scene
 from sarmatch.training.views import TILE_PX, ViewPairs, Views
 
@@ -113,6 +113,15 @@ def test_an_encoder_that_sees_the_place_finds_everything_and_one_that_sees_nothi
     assert semi["recall@1"] == 0 and semi["median_m"] < 50
 
 
+def test_colours_of_tiles_may_change_and_panoramas_turn_with_them(folder, tmp_path):
+    names = tuple(list_transforms(views=True))
+    assert names == ("channel_exchange", "grey", "intermediate", "one_channel", "turn_views")
+    run = sm.run(config(folder, augment=names, epochs=1), tmp_path / "run", report=lambda _: None)
+    assert np.isfinite(run.history["loss"]).all()
+    plain = sm.run(config(folder, augment=(), epochs=1), tmp_path / "plain", report=lambda _: None)
+    assert run.history["loss"].tolist() != plain.history["loss"].tolist()
+
+
 def test_pairs_without_places_train_too(tmp_path):
     small = {"tiles": 4, "tile_px": 32, "zoom_px": 480, "panorama": (16, 64), "view_m": 5.0}
     cvact = sm.simulate_crossview(tmp_path / "cvact", "cvact", **small)
@@ -127,7 +136,8 @@ def test_pairs_without_places_train_too(tmp_path):
         ({"protocols": ("same_area", "cross_area")}, "a run takes one"),
         ({"kinds": ("aligned",)}, "kinds is"),
         ({"bands": "first"}, "panoramas have three"),
-        ({"augment": ("dihedral",)}, "made for SAR"),
+        ({"augment": ("grey", "dihedral")}, r"\['dihedral'\], made for SAR.*'channel_exchange', 'grey'"),
+        ({"augment": ("respeckle", "turn_views")}, r"\['respeckle'\], made for SAR"),
         ({"stride": 100}, "stride is 100"),
         ({"batch_size": 1000}, "batch_size is 1000"),
     ],

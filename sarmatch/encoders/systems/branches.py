@@ -111,11 +111,19 @@ class TwoBranches(Encoder):
         """Numbers in an embedding."""
         return self.branch["reference"].feature_dim
 
-    def forward_features(self, images: Tensor, modality: Modality) -> Tensor:
+    def seen(self, images: Tensor, modality: Modality) -> Tensor:
+        """Images as their branch takes them."""
         images = self.normalise[modality](images)
-        if self.shared:
-            images = images.expand(-1, OPTICAL_CHANNELS, -1, -1)
-        return self.branch[modality].features(images)
+        return images.expand(-1, OPTICAL_CHANNELS, -1, -1) if self.shared else images
+
+    def forward_features(self, images: Tensor, modality: Modality) -> Tensor:
+        return self.branch[modality].features(self.seen(images, modality))
+
+    def attention(self, images: Tensor, modality: Modality) -> Tensor:
+        branch = self.branch[modality]
+        if not hasattr(branch, "attention"):
+            return super().attention(images, modality)
+        return branch.attention(self.seen(images, modality))
 
     def forward_head(self, features: Tensor, modality: Modality) -> Tensor:
         return F.normalize(self.branch[modality].vectors(features), dim=1)

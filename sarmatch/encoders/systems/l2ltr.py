@@ -1,5 +1,7 @@
 """L2LTR: a convolution stem and a transformer whose layers attend to the layer before them."""
 
+from collections.abc import Iterable
+
 import timm
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from sarmatch.checks import Count, Size
 from sarmatch.encoders.backbones import create_network
 from sarmatch.encoders.base import Modality, height_and_width, register_encoder
 from sarmatch.encoders.systems.branches import TwoBranches
-from sarmatch.encoders.systems.tokens import as_map, leading_of_map, leading_tokens
+from sarmatch.encoders.systems.tokens import as_map, leading_of_map, leading_tokens, received
 
 
 class L2LTRBranch(nn.Module):
@@ -22,18 +24,37 @@ class L2LTRBranch(nn.Module):
         self.stride = net.patch_embed.img_size[0] // self.cells[0]
         self.feature_dim = net.embed_dim
 
-    def features(self, images: Tensor) -> Tensor:
-        count = self.net.num_prefix_tokens
-        patches = self.net.patch_embed(images) + self.net.pos_embed[:, count:]
+    def tokens(self, images: Tensor, blocks: Iterable[nn.Module]) -> tuple[Tensor, Tensor]:
+        """Tokens of images after those blocks, and those of a layer earlier."""
+        patches = self.net.patch_embed(images) + self.net.pos_embed[:, self.net.num_prefix_tokens :]
         tokens = torch.cat([leading_tokens(self.net).expand(len(images), -1, -1), patches], 1)
         before = tokens
-        for block in self.net.blocks:
+        for block in blocks:
             tokens, before = across(block, tokens, before), tokens
-        tokens = self.net.norm(tokens)
+        return tokens, before
+
+    def features(self, images: Tensor) -> Tensor:
+        tokens, count = self.net.norm(self.tokens(images, self.net.blocks)[0]), self.net.num_prefix_tokens
         return as_map(tokens[:, count:], tokens[:, :count], self.cells)
+
+    def attention(self, images: Tensor) -> Tensor:
+        """What each patch receives from the class token in the last block `(B, h, w)`."""
+        *blocks, last = self.net.blocks  # type: ignore[misc] # timm leaves it open
+        q, k, _ = queries_keys_values(last, *self.tokens(images, blocks))
+        return received(q, k, self.net.num_prefix_tokens).unflatten(1, self.cells)
 
     def vectors(self, features: Tensor) -> Tensor:
         return leading_of_map(features, self.feature_dim)[:, 0]
+
+
+def queries_keys_values(block: nn.Module, tokens: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries of tokens, keys and values of those of a layer earlier, of all heads `(B, heads, N, D)` each."""
+    attn, dim = block.attn, tokens.shape[2]
+    weight, bias = attn.qkv.weight, attn.qkv.bias
+    here, there = block.norm1(tokens), block.norm1(before)
+    q = F.linear(here, weight[:dim], bias[:dim]).unflatten(2, (attn.num_heads, -1))
+    k, v = F.linear(there, weight[dim:], bias[dim:]).unflatten(2, (2, attn.num_heads, -1)).unbind(2)
+    return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
 
 def across(block: nn.Module, tokens: Tensor, before: Tensor) -> Tensor:
@@ -41,12 +62,8 @@ def across(block: nn.Module, tokens: Tensor, before: Tensor) -> Tensor:
 
     In the first block both are the same, and it is the block that it was.
     """
-    attn, dim = block.attn, tokens.shape[2]
-    weight, bias = attn.qkv.weight, attn.qkv.bias
-    here, there = block.norm1(tokens), block.norm1(before)
-    q = F.linear(here, weight[:dim], bias[:dim]).unflatten(2, (attn.num_heads, -1))
-    k, v = F.linear(there, weight[dim:], bias[dim:]).unflatten(2, (2, attn.num_heads, -1)).unbind(2)
-    mixed = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)))
+    attn = block.attn
+    mixed = F.scaled_dot_product_attention(*queries_keys_values(block, tokens, before))
     tokens = tokens + block.drop_path1(block.ls1(attn.proj_drop(attn.proj(mixed.transpose(1, 2).flatten(2)))))
     return tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from sarmatch.checks import Count, Size
-from sarmatch.encoders.aggregators import create_aggregator
+from sarmatch.encoders.aggregators import Cells, create_aggregator
 from sarmatch.encoders.base import Modality, height_and_width, register_encoder
 from sarmatch.encoders.systems.branches import TwoBranches
-from sarmatch.encoders.systems.tokens import resized_positions
+from sarmatch.encoders.systems.tokens import received, resized_positions
 
 STRIDES = (2, 2, 1, 2, 1, 2)  # of the stem's convolutions: one cell is 16 pixels wide
 
@@ -22,9 +22,12 @@ class AttentionBlock(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.qkv, self.proj, self.heads = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim), heads
 
+    def queries_keys_values(self, tokens: Tensor) -> Tensor:
+        """Of all heads `(3, B, heads, N, D)`."""
+        return self.qkv(self.norm(tokens)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+
     def forward(self, tokens: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm(tokens)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        mixed = nn.functional.scaled_dot_product_attention(*self.queries_keys_values(tokens))
         return tokens + self.proj(mixed.transpose(1, 2).flatten(2))
 
 
@@ -54,11 +57,21 @@ class SAIGBranch(nn.Module):
         self.head = create_aggregator(aggregator, dim, self.cells, **options)
         self.feature_dim = self.head.feature_dim
 
-    def features(self, images: Tensor) -> Tensor:
+    def tokens(self, images: Tensor) -> tuple[Tensor, Cells]:
+        """Cells of images with their positions `(B, h w, D)`, and `h` and `w`."""
         cells = self.stem(images)
-        grid = tuple(cells.shape[2:])
-        tokens = cells.flatten(2).mT + resized_positions(self.positions, self.cells, grid, "bicubic")
+        grid = cells.shape[2], cells.shape[3]
+        return cells.flatten(2).mT + resized_positions(self.positions, self.cells, grid, "bicubic"), grid
+
+    def features(self, images: Tensor) -> Tensor:
+        tokens, grid = self.tokens(images)
         return self.norm(self.blocks(tokens)).mT.unflatten(2, grid)
+
+    def attention(self, images: Tensor) -> Tensor:
+        """What each cell receives from all others in the last block `(B, h, w)`."""
+        tokens, grid = self.tokens(images)
+        q, k, _ = self.blocks[-1].queries_keys_values(self.blocks[:-1](tokens))
+        return received(q, k, 0).unflatten(1, grid)
 
     def vectors(self, features: Tensor) -> Tensor:
         return self.head(features)

@@ -16,6 +16,28 @@ def resized_positions(table: Tensor, cells: Cells, to: Cells, mode: Literal["bil
     return F.interpolate(table.mT.unflatten(2, cells), size=to, mode=mode).flatten(2).mT
 
 
+def received(q: Tensor, k: Tensor, leading: int) -> Tensor:
+    """Attention that each patch receives from the leading tokens, or without any from all other patches.
+
+    Parameters
+    ----------
+    q, k
+        Queries and keys of all tokens `(B, heads, N, D)`.
+    leading
+        How many tokens stand before the patches.
+
+    Returns
+    -------
+    Tensor (B, N - leading), the mean over heads and over the tokens that attend.
+    """
+    asking = q[:, :, :leading] if leading else q
+    weights = (q.shape[3] ** -0.5 * asking @ k.mT).softmax(3).mean(1)[:, :, leading:]
+    if leading:
+        return weights.mean(1)
+    own = weights.diagonal(dim1=1, dim2=2)
+    return (weights.sum(1) - own) / (weights.shape[1] - 1)
+
+
 def leading_tokens(net: nn.Module) -> Tensor:
     """Class token, and distillation token where there is one, with their positions: `(1, P, D)`."""
     tokens = [net.cls_token, *([net.dist_token] if hasattr(net, "dist_token") else [])]

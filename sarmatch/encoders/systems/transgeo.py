@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from sarmatch.checks import Count, Size
 from sarmatch.encoders.backbones import create_network
 from sarmatch.encoders.base import Modality, height_and_width, register_encoder
-from sarmatch.encoders.pretrained import Weights, fill, read_weights
+from sarmatch.encoders.pretrained import Weights
 from sarmatch.encoders.systems.branches import TwoBranches
-from sarmatch.encoders.systems.tokens import as_map, leading_of_map, leading_tokens, resized_positions
+from sarmatch.encoders.systems.tokens import as_map, leading_of_map, leading_tokens, received, resized_positions
 
 Zoom = Annotated[float, Field(ge=1, le=8)]
 Keep = Annotated[float, Field(gt=0, le=1)]
@@ -72,22 +72,19 @@ class TransGeoBranch(nn.Module):
     @torch.no_grad()
     def attended(self, images: Tensor) -> Tensor:
         """The patches `(B, kept)` that the last block attends to most when it sees the images as at first, smaller."""
-        sides = [cells * self.stride for cells in self.first]
-        first = self.patches(F.interpolate(images, size=sides, mode="area"), self.first)
-        attention = self.attention(self.with_leading(first)).unflatten(1, self.first)[:, None]
-        attention = F.interpolate(attention, size=self.cells, mode="bilinear").flatten(1)
+        attention = F.interpolate(self.attention(images)[:, None], size=self.cells, mode="bilinear").flatten(1)
         return attention.topk(self.kept, dim=1).indices
 
     @torch.no_grad()
-    def attention(self, tokens: Tensor) -> Tensor:
-        """Attention of the last block's leading tokens to each patch `(B, patches)`, summed over heads, 1 at most."""
+    def attention(self, images: Tensor) -> Tensor:
+        """What each patch of a first look receives from the leading tokens in the last block `(B, h, w)`."""
+        sides = [cells * self.stride for cells in self.first]
+        tokens = self.with_leading(self.patches(F.interpolate(images, size=sides, mode="area"), self.first))
         *before, last = self.net.blocks  # type: ignore[misc] # timm leaves it open
         for block in before:
             tokens = block(tokens)
-        attn, count = last.attn, self.net.num_prefix_tokens
-        q, k, _ = attn.qkv(last.norm1(tokens)).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        weights = (attn.scale * q[:, :, :count] @ k.mT).softmax(3)[..., count:].sum((1, 2))
-        return weights / weights.amax(1, keepdim=True)
+        q, k, _ = last.attn.qkv(last.norm1(tokens)).unflatten(2, (3, last.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return received(q, k, self.net.num_prefix_tokens).unflatten(1, self.first)
 
 
 @register_encoder("transgeo")
@@ -113,7 +110,8 @@ class TransGeo(TwoBranches):
     keep
         Fraction of the patches that are kept; 0.64 costs at a zoom of 1.25 what the first look costs.
     pretrained
-        See `create_backbone`; or the weights that the run of a first stage has kept, whose position tables are resized.
+        See `create_backbone`. The weights that the run of a first stage has kept go into a second one as well, see
+        `create_encoder`; their position tables are resized.
 
     Notes
     -----
@@ -141,41 +139,32 @@ class TransGeo(TwoBranches):
     ) -> None:
         if not timm.is_model(backbone) or "distilled" not in backbone:
             raise ValueError(f"backbone is {backbone!r}, expected one of {timm.list_models('*deit*distilled*')}")
-        stage = None
-        if isinstance(pretrained, str):
-            stage = of_first_stage(read_weights(pretrained, backbone))
         seen = height_and_width(reference_size or image_size)
         reference_size = (round(zoom * seen[0]), round(zoom * seen[1]))
 
         def make(modality: Modality, channels: int, size: Size) -> TransGeoBranch:
             sides = height_and_width(size)
-            begin = False if stage else pretrained
-            net = create_network(backbone, channels, feature_dim, begin, img_size=sides, **options)
+            net = create_network(backbone, channels, feature_dim, pretrained, img_size=sides, **options)
             if position == "sine":
                 with_sines(net)
             return TransGeoBranch(net, zoom if modality == "reference" else 1.0, keep)
 
         super().__init__(make, image_size, sar_bands, query_size, reference_size)
-        if stage:
-            self.go_on_from(stage, str(pretrained))
 
-    def go_on_from(self, stage: Weights, origin: str) -> None:
-        """Take over the weights of a first stage; a ValueError names the file where they do not fit."""
+    def begin_with(self, weights: Weights, origin: str) -> None:
+        """Take over the weights of an encoder like this one or of its first stage, whose tables are resized."""
+        weights = dict(weights)
         for modality, branch in self.branch.items():
             name, leading = f"branch.{modality}.net.pos_embed", branch.net.num_prefix_tokens
-            if name in stage and branch.zoom > 1:
-                tokens, table = stage[name].split([leading, stage[name].shape[1] - leading], 1)
+            own = branch.net.pos_embed.shape
+            if name in weights and branch.zoom > 1 and weights[name].shape != own:
+                tokens, table = weights[name].split([leading, weights[name].shape[1] - leading], 1)
                 try:
                     table = resized_positions(table, branch.first, branch.cells, "bilinear")
                 except RuntimeError as error:
                     raise ValueError(f"{origin}: its first stage has images of another size ({error})") from error
-                stage[name] = torch.cat([tokens, table], 1)
-        fill(self, stage, origin)
-
-
-def of_first_stage(weights: Weights) -> Weights | None:
-    """Weights that a run of this encoder has kept; None where they are a single network's."""
-    return weights if any(name.startswith("branch.") for name in weights) else None
+                weights[name] = torch.cat([tokens, table], 1)
+        super().begin_with(weights, origin)
 
 
 def with_sines(net: nn.Module) -> None:
