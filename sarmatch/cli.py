@@ -106,7 +106,9 @@ def run(
     typer.echo(f"\nscene {config.scene.rstrip('/').split('/')[-1]!r}, {label}; recall as shares, errors in metres")
     typer.echo("test queries: " + ", ".join(f"{p} {k} {n}" for (p, k), n in counts.items()) + "\n")
     typer.echo(finished.summary.to_string(na_rep="-", float_format=_number))
-    for sentence in (*comparison_words(finished), *better_baseline(finished)):
+    for sentence in comparison_words(finished):
+        typer.echo(f"\n{sentence}")
+    for sentence in better_baseline(finished):
         typer.echo(f"\nnote: {sentence}")
     typer.echo(f"\nreport: {write_report(finished)}")
 

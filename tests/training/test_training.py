@@ -957,7 +957,7 @@ class TestSweeps:
             assert curves[name, 1, "arbitrary", 25] == pytest.approx(own[f"{name}_within_25m"], rel=1e-5)
 
     def test_what_is_finished_is_recorded_without_training(self, arms, tmp_path, monkeypatch):
-        table, _ = sweeps.load_sweep("tiny", arms[1])
+        table = pd.read_csv(arms[1] / "data/results/tiny/table.csv")
         plan = {arm: of_arm[0].config for arm, of_arm in arms[0].items()}
         monkeypatch.setattr("sarmatch.training.runs.train", None)
         monkeypatch.setitem(sweeps.SWEEPS, "tiny", sweeps.Sweep("a test", lambda scene: plan, seeds=(0, 1, 2)))
