@@ -27,7 +27,7 @@ class Flow(NamedTuple):
 FLOWS: dict[str, Flow] = {
     "cmpc_published": Flow("ResNet-50, last stride 1", 1, "maximum", "2048", "batch-hard triplet + critic", "SGD"),
     "vigor_vgg16": Flow("VGG16", 2, "SAFA, 8 weightings", "4096", "soft-margin triplet", "mined; Adam"),
-    "vigor_hybrid": Flow("VGG16", 2, "SAFA, 8 weightings", "4096", "triplet + IoU + offset", "overlapping; Adam"),
+    "vigor_hybrid": Flow("VGG16", 2, "SAFA, 8 weightings", "4096", "triplet + IoU + offset", "mined, near; Adam"),
     "transgeo": Flow("DeiT-S", 2, "class tokens", "1000", "soft-margin triplet", "mined; ASAM"),
     "saig_s_smd": Flow("stem + 11 x attention", 2, "SMD, 8 mixtures", "3072", "joint InfoNCE", "random; ASAM"),
     "saig_d_smd": Flow("stem + 22 x attention", 2, "SMD, 8 mixtures", "3072", "joint InfoNCE", "random; ASAM"),
