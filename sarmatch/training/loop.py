@@ -30,6 +30,7 @@ from sarmatch.training.checkpoints import (
 from sarmatch.training.config import Config
 from sarmatch.training.data import epoch_pairs, fit_normalisation
 from sarmatch.training.objectives import objective_of
+from sarmatch.training.schedule import joined
 from sarmatch.training.step import Step
 from sarmatch.training.views import Views
 
@@ -143,10 +144,16 @@ def resume(folder: Path, step: Step, sampler: BatchSampler) -> History:
         raise ValueError(f"{folder / STATE}: a damaged training state ({error}); delete it to train anew") from error
 
 
+def is_best(config: Config, history: History) -> bool:
+    """Whether the last epoch is the best so far; once auxiliary losses have joined, only of those that know them."""
+    *before, last = (joined(config, epoch) for epoch in range(len(history)))
+    rivals = (row[config.select] for row, known in zip(history, before, strict=False) if known == last)
+    return history[-1][config.select] > max(rivals, default=-math.inf)
+
+
 def keep(config: Config, folder: Path, encoder: Encoder, step: Step, sampler: BatchSampler, history: History) -> None:
     """Write what an epoch has changed: weights where it is the best so far, history, and the state to go on from."""
-    best_before = max((row[config.select] for row in history[:-1]), default=-math.inf)
-    if history[-1][config.select] > best_before:
+    if is_best(config, history):
         write(folder / WEIGHTS, lambda path: save_weights(encoder, path))
         if step.refining is not None:
             step.refining.save(folder / REFINER)

@@ -74,5 +74,9 @@ def alignment_weight(config: Config, step: int, total: int) -> float:
 
 def auxiliary_weights(config: Config, epoch: int) -> dict[str, float]:
     """Weights of the auxiliary losses by name: nothing before the epoch from which they join."""
-    joined = epoch >= config.auxiliary_from * config.epochs
-    return {name: weight * joined for name, weight in config.auxiliary.items()}
+    return {name: weight * joined(config, epoch) for name, weight in config.auxiliary.items()}
+
+
+def joined(config: Config, epoch: int) -> bool:
+    """Whether the auxiliary losses have joined in an epoch, counted from 0."""
+    return epoch >= config.auxiliary_from * config.epochs

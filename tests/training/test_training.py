@@ -27,7 +27,7 @@ from sarmatch.training import checkpoints, data, runs, step, vectors
 from sarmatch.training.comparison import alignment_effects, compare
 from sarmatch.training.config import Config, load_config, recipe
 from sarmatch.training.dense import DenseValidation, matching_cells
-from sarmatch.training.loop import train
+from sarmatch.training.loop import is_best, train
 from sarmatch.training.prepare import searched_with
 from sarmatch.training.runs import choose_whitening, evaluate, intervals, load_run, query_mean, run
 from sarmatch.training.schedule import Schedule
@@ -239,6 +239,15 @@ def test_auxiliary_losses_may_join_later(tiny_scene, tmp_path):
         losses[name] = pd.read_csv(tmp_path / name / checkpoints.HISTORY)["loss"]
     assert losses["late"][0] == losses["without"][0]
     assert losses["late"][1] > losses["without"][1]
+
+
+def test_the_epoch_that_is_kept_knows_the_losses_that_joined_later():
+    """Recall fell when they joined: the best of the epochs before must not be kept."""
+    recall = [0.2, 0.9, 0.3, 0.5, 0.4]
+    history = [{"recall@5": value} for value in recall]
+    late = config(epochs=5, auxiliary={"iou_semi_positive": 0.1}, auxiliary_from=0.4)
+    best = [[is_best(settings, history[: n + 1]) for n in range(5)] for settings in (late, config(epochs=5))]
+    assert best == [[True, True, True, True, False], [True, True, False, False, False]]
 
 
 def test_a_training_state_of_another_version_is_named(tiny_scene, tmp_path, monkeypatch):
