@@ -199,7 +199,7 @@ SWEEPS: dict[str, Sweep] = {
         baselines=True,
     ),
     "systems_sentinel": Sweep(
-        "some of them on real Sentinel-1/2 tiles, region A to B",
+        "the same on real Sentinel-1/2 tiles, region A to B",
         systems.on_sentinel,
         seeds=(0, 1),
         needs_data=True,

@@ -47,9 +47,6 @@ SYSTEMS = (
     "cvm_net",
 )
 MATCHERS = ("dense", "fft_unet", "maru_net", "osmnet")
-#: Those that are also trained on real data.
-CHOSEN = ("infonce", "cmpc_mended", "vigor_vgg16", "saig_s_smd", "sample4geo")
-CHOSEN_MATCHERS = ("dense", "osmnet")
 #: Those that are also trained on street panoramas.
 OF_PANORAMAS = tuple(name for name in SYSTEMS[1:] if name not in ("cmpc_published", "cmpc_mended"))  # of one size
 #: Added to the name of a cross-view set's folder: the same set, where nobody knows where a panorama looks to.
@@ -90,13 +87,13 @@ def on_standard(scene: str = "") -> dict[str, Config]:
 
 
 def on_sentinel(scene: str) -> dict[str, Config]:
-    """The chosen ones on real Sentinel-1 and Sentinel-2, trained on one region and tested on another."""
+    """The same on real Sentinel-1 and Sentinel-2, trained on one region and tested on another."""
     real = {**_TESTED, "scene": scene, "protocols": ("cross_area",), "offset": 0.5}
     real["augment"] = ("dihedral", "radiometry")
     real["baseline_options"] = recipe("sentinel").baseline_options
-    searched = {name: recipe(name, **real, **BUDGET) for name in CHOSEN}
+    searched = {name: recipe(name, **real, **BUDGET) for name in SYSTEMS}
     dense = real | {name: getattr(recipe("dense_sentinel"), name) for name in ("offset", "augment", "baseline_options")}
-    return searched | {name: recipe(name, **dense, **DENSE_BUDGET) for name in CHOSEN_MATCHERS}
+    return searched | {name: recipe(name, **dense, **DENSE_BUDGET) for name in MATCHERS}
 
 
 def on_panoramas(protocol: str) -> Callable[[str], dict[str, Config]]:
