@@ -146,6 +146,7 @@ def refine(
     folder: Annotated[
         Path | None, typer.Option(help="where the table is kept: in the run's folder, or under data/results")
     ] = None,
+    finished: Annotated[bool, typer.Option("--finished", help="the table anew of what it was kept as")] = False,
 ) -> None:
     """Compare the refiners on the lists of a run, and keep the table; goes on where it was cut off.
 
@@ -161,7 +162,7 @@ def refine(
     for i, fold in enumerate(study.folds):
         if not (ROOT / fold / "metrics.json").is_file():
             keep(sm.run(fold_config(sm.load_run(ROOT / study.run), i)), ROOT / fold, weights=True)
-    table = run_study(study, kept)
+    table = run_study(study, kept, finished=finished)
     columns = ["recall@1", "recall@5", "recall@10", "median_m", "within_25m", "ms_per_query"]
     means = table.groupby(["protocol", "kind", "k", "arm"], sort=False)[columns].mean()
     typer.echo(f"{study.about}; means over seeds\n{means.round(3).to_string()}")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from sarmatch.evaluation import bootstrap_difference, bootstrap_mean, ranks
-from sarmatch.experiments.studies import COMPARED, Task, judge, measures
+from sarmatch.experiments.studies import COMPARED, Task, judge, measures, recall_intervals
 from sarmatch.search import Candidates
 from sarmatch.training.runs import whitened
 
@@ -39,11 +39,15 @@ def compare_candidates(
         raise ValueError(f"the control {control!r} is not among the refined lists {sorted(refined)}")
     about = {"protocol": task.protocol, "kind": task.kind}
     found = {arm: judge(lists, task) for arm, lists in refined.items()}
-    table = pd.DataFrame({"arm": arm} | about | measures(of_arm, task) for arm, of_arm in found.items())
+    single = {arm: {measure: values(of_arm) for measure, values in COMPARED.items()} for arm, of_arm in found.items()}
+    table = pd.DataFrame(
+        {"arm": arm} | about | measures(found[arm], task) | recall_intervals(of_arm, task.block)
+        for arm, of_arm in single.items()
+    )
     gaps = []
     for arm in (arm for arm in found if arm != control):
-        for measure, values in COMPARED.items():
-            gap = bootstrap_difference(values(found[arm]), values(found[control]), task.block)
+        for measure, values in single[arm].items():
+            gap = bootstrap_difference(values, single[control][measure], task.block)
             numbers = dict(zip(("difference", "low", "high"), gap, strict=True))
             gaps.append({"arm": arm, "control": control} | about | {"measure": measure} | numbers)
     return table, pd.DataFrame(gaps)

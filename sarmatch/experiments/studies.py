@@ -3,7 +3,7 @@
 import copy
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from sarmatch.atomic_io import write, write_json
 from sarmatch.evaluation import (
@@ -158,6 +159,7 @@ def compare_refiners(
     k: int = K,
     count: int = TRAINING_LISTS,
     folder: Path | None = None,
+    known: pd.DataFrame | None = None,
     **learning: int | float,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every refiner on the same lists.
@@ -165,13 +167,15 @@ def compare_refiners(
     Those that learn do so on cross-fitted lists of training areas, and choose their epoch and temperature by others of
     the same distribution; those that do not choose their options on the lists that others learn from. Each kind of
     query has lists and refiners of its own. With a `folder`, what is done is kept there under everything that shaped
-    it, the weights and the code included, and a second call goes on where the first was cut off.
+    it, the weights and the code included, and a second call goes on where the first was cut off. With a table that is
+    `known` nothing is done but read again what is kept under its keys.
 
     Returns
     -------
     table
-        One row per method (`arm`), seed, protocol and kind: `recall@1`, `@5`, `@10`, `recall@1_in_list` (of the queries
-        whose list holds the truth), `oracle` (their fraction), `median_m`, `within_10m`, `within_25m`, `within_50m`,
+        One row per method (`arm`), seed, protocol and kind: `recall@1`, `@5`, `@10` (the first and the last with their
+        95 % interval over spatial blocks, `_low` and `_high`), `recall@1_in_list` (of the queries whose list holds the
+        truth), `oracle` (their fraction), `median_m`, `within_10m`, `within_25m`, `within_50m`,
         `area_100m` (under the curve of metres up to 100), `ms_per_query`, `parameters`, and what it was made with:
         `commit`, `machine`, `torch`, and `key`, which stands for everything that shaped the row.
     differences
@@ -183,7 +187,7 @@ def compare_refiners(
         lists = partial(cross_fitted, run_of, folds, kind, k, count)
         shaped = {"run": identity_of(run_of), "folds": [identity_of(f) for f in folds], "kind": kind, "k": k}
         shaped |= {"count": count, "code": code_version(SHAPING)}
-        parts.append(compare_on(lists, tasks(run_of, kind, k), shaped, arms, seeds, folder, **learning))
+        parts.append(compare_on(lists, tasks(run_of, kind, k), shaped, arms, seeds, folder, known, **learning))
     table, gaps = (pd.concat(part, ignore_index=True) for part in zip(*parts, strict=True))
     return table, gaps
 
@@ -195,6 +199,7 @@ def compare_on(
     arms: Sequence[str] = tuple(ARMS),
     seeds: Sequence[int] = SEEDS,
     folder: Path | None = None,
+    known: pd.DataFrame | None = None,
     **learning: int | float,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The same of lists that somebody else has made.
@@ -207,8 +212,13 @@ def compare_on(
         Tasks of one kind of query.
     shaped
         Everything that shaped the lists, for the key of what is kept in `folder`.
-    arms, seeds, folder, learning
+    arms, seeds, folder, known, learning
         As for `compare_refiners`.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where a row of the `known` table was kept elsewhere.
     """
     rows, gaps = [], []
     lists, kind = cache(lists), tests[0].kind
@@ -218,9 +228,11 @@ def compare_on(
     for arm, seed in progress(jobs, desc=f"refiners, {kind}", unit="refiner"):
         name, _, after = ARMS[arm]
         about = {"learning": LEARNING | learning, "refiner": name, "after": after and after.__name__, "seed": seed}
-        key = digest_of(shaped | about)
+        key = digest_of(shaped | about) if known is None else _key_of(known, kind, arm, seed, tests[0])
         kept = folder / f"{kind}-{arm}-{seed}-{key}.json" if folder else None
         if kept is None or not kept.is_file():
+            if known is not None:
+                raise FileNotFoundError(f"{kept}: what made the recorded row is not kept here; refine anew")
             if (name, seed) not in fitted:
                 fitted[name, seed] = create_refiner(name).fit(*lists(), seed=seed, **LEARNING | learning)
             refiner = after(fitted[name, seed]) if after else fitted[name, seed]
@@ -231,13 +243,19 @@ def compare_on(
             done = json.loads(kept.read_text())
         for task, (numbers, single) in zip(tests, done["tasks"], strict=True):
             row = {"arm": arm, "seed": seed, "protocol": task.protocol, "kind": kind}
-            rows.append(row | numbers | done["made"])
+            rows.append(row | numbers | recall_intervals(single, task.block) | done["made"])
             for measure, values in single.items():
                 gains.setdefault((task.protocol, measure, arm), []).append(np.array(values))
     for task, measure in product(tests, COMPARED):
         of = {a: values for (p, m, a), values in gains.items() if (p, m) == (task.protocol, measure)}
         gaps += _differences(of, measure, task)
     return pd.DataFrame(rows), pd.DataFrame(gaps)
+
+
+def _key_of(known: pd.DataFrame, kind: str, arm: str, seed: int, task: Task) -> str:
+    """What a row of a recorded table was kept under."""
+    rows = known.query("kind == @kind and arm == @arm and seed == @seed and k == @task.lists.overlap.shape[1]")
+    return rows["key"].iloc[0] if len(rows) else "unknown"
 
 
 def _judged(refiner: Refiner, seed: int, task: Task) -> tuple[dict[str, float], dict[str, list[float]]]:
@@ -251,15 +269,20 @@ def _judged(refiner: Refiner, seed: int, task: Task) -> tuple[dict[str, float], 
 
 
 def measures(found: dict[str, np.ndarray], task: Task) -> dict[str, float]:
-    """Numbers of one refined task; recall@1 with its 95 % interval over spatial blocks."""
+    """Numbers of one refined task."""
     rank, error, held = found["rank"], found["error_m"], found["in_list"]
     numbers = {f"recall@{n}": float((rank < n).mean()) for n in (1, 5, 10)}
-    _, numbers["recall@1_low"], numbers["recall@1_high"] = bootstrap_mean((rank < 1).astype(float), task.block)
     numbers |= {"recall@1_in_list": float((rank < 1)[held].mean()), "oracle": float(held.mean())}
     numbers |= {"median_m": float(np.median(error))}
     numbers |= {f"within_{d}m": float((error <= d).mean()) for d in (10, 25, 50)}
     numbers["area_100m"] = float(COMPARED["area_100m"](found).mean())
     return numbers | {"queries": len(rank), "gallery": len(task.counted_by), "k": task.lists.overlap.shape[1]}
+
+
+def recall_intervals(values: Mapping[str, ArrayLike], block: np.ndarray) -> dict[str, float]:
+    """Ends of the 95 % intervals over spatial blocks of recall@1 and recall@10, from the `COMPARED` of every query."""
+    ends = {m: bootstrap_mean(np.asarray(values[m], float), block)[1:] for m in COMPARED if m.startswith("recall")}
+    return {f"{m}_{end}": value for m, pair in ends.items() for end, value in zip(("low", "high"), pair, strict=True)}
 
 
 def cost(refiner: Refiner, seconds: float, queries: int) -> dict[str, float]:
@@ -344,23 +367,28 @@ def study_of(name: str) -> Study:
     raise ValueError(f"{name!r} is neither a finished run's folder nor one of the comparisons {sorted(STUDIES)}")
 
 
-def run_study(study: Study, folder: Path, root: Path = ROOT) -> pd.DataFrame:
+def run_study(study: Study, folder: Path, root: Path = ROOT, finished: bool = False) -> pd.DataFrame:
     """Make a comparison: `table.csv`, `differences.csv` and `environment.json` in `folder`.
 
     What is done is kept beside the runs, and shared by comparisons of the same run; a second call goes on from there.
+    One that is `finished` is not done again, whatever the code has become: its table is made of what was kept.
     """
     run_of = load_run(root / study.run)
+    known = pd.read_csv(folder / "table.csv", dtype={"key": str}) if finished else None
     kept = runs_dir() / f"{run_of.config.name}-{run_of.config.key}-refined"
-    parts = [_compared(study, run_of, k, root, kept / f"k{k}") for k in study.lengths]
+    parts = [_compared(study, run_of, k, root, kept / f"k{k}", known) for k in study.lengths]
     table, gaps = (pd.concat(part, ignore_index=True) for part in zip(*parts, strict=True))
     table["data"] = run_of.scene().label
     for file, content in {"table.csv": table, "differences.csv": with_commits(gaps, table)}.items():
         write(folder / file, partial(content.to_csv, index=False, float_format="%.6g"))
-    write_json(folder / "environment.json", describe_environment())
+    commits = {"commit": ", ".join(sorted(table["commit"].unique()))}
+    write_json(folder / "environment.json", describe_environment() | commits)
     return table
 
 
-def _compared(study: Study, run_of: Run, k: int, root: Path, kept: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _compared(
+    study: Study, run_of: Run, k: int, root: Path, kept: Path, known: pd.DataFrame | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The comparison at one length of the lists."""
     if study.others is not None:
         shaped = {"run": identity_of(run_of), "k": k, "others": study.others, "code": code_version(SHAPING)}
@@ -369,8 +397,8 @@ def _compared(study: Study, run_of: Run, k: int, root: Path, kept: Path) -> tupl
         for protocol in run_of.config.protocols:
             found, asked, tiles = peaks_of(run_of, scene, k, protocol=protocol)
             tests.append(task_of(scene, protocol, "arbitrary", found, asked, tiles))
-        return compare_on(lists, tests, shaped, study.arms, folder=kept)
+        return compare_on(lists, tests, shaped, study.arms, folder=kept, known=known)
     if run_of.config.search != "vector":
         raise ValueError(f"{run_of.path}: search is {run_of.config.search!r}; refiners compare lists of 'vector' alone")
     folds = [load_run(root / f) for f in study.folds] or [run(fold_config(run_of, i)) for i in range(2)]
-    return compare_refiners(run_of, folds, study.kinds, study.arms, k=k, folder=kept)
+    return compare_refiners(run_of, folds, study.kinds, study.arms, k=k, folder=kept, known=known)

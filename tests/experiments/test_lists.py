@@ -1,5 +1,7 @@
 """Candidate lists of runs: cross-fitting, joint training, and the comparison of refiners."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -217,6 +219,19 @@ def test_a_study_of_an_own_run_trains_its_folds_and_has_a_table_for_each_length(
     assert {p.name for p in (tmp_path / "runs").glob("*/*")} == {"k4", "k8"}
     with pytest.raises(ValueError, match="neither a finished run's folder"):
         studies.study_of(str(tmp_path))
+
+    # whatever the code has become, the same table is made anew of what was kept, and of nothing else
+    monkeypatch.setattr(studies, "code_version", lambda rooms: "another")
+    again = studies.run_study(study, tmp_path / "kept", finished=True)
+    pd.testing.assert_frame_equal(again, table)
+    assert (again["recall@10_low"] <= again["recall@10"]).all() and (
+        again["recall@10"] <= again["recall@10_high"]
+    ).all()
+    environment = json.loads((tmp_path / "kept" / "environment.json").read_text())
+    assert environment["commit"] == table["commit"].iloc[0]
+    next((tmp_path / "runs").glob("*/k8/*")).unlink()
+    with pytest.raises(FileNotFoundError, match="what made the recorded row is not kept here; refine anew"):
+        studies.run_study(study, tmp_path / "kept", finished=True)
 
 
 def test_area_under_the_metre_curve_is_its_closed_form(finished):
