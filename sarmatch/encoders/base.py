@@ -108,6 +108,10 @@ class Encoder(nn.Module):
             "search densely with its forward_features, or take an encoder with a head"
         )
 
+    def vectors(self, features: torch.Tensor, modality: Modality) -> torch.Tensor:
+        """The embeddings `(B, feature_dim)` of `forward_head` before their normalisation; after it by default."""
+        return self.forward_head(features, modality)
+
     def attention(self, images: torch.Tensor, modality: Modality) -> torch.Tensor:
         """How much attention of the last block each patch of images `(B, channels, H, W)` receives: `(B, h, w)`.
 

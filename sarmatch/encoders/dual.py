@@ -91,12 +91,15 @@ class DualEncoder(Encoder):
             images = images.expand(-1, OPTICAL_CHANNELS, -1, -1)
         return feature_map(self._branch(modality)[0], images)
 
-    def forward_head(self, features: torch.Tensor, modality: Modality) -> torch.Tensor:
+    def vectors(self, features: torch.Tensor, modality: Modality) -> torch.Tensor:
         backbone, *head = self._branch(modality)
         embedding = pooled(backbone, features)
         for layer in head:
             embedding = layer(embedding)
-        return F.normalize(embedding, dim=1)
+        return embedding
+
+    def forward_head(self, features: torch.Tensor, modality: Modality) -> torch.Tensor:
+        return F.normalize(self.vectors(features, modality), dim=1)
 
     def fit_normalisation(self, images: torch.Tensor, modality: Modality) -> None:
         self._normalise(modality).fit(images)

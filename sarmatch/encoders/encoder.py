@@ -78,7 +78,7 @@ def create_encoder(
 
 
 @torch.no_grad()
-def embed(encoder: Encoder, batches: Iterable[torch.Tensor], modality: Modality) -> np.ndarray:
+def embed(encoder: Encoder, batches: Iterable[torch.Tensor], modality: Modality, normalised: bool = True) -> np.ndarray:
     """Embeddings of all images, in their order.
 
     Parameters
@@ -89,12 +89,16 @@ def embed(encoder: Encoder, batches: Iterable[torch.Tensor], modality: Modality)
         Images `(B, C, H, W)`.
     modality
         `query` (SAR) or `reference` (optical).
+    normalised
+        Otherwise they are as they were before, see `Encoder.vectors`.
 
     Returns
     -------
     `float32 (N, feature_dim)`, L2-normalised.
     """
     encode = {"query": encoder.encode_query, "reference": encoder.encode_reference}[modality]
+    if not normalised:
+        encode = lambda images: encoder.vectors(encoder.forward_features(images, modality), modality)  # noqa: E731
     device = device_of(encoder)
     was_training = encoder.training
     encoder.eval()

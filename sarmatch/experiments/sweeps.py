@@ -330,7 +330,7 @@ def _summary(finished: Run, arm: str, effect: str) -> pd.DataFrame:
         "weight": config.alignment_weight if config.aligned else 0.0,
         "network": seedless_key(finished, aligned=False),
         "parameters": sum(weights.numel() for weights in finished.encoder.parameters()),
-        "pairs": config.epochs * config.pairs_per_epoch,
+        "pairs": config.pairs,
     }
     return own[columns].assign(**names, **apart, **which, commit=commit)[[*names, *columns, *apart, *which, "commit"]]
 

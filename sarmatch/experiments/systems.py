@@ -21,7 +21,7 @@ from sarmatch.encoders.base import height_and_width
 from sarmatch.evaluation import error_summary, localization_errors
 from sarmatch.patches import positions
 from sarmatch.training.config import Config, recipe
-from sarmatch.training.runs import Run, nearest, tile_widths
+from sarmatch.training.runs import Run, compared_and_read, nearest, tile_widths
 from sarmatch.training.vectors import moved
 
 #: What every system that makes a vector per tile is given.
@@ -40,6 +40,7 @@ SYSTEMS = (
     "vigor_resnet",
     "vigor_hybrid",
     "transgeo",
+    "transgeo_zoom",
     "saig_s_smd",
     "saig_d_smd",
     "sample4geo",
@@ -80,9 +81,14 @@ _TESTED: dict[str, Any] = {
 _PANORAMA, _WIDE = {"query_size": (64, 128)}, {"query_size": (64, 128), "reference_size": (64, 128)}
 
 
+def _staged(name: str, budget: dict[str, Any]) -> dict[str, Any]:
+    """A budget, which a system that learns in two stages divides between them."""
+    return budget | {"epochs": budget["epochs"] // (2 if recipe(name).before else 1)}
+
+
 def on_standard(scene: str = "") -> dict[str, Config]:
     """Systems on the simulated scene `standard`: vectors, then the whole-map task."""
-    searched = {name: recipe(name, **_TESTED, **BUDGET) for name in SYSTEMS}
+    searched = {name: recipe(name, **_TESTED, **_staged(name, BUDGET)) for name in SYSTEMS}
     return searched | {name: recipe(name, **_TESTED, **DENSE_BUDGET) for name in MATCHERS}
 
 
@@ -91,7 +97,7 @@ def on_sentinel(scene: str) -> dict[str, Config]:
     real = {**_TESTED, "scene": scene, "protocols": ("cross_area",), "offset": 0.5}
     real["augment"] = ("dihedral", "radiometry")
     real["baseline_options"] = recipe("sentinel").baseline_options
-    searched = {name: recipe(name, **real, **BUDGET) for name in SYSTEMS}
+    searched = {name: recipe(name, **real, **_staged(name, BUDGET)) for name in SYSTEMS}
     dense = real | {name: getattr(recipe("dense_sentinel"), name) for name in ("offset", "augment", "baseline_options")}
     return searched | {name: recipe(name, **dense, **DENSE_BUDGET) for name in MATCHERS}
 
@@ -143,7 +149,7 @@ def _of_views(start: str, scene: str, protocol: str, changes: dict[str, Any]) ->
         ).clip_norm,  # what a system does on VIGOR, on tiles of SAR it does not
     }
     options = recipe(start).encoder_options | _PANORAMA | changes.get("encoder_options", {})
-    return recipe(start, **{**fixed, **VIEW_BUDGET, **changes, "encoder_options": options})
+    return recipe(start, **{**fixed, **_staged(start, VIEW_BUDGET), **changes, "encoder_options": options})
 
 
 #: One thing changed each, under the recipe that it is changed of; options join those of the recipe. Semi-positives
@@ -241,14 +247,14 @@ def moved_answers(finished: Run) -> pd.DataFrame:
     if head is None:
         raise ValueError(f"{finished.path}: auxiliary is {config.auxiliary}, expected 'offset_regression' among it")
     asked, tiles = finished.task(scene, config.protocols[0], config.kinds[0])
-    query, reference = finished.embed(scene, asked, tiles)
+    compared, read = compared_and_read(finished.encoder, scene, asked, tiles, config, head)
     widths, own = tile_widths(scene, tiles), asked["positive"].to_numpy()[:, None]
-    first = nearest(scene, tiles, query, reference, 1)
+    first = nearest(scene, tiles, *compared, 1)
     right = replace(first, tile=own, places=positions(tiles)[own])
     order = np.random.default_rng(config.seed).permutation(len(asked))
     rows = []
     for tile, found in (("first", first), ("right", right)):
-        shift = moved(found, query, reference, widths, head).xy - found.xy
+        shift = moved(found, *read, widths, head).xy - found.xy
         for answer, by in (("centre", 0 * shift), ("moved", shift), ("control", shift[order])):
             errors = localization_errors((found.xy + by)[:, 0], positions(asked))
             rows.append({"tile": tile, "answer": answer, **error_summary(errors)})
@@ -258,7 +264,8 @@ def moved_answers(finished: Run) -> pd.DataFrame:
 #: Images that publications state their networks' sizes for: tiles and panoramas of VIGOR; SAR is one band elsewhere.
 _VIGOR_IMAGES: dict[str, Any] = {"image_size": 320, "query_size": (320, 640), "sar_bands": 3}
 STATED_FOR: dict[str, dict[str, Any]] = dict.fromkeys(
-    ("vigor_vgg16", "vigor_resnet", "vigor_hybrid", "transgeo", "saig_s_smd", "saig_d_smd"), _VIGOR_IMAGES
+    ("vigor_vgg16", "vigor_resnet", "vigor_hybrid", "transgeo", "transgeo_zoom", "saig_s_smd", "saig_d_smd"),
+    _VIGOR_IMAGES,
 )
 
 

@@ -288,6 +288,7 @@ _family(
         "saig_adam": "SAIG-S, AdamW without ASAM",
         "saig_sam": "SAIG-S, SAM",
         "saig_sgd": "SAIG-S, SGD",
+        "transgeo_zoom": "TransGeo, both stages",
     },
     "TDLUS",
 )
@@ -362,7 +363,9 @@ SYSTEM_GROUPS = {
         *("cmpc_published", "cmpc_mended", "cvm_net", "vigor_vgg16", "vigor_resnet", "vigor_hybrid", "vigor_polar"),
         *("vigor_polar_shared", "vigor_unknown_heading", "sample4geo"),
     ),
-    "published vectors, by attention": ("transgeo", "l2ltr", "saig_s_smd", "saig_d_smd", "saig_unknown_heading"),
+    "published vectors, by attention": (
+        *("transgeo", "transgeo_zoom", "l2ltr", "saig_s_smd", "saig_d_smd", "saig_unknown_heading"),
+    ),
     "dense matchers": ("dense", "fft_unet", "maru_net", "osmnet"),
     "training-free": ("hog", "cfog"),
 }

@@ -24,6 +24,8 @@ class EmbeddedBatch(NamedTuple):
     sample : Tensor (B,) of int or None
         Which pair of the epoch each row is, for a loss that remembers pairs from one batch to the next. The pairs are
         drawn anew in every epoch, and their numbers begin again.
+    vectors : pair of Tensor (B, D) or None
+        The embeddings of both before their normalisation, for a loss that reads their lengths.
     """
 
     query: Tensor
@@ -32,3 +34,4 @@ class EmbeddedBatch(NamedTuple):
     offset: Tensor | None = None
     place: Tensor | None = None
     sample: Tensor | None = None
+    vectors: tuple[Tensor, Tensor] | None = None

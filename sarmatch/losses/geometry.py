@@ -69,8 +69,8 @@ class OffsetRegression(nn.Module):
 
     Notes
     -----
-    VIGOR (Zhu et al., CVPR 2021) regresses the offset from both features by two layers; there on features before their
-    normalisation.
+    VIGOR (Zhu et al., CVPR 2021) regresses the offset from both features by two layers, before their normalisation. So
+    does this where the batch has them.
     """
 
     def __init__(self, feature_dim: int, width: Count = 512) -> None:
@@ -85,12 +85,12 @@ class OffsetRegression(nn.Module):
         ValueError
             Where the batch has no `offset`, or one of another shape.
         """
-        query, reference, offset = batch.query, batch.reference, batch.offset
+        (query, reference), offset = batch.vectors or (batch.query, batch.reference), batch.offset
         if offset is None or offset.shape != (len(query), 2):
             got = None if offset is None else tuple(offset.shape)
             raise ValueError(f"offset_regression needs offset ({len(query)}, 2), got {got}")
         return F.mse_loss(self.predict(query, reference), offset.to(query))
 
     def predict(self, query: Tensor, reference: Tensor) -> Tensor:
-        """Rows and columns `(B, 2)` from query to reference, in patch widths, as the head sees it."""
+        """Rows and columns `(B, 2)` from query to reference, in patch widths, of embeddings before normalisation."""
         return self.head(torch.cat([query, reference], dim=1))

@@ -144,6 +144,11 @@ class Config(BaseModel):
     )
     clip_norm: float | None = Field(None, gt=0, le=1e6, description="largest norm of a gradient; none by default")
     clip_value: float | None = Field(None, gt=0, le=1e6, description="largest entry of a gradient; none by default")
+    first_stage: dict[str, Any] = Field(
+        default_factory=dict,
+        description="fields in which a training that comes before this one differs from it; it begins with the weights "
+        "that one keeps. Options join those of this one",
+    )
     offset: float = Field(0.33, ge=0, le=0.5, description="largest training offset of query and reference, in patches")
     augment: tuple[str, ...] = Field(("dihedral", "radiometry"), description="names in patches.transforms")
     precision: Literal["no", "bf16", "fp16"] = "no"
@@ -197,6 +202,28 @@ class Config(BaseModel):
         if self.fold is not None and not 0 <= self.fold[0] < self.fold[1] > 1:
             raise ValueError(f"fold is {self.fold}, expected (i, n) with 0 <= i < n and n of at least 2")
         return self
+
+    @model_validator(mode="after")
+    def _first_stage_fits(self) -> "Config":
+        try:
+            _ = self.before
+        except ValueError as error:
+            raise ValueError(f"first_stage: {error}") from None
+        return self
+
+    @property
+    def before(self) -> "Config | None":
+        """The training of the first stage; None where there is one stage."""
+        if not self.first_stage:
+            return None
+        own, changed = self.model_dump(), {"first_stage": {}} | self.first_stage
+        joined = {name: own.get(name, {}) | value for name, value in changed.items() if name.endswith("_options")}
+        return Config(**own | changed | joined)
+
+    @property
+    def pairs(self) -> int:
+        """Training pairs that it sees, those of a first stage included."""
+        return self.epochs * self.pairs_per_epoch + (self.before.pairs if self.before else 0)
 
     @property
     def sar_bands(self) -> int:

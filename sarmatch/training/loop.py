@@ -13,6 +13,7 @@ from accelerate.utils import DataLoaderConfiguration, set_seed
 
 from sarmatch.atomic_io import write
 from sarmatch.encoders import Encoder, create_encoder
+from sarmatch.encoders.pretrained import read_weights
 from sarmatch.patches import BatchSampler, create_sampler
 from sarmatch.progress import progress
 from sarmatch.scenes.scene import Scene
@@ -45,7 +46,9 @@ def print_epoch(history: pd.DataFrame) -> None:
     print(f"epoch {last['epoch']:.0f}  {numbers}", flush=True)
 
 
-def train(config: Config, scene: Scene | Views, folder: Path, report: Report = print_epoch) -> Encoder:
+def train(
+    config: Config, scene: Scene | Views, folder: Path, report: Report = print_epoch, begin: Path | None = None
+) -> Encoder:
     """Train an encoder, choosing the epoch on validation areas.
 
     An interrupted training goes on after its last whole epoch and gives the numbers it would have given. Every epoch
@@ -63,6 +66,8 @@ def train(config: Config, scene: Scene | Views, folder: Path, report: Report = p
     report
         Called after every epoch with the history so far: one row per epoch with `loss`, the critic's `estimate`, the
         exact `wasserstein_1` and `recall@k` on validation areas.
+    begin
+        Weights to begin with, those that a first stage has kept.
 
     Returns
     -------
@@ -83,6 +88,8 @@ def train(config: Config, scene: Scene | Views, folder: Path, report: Report = p
     set_seed(config.seed)
     size = config.patch_size or scene.patch_size
     encoder = create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options)
+    if begin is not None:
+        encoder.begin_with(read_weights(begin, config.encoder), str(begin))
     objective = objective_of(config, scene)
     pairs, validation = objective.pairs(config, scene, size, encoder), objective.validation(config, scene, encoder)
     fit_normalisation(encoder, pairs)

@@ -40,6 +40,14 @@ def check_parts(config: Config) -> None:
         if not encoder.trainable:
             raise ValueError(f"encoder {config.encoder!r} has nothing to train; name it as the baseline")
         _try_on_images(encoder)
+    if config.before is not None:
+        with _naming("first_stage"):
+            check_parts(config.before)
+            options = config.before.encoder_options
+            first = create_encoder(config.before.encoder, config.before.image_size, config.sar_bands, **options)
+            create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options).begin_with(
+                first.state_dict(), "weights of the first stage"
+            )
     with _naming("baseline"):
         if config.baseline == config.encoder:
             raise ValueError(f"{config.baseline!r} is the encoder itself; take another, e.g. 'hog'")

@@ -198,7 +198,7 @@ def _system(
 _SAIG = {"loss": "joint_infonce", "sharpness": "asam", "weight_decay": 0.03, "warmup": 0.0, "rho": 0.1}
 # gradients are clipped on VIGOR alone, whose images these are
 _SAIG_FULL = {"image_size": 320, "learning_rate": 1e-4, "rho": 2.0, "batch_size": 32, "epochs": 90, "clip_norm": 1.0}
-_TRANSGEO = {
+_TRANSGEO: dict[str, Any] = {
     "loss": "soft_margin_triplet",  # alpha 10 on squared distances is 20 on cosines
     "sampler": "mined",
     "sharpness": "asam",
@@ -208,7 +208,8 @@ _TRANSGEO = {
     "rho": 0.1,
 }
 _TRANSGEO_SMALL = {"patch_size": 8, **_SMALL_TOKENS, "feature_dim": 128}
-_TRANSGEO_FULL = {"image_size": 320, "learning_rate": 5e-5, "rho": 2.5, "batch_size": 16, "epochs": 50}
+_FIRST_LOOK: dict[str, Any] = {"encoder_options": {"zoom": 1.0}}
+_TRANSGEO_FULL: dict[str, Any] = {"image_size": 320, "learning_rate": 5e-5, "rho": 2.5, "batch_size": 16, "epochs": 50}
 _VIGOR = {
     "loss": "soft_margin_triplet",
     "loss_options": {"include_diagonal": True},
@@ -265,12 +266,20 @@ RECIPES |= {
         _TRANSGEO,
     ),
     "transgeo_zoom": _system(
-        "TransGeo, second stage: references 1.25 times larger, the most attended patches kept; name the first "
-        "stage's weights as the encoder's option pretrained",
+        "TransGeo, both stages: in the second references come 1.25 times larger, and the most attended patches stay",
         "transgeo",
         {**_TRANSGEO_SMALL, "zoom": 1.25},
-        {**_TRANSGEO_FULL, "learning_rate": 5e-6},
-        _TRANSGEO,
+        {
+            **_TRANSGEO_FULL,
+            "learning_rate": 5e-6,
+            "first_stage": {**_FIRST_LOOK, "learning_rate": _TRANSGEO_FULL["learning_rate"]},
+        },
+        # a tenth of the first stage's rate, as published
+        {
+            **_TRANSGEO,
+            "learning_rate": 0.1 * _TRANSGEO["learning_rate"],
+            "first_stage": {**_FIRST_LOOK, "learning_rate": _TRANSGEO["learning_rate"]},
+        },
         {"zoom": 1.25},
     ),
     "vigor_vgg16": _system(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 
 from sarmatch.atomic_io import check_writable, read_json, write, write_json
 from sarmatch.datasets import load_scene
@@ -307,10 +308,10 @@ class Run:
             return dense_search(self.encoder, scene, tiles).search(
                 images_of(scene, asked, self.config, self.encoder), k
             )
-        query, reference = self.embed(scene, asked, tiles)
         whiten = self.whitens(scene, tiles) if whiten is None else whiten
         centre = self.query_mean if whiten else None
-        return nearest(scene, tiles, query, reference, k, self.offset_head, centre)
+        compared, read = compared_and_read(self.encoder, scene, asked, tiles, self.config, self.offset_head)
+        return moved_by(self.offset_head, scene, tiles, nearest(scene, tiles, *compared, k, centre), *read)
 
     def gallery(self, scene: Scene, tiles: pd.DataFrame) -> Gallery:
         """What the map has become under the encoder; made once and kept among the caches."""
@@ -371,6 +372,8 @@ class Run:
 def run(config: Config, folder: Path | None = None, report: Report = print_epoch, trained: Path | None = None) -> Run:
     """Train and evaluate a config; goes on where an earlier run of the same config was cut off.
 
+    A first stage is a run of its own, beside this one, and made before it.
+
     What differs in its evaluation alone from another run beside it, `baseline` or `test_queries`, takes its training.
 
     Parameters
@@ -419,7 +422,13 @@ def run(config: Config, folder: Path | None = None, report: Report = print_epoch
     write_json(known, config.model_dump())
     write_json(folder / ENVIRONMENT, environment)
 
-    encoder = train(config, scene, folder, report) if trained is None else Run(folder, config).encoder
+    if trained is None:
+        before = config.before and run(
+            config.before, folder.parent / f"{config.before.name}-{config.before.key}", report
+        )
+        encoder = train(config, scene, folder, report, before and before.path / WEIGHTS)
+    else:
+        encoder = Run(folder, config).encoder
     write_json(folder / DISCREPANCY, validation_discrepancy(config, scene, encoder))
     rows = tested_rows(config, scene, folder, encoder, Run(folder, config).offset_head)
     write_json(finished, rows + refined_rows(Run(folder, config), scene))
@@ -638,7 +647,7 @@ def evaluate(
     asked, tiles = task(config, scene, protocol, kind, split)
     if (search or searched_with(config, encoder)) == "dense":
         return _evaluate_dense(encoder, scene, config, asked, tiles)
-    query, reference = embed_tables(encoder, scene, asked, tiles, config)
+    (query, reference), read = compared_and_read(encoder, scene, asked, tiles, config, head)
     query_xy, tile_xy = positions(asked), positions(tiles)
     searched = (query, reference) if centre is None else whitened(tiles, query, reference, centre)
     scores = searched[0] @ searched[1].T
@@ -649,7 +658,7 @@ def evaluate(
     report = retrieval_report(scores, asked["positive"].to_numpy(), list(asked["semi"]), **metres)
     found = ranks(scores, asked["positive"].to_numpy())
     report |= intervals(found, blocks(scene, asked))
-    candidates = nearest(scene, tiles, query, reference, TOP, head, centre)
+    candidates = moved_by(head, scene, tiles, nearest(scene, tiles, query, reference, TOP, centre), *read)
     results = asked.assign(
         rank=found,
         found=candidates.tile.tolist(),
@@ -670,16 +679,25 @@ def nearest(
     query: np.ndarray,
     reference: np.ndarray,
     k: int,
-    head: OffsetRegression | None = None,
     centre: np.ndarray | None = None,
 ) -> Candidates:
     """The first `k` tiles of every query by vectors `(Q, D)` and `(N, D)`, all of them where there are less.
 
-    With the `centre` of the queries' modality vectors are compared whitened. Places of tiles are their centres; where
-    an offset head is given and places exist, those that it predicts.
+    With the `centre` of the queries' modality vectors are compared whitened.
     """
     asked, held = (query, reference) if centre is None else whitened(tiles, query, reference, centre)
-    found = VectorSearch(Gallery(tiles, held)).search(asked, min(k, len(tiles)))
+    return VectorSearch(Gallery(tiles, held)).search(asked, min(k, len(tiles)))
+
+
+def moved_by(
+    head: OffsetRegression | None,
+    scene: Scene | Views,
+    tiles: pd.DataFrame,
+    found: Candidates,
+    query: np.ndarray,
+    reference: np.ndarray,
+) -> Candidates:
+    """Candidates at the places that an offset head predicts of vectors before their normalisation, where both exist."""
     if head is None or not scene.has_coordinates:
         return found
     return moved(found, query, reference, tile_widths(scene, tiles), head)
@@ -791,13 +809,34 @@ def intervals(found: np.ndarray, group: np.ndarray, ks: tuple[int, ...] = (1, 5,
 
 
 def embed_tables(
-    encoder: Encoder, scene: Scene, asked: pd.DataFrame, tiles: pd.DataFrame, config: Config
+    encoder: Encoder,
+    scene: Scene,
+    asked: pd.DataFrame,
+    tiles: pd.DataFrame,
+    config: Config,
+    normalised: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings `float32 (Q, D)` of queries and `(N, D)` of tiles."""
     return tuple(
-        embed(encoder, images_of(scene, table, config, encoder), modality)
+        embed(encoder, images_of(scene, table, config, encoder), modality, normalised)
         for table, modality in ((asked, "query"), (tiles, "reference"))
     )
+
+
+def compared_and_read(
+    encoder: Encoder,
+    scene: Scene,
+    asked: pd.DataFrame,
+    tiles: pd.DataFrame,
+    config: Config,
+    head: OffsetRegression | None,
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Embeddings of queries and tiles as a search compares them, and as an offset head reads them: not normalised."""
+    read = embed_tables(encoder, scene, asked, tiles, config, normalised=head is None)
+    if head is None:
+        return read, read
+    query, reference = (F.normalize(torch.from_numpy(vectors), dim=1).numpy() for vectors in read)
+    return (query, reference), read
 
 
 def images_of(

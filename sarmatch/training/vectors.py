@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
 from sarmatch.encoders import Encoder, embed, image_sizes
+from sarmatch.encoders.base import Modality
 from sarmatch.evaluation import ranks, recall_at_k, wasserstein
 from sarmatch.losses import LOSSES, EmbeddedBatch, OffsetRegression, create_loss
 from sarmatch.patches import PatchImages, TrainingPairs, pair_overlap, search_task
@@ -81,16 +83,24 @@ class VectorLearner(nn.Module):
         sample: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Loss of the whole batch and its embeddings `(B, D)`; each process brings its part."""
-        query, reference = (gather(features.float()) for features in self.encoder(query, reference))
+        vectors = None
+        if self.offset_head is None:
+            query, reference = (gather(features.float()) for features in self.encoder(query, reference))
+        else:
+            vectors = self._vectors(query, "query"), self._vectors(reference, "reference")
+            query, reference = (F.normalize(of_modality, dim=1) for of_modality in vectors)
         offset, place, sample = gather(offset) / self.size, gather(place), gather(sample)
         overlap = pair_overlap(place, self.size)
-        batch = EmbeddedBatch(query, reference, overlap, offset, place, sample)
+        batch = EmbeddedBatch(query, reference, overlap, offset, place, sample, vectors)
         loss = self.loss(batch if self.masked else batch._replace(overlap=None))
         for name, auxiliary in self.auxiliary.items():
             loss = loss + self.weights[name] * auxiliary(batch)
         if self.refining is not None:
             loss = loss + self.refining(query, reference, place)
         return loss, query, reference
+
+    def _vectors(self, images: torch.Tensor, modality: Modality) -> torch.Tensor:
+        return gather(self.encoder.vectors(self.encoder.forward_features(images, modality), modality).float())
 
 
 class VectorValidation:
@@ -146,7 +156,7 @@ def moved(
     candidates
         Tiles that a vector search has found; these and their scores stay as they are.
     query, reference
-        Embeddings of all queries `(Q, D)` and of all tiles `(N, D)`.
+        Embeddings of all queries `(Q, D)` and of all tiles `(N, D)`, before their normalisation.
     side
         Widths of the tiles in metres `(N,)`.
     head

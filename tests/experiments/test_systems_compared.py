@@ -12,7 +12,7 @@ from sarmatch.training.config import Config
 from sarmatch.training.prepare import check_parts
 
 OF_SYSTEMS = [name for name in SWEEPS if name.startswith("systems_")]
-BUDGETED = ("epochs", "pairs_per_epoch", "batch_size", "image_size")
+BUDGETED = ("pairs", "pairs_per_epoch", "batch_size", "image_size")
 TESTED = ("protocols", "kinds", "val_queries", "test_queries", "bands", "profile", "augment", "offset")
 
 

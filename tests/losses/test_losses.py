@@ -491,6 +491,10 @@ def test_offsets_are_learnt_where_features_hold_them():
         loss(EmbeddedBatch(features, blank))
     expected = ((loss.head(torch.cat([features, blank], 1)) - offset) ** 2).mean().item()
     assert loss(EmbeddedBatch(features, blank, offset=offset)).item() == pytest.approx(expected, rel=1e-6)
+    longer = (3 * features, 0.5 * blank)  # where embeddings have a length, the head reads it
+    expected = ((loss.head(torch.cat(longer, 1)) - offset) ** 2).mean().item()
+    told = EmbeddedBatch(features, blank, offset=offset, vectors=longer)
+    assert loss(told).item() == pytest.approx(expected, rel=1e-6)
     values = {}
     for name, cloud in (("told", features), ("blind", blank)):
         model = create_loss("offset_regression", 3, width=32)

@@ -15,7 +15,7 @@ from sarmatch.patches import positions
 from sarmatch.search import Candidates
 from sarmatch.training import loop
 from sarmatch.training.checkpoints import OFFSET_HEAD
-from sarmatch.training.runs import tile_widths
+from sarmatch.training.runs import embed_tables, tile_widths
 from sarmatch.training.vectors import moved
 from sarmatch.training.views import Views
 
@@ -80,6 +80,12 @@ class Ordered(torch.nn.Module):
 
     def encode_reference(self, images):
         return self._next("reference", images)
+
+    def forward_features(self, images, modality):
+        return images
+
+    def vectors(self, images, modality):
+        return 3 * self._next(modality, images)  # of another length than one, which a search does not see
 
 
 def true_offsets(scene, asked, tiles, lists):
@@ -164,7 +170,10 @@ class TestRun:
         loaded = sm.load_run(hybrid.path)
         asked, tiles = loaded.task(scene, "cross_area", "arbitrary")
         found = loaded.find(scene, asked, tiles, k=2)
-        query, reference = (torch.from_numpy(v) for v in loaded.embed(scene, asked, tiles))
+        query, reference = map(torch.from_numpy, embed_tables(loaded.encoder, scene, asked, tiles, config, False))
+        unit, _ = loaded.embed(scene, asked, tiles)
+        np.testing.assert_allclose(torch.nn.functional.normalize(query, dim=1), unit, atol=1e-6)
+        assert query.norm(dim=1).std() > 0  # the head reads lengths too, as VIGOR's
         widths = tile_widths(scene, tiles)
         with torch.no_grad():
             for i in (0, len(asked) - 1):

@@ -28,7 +28,7 @@ BESIDE = {
     "saig_s_smd": {},
     "saig_d_smd": {},
     "transgeo": {"sharpness": "none", "sampler": "distinct"},
-    "transgeo_zoom": {"sharpness": "none", "sampler": "distinct"},
+    "transgeo_zoom": {"sharpness": "none", "sampler": "distinct", "learning_rate": 3e-4},  # no first stage here
     "vigor_vgg16": CONTRASTIVE,
     "vigor_resnet": {"image_size": 64, "epochs": 2, "learning_rate": 3e-3, **CONTRASTIVE},
     "vigor_hybrid": CONTRASTIVE,
@@ -94,6 +94,33 @@ def test_going_on_equals_never_having_stopped(tiny_scene, tmp_path, name, change
     train(config, tiny_scene, tmp_path / "cut", report=lambda history: None)
     whole, resumed = (load_file(tmp_path / part / WEIGHTS) for part in ("whole", "cut"))
     assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
+
+
+def test_a_second_stage_begins_with_the_weights_that_the_first_has_kept(tiny_scene, tmp_path, monkeypatch):
+    """At a rate of nothing they stay; the table of positions alone is stretched to the larger reference."""
+    monkeypatch.setitem(registry.SIMULATED, "tiny", lambda profile, bands: tiny_scene)
+    small = TINY | {"epochs": 1, "pairs_per_epoch": 32, "val_queries": 40, "test_queries": 40}
+    small |= {"kinds": ("arbitrary",), "baseline_options": {"cells": 4}, "weight_decay": 0.0, "sharpness": "none"}
+    config = sm.recipe("transgeo_zoom", **small)
+    still = config.model_copy(
+        update={"learning_rate": 1e-30, "first_stage": config.first_stage | {"learning_rate": 1e-3}}
+    )
+    run = sm.run(still, tmp_path / "second", report=lambda history: None)
+    (first,) = (p for p in tmp_path.iterdir() if p != run.path)
+    assert sm.load_run(first).config == still.before and not sm.load_run(first).config.first_stage
+    assert still.before.encoder_options == still.encoder_options | {"zoom": 1.0}
+    begun, kept = load_file(first / WEIGHTS), load_file(run.path / WEIGHTS)
+    table = "branch.reference.net.pos_embed"
+    assert begun[table].shape != kept[table].shape
+    learned = [name for name in begun if name != table and "normalise" not in name]  # which is measured of its images
+    assert learned and all(torch.allclose(begun[name], kept[name], atol=1e-6) for name in learned)
+    untrained = run.untrained().state_dict()
+    assert not all(torch.allclose(value, untrained[name], atol=1e-4) for name, value in kept.items())
+    assert config.pairs == 64, "both stages count"
+    with pytest.raises(ValueError, match=r"first_stage: weights of the first stage"):
+        sm.run(config.model_copy(update={"first_stage": {"encoder_options": {"depth": 1}}}), tmp_path / "other")
+    with pytest.raises(ValueError, match=r"first_stage: epochs is 0"):
+        sm.recipe("transgeo_zoom", first_stage={"epochs": 0})
 
 
 @pytest.mark.slow

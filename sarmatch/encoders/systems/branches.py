@@ -125,8 +125,11 @@ class TwoBranches(Encoder):
             return super().attention(images, modality)
         return branch.attention(self.seen(images, modality))
 
+    def vectors(self, features: Tensor, modality: Modality) -> Tensor:
+        return self.branch[modality].vectors(features)
+
     def forward_head(self, features: Tensor, modality: Modality) -> Tensor:
-        return F.normalize(self.branch[modality].vectors(features), dim=1)
+        return F.normalize(self.vectors(features, modality), dim=1)
 
     def fit_normalisation(self, images: Tensor, modality: Modality) -> None:
         self.normalise[modality].fit(images)

@@ -74,6 +74,9 @@ class XModality(Encoder):
     def forward_levels(self, images: Tensor, modality: Modality) -> tuple[Tensor, ...]:
         return self.encoder.forward_levels(self.seen(images, modality), modality)
 
+    def vectors(self, features: Tensor, modality: Modality) -> Tensor:
+        return self.encoder.vectors(features, modality)
+
     def forward_head(self, features: Tensor, modality: Modality) -> Tensor:
         return self.encoder.forward_head(features, modality)
 
