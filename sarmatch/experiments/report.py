@@ -158,7 +158,7 @@ def _page(run: Run, scene: Scene | Views) -> Iterator[str]:
     yield "<h2>Training</h2>"
     yield f"<p>The epoch was chosen by {escape(config.select)} on the validation area.</p>"
     yield from (f"<p>{escape(sentence)}</p>" for sentence in comparison_words(run))
-    yield _image(training_curve(run.history, config.select, scene.label))
+    yield _image(training_curve(run.history, config.select, scene.label, run.kept["epoch"]))
 
     if isinstance(scene, Views):
         yield from _panorama_shown(results, tiles, scene)

@@ -22,7 +22,6 @@ from sarmatch.simulation.simulate import with_acquisition
 from sarmatch.training.comparison import APART, alignment_effects, seedless_key
 from sarmatch.training.config import Config, recipe
 from sarmatch.training.runs import METRICS, Run, blocks, evaluate, run, run_folder
-from sarmatch.training.schedule import joined
 
 SEEDS = (0, 1, 2)
 LOOK_DIRECTION = "look direction (no unit)"
@@ -317,8 +316,7 @@ def _summary(finished: Run, arm: str, effect: str) -> pd.DataFrame:
     """A run's own rows of the table of a sweep."""
     own = finished.metrics[finished.metrics["method"] == finished.config.encoder]
     columns = [c for c in KEPT if c in own]
-    known = [joined(finished.config, epoch) for epoch in range(len(finished.history))]
-    kept = finished.history.loc[finished.history.loc[known, finished.config.select].idxmax()]
+    kept = finished.kept
     names = {"arm": arm, "seed": finished.config.seed, "run": finished.path.name}
     commit = read_json(finished.path / "environment.json", dict).get("commit", "unknown")
     config = finished.config

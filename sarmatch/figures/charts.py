@@ -245,7 +245,9 @@ def fractions_within(numbers: Mapping[str, float], prefix: str = "") -> dict[flo
     return dict(sorted(points.items()))
 
 
-def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = "") -> Figure:
+def training_curve(
+    history: pd.DataFrame, select: str = "recall@5", data: str = "", kept: float | None = None
+) -> Figure:
     """Loss, validation recall and the distance of the modalities by epoch; the epoch that was kept is marked.
 
     The title says from where to where recall and distance went.
@@ -259,6 +261,8 @@ def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = 
         The column that chose the epoch.
     data
         `simulated` or `real`.
+    kept
+        The epoch that was kept; by default the best one by `select`.
     """
     apart = [c for c in ("wasserstein_1", "estimate") if c in history]
     figure, axes = new_figure(7 + 3.5 * len(apart), 3.5, 1, 2 + len(apart))
@@ -267,8 +271,8 @@ def training_curve(history: pd.DataFrame, select: str = "recall@5", data: str = 
     left.set(xlabel="epoch (count)", ylabel="training loss (nats)", title="loss on training pairs", ylim=(0, None))
     for name, style in zip((c for c in history if c.startswith("recall@")), ("-o", "--s", ":^"), strict=False):
         right.plot(history["epoch"], history[name], style, color=SLATES[0] if name == select else SLATES[1], label=name)
-    best = history.loc[history[select].idxmax()]
-    right.axvline(best["epoch"], color=GREY, lw=4, alpha=0.4, label=f"kept: epoch {best['epoch']:.0f}")
+    kept = history.loc[history[select].idxmax(), "epoch"] if kept is None else kept
+    right.axvline(kept, color=GREY, lw=4, alpha=0.4, label=f"kept: epoch {kept:.0f}")
     right.set(
         xlabel="epoch (count)",
         ylabel="fraction of queries (0 to 1)",

@@ -70,6 +70,7 @@ from sarmatch.training.prepare import (
     trained_by,
     use_training,
 )
+from sarmatch.training.schedule import joined
 from sarmatch.training.vectors import MEASURED, VectorValidation, moved
 from sarmatch.training.views import Views, check_views, pixel_sizes, views_of
 
@@ -148,6 +149,12 @@ class Run:
         if not whole or not {"epoch", "loss", self.config.select} <= set(table):
             raise ValueError(f"{path}: expected {self.config.epochs} epochs with loss and {self.config.select}")
         return table
+
+    @property
+    def kept(self) -> pd.Series:
+        """The row of `history` of the epoch whose weights were kept: the best of those that all losses had joined."""
+        known = [joined(self.config, epoch) for epoch in range(len(self.history))]
+        return self.history.loc[self.history.loc[known, self.config.select].idxmax()]
 
     @cached_property
     def encoder(self) -> Encoder:

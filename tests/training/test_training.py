@@ -21,6 +21,7 @@ from sarmatch.encoders import DualEncoder, Encoder, Inputs, create_encoder, regi
 from sarmatch.encoders.base import ENCODERS
 from sarmatch.experiments import sweeps
 from sarmatch.experiments.records import keep_run, record_whitening
+from sarmatch.figures import training_curve
 from sarmatch.paths import ROOT, runs_dir
 from sarmatch.simulation.simulate import passes_table, with_acquisition
 from sarmatch.training import checkpoints, data, runs, step, vectors
@@ -241,13 +242,17 @@ def test_auxiliary_losses_may_join_later(tiny_scene, tmp_path):
     assert losses["late"][1] > losses["without"][1]
 
 
-def test_the_epoch_that_is_kept_knows_the_losses_that_joined_later():
+def test_the_epoch_that_is_kept_knows_the_losses_that_joined_later(tmp_path):
     """Recall fell when they joined: the best of the epochs before must not be kept."""
     recall = [0.2, 0.9, 0.3, 0.5, 0.4]
     history = [{"recall@5": value} for value in recall]
     late = config(epochs=5, auxiliary={"iou_semi_positive": 0.1}, auxiliary_from=0.4)
     best = [[is_best(settings, history[: n + 1]) for n in range(5)] for settings in (late, config(epochs=5))]
     assert best == [[True, True, True, True, False], [True, True, False, False, False]]
+    pd.DataFrame(history).assign(epoch=range(1, 6), loss=1.0).to_csv(tmp_path / checkpoints.HISTORY, index=False)
+    assert [runs.Run(tmp_path, settings).kept["epoch"] for settings in (late, config(epochs=5))] == [4, 2]
+    panel = training_curve(runs.Run(tmp_path, late).history, late.select, kept=4).axes[1]
+    assert "kept: epoch 4" in panel.get_legend_handles_labels()[1]
 
 
 def test_a_training_state_of_another_version_is_named(tiny_scene, tmp_path, monkeypatch):
