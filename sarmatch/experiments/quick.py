@@ -67,7 +67,8 @@ class Setting:
     k : int
         Length of the lists that a refiner is given.
     search, refiner : str
-        `vector` and `dense` are the shipped encoders, `hog` and `cfog` what needs no training.
+        `vector` and `dense` are the shipped encoders, `hog` and `cfog` what needs no training. Vectors are compared as
+        they are in every setting: some galleries are too small to whiten, and answers are to be compared.
     train_fraction : float
         Of the training areas, for an encoder trained here and now for two short epochs; 0 takes the shipped weights.
     """
