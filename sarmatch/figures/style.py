@@ -272,6 +272,7 @@ _family(
 _family(
     "attention",
     {
+        "transgeo_zoom": "TransGeo, both stages",
         "transgeo": "TransGeo",
         "saig_d_smd": "SAIG-D + SMD",
         "l2ltr": "L2LTR",
@@ -288,9 +289,8 @@ _family(
         "saig_adam": "SAIG-S, AdamW without ASAM",
         "saig_sam": "SAIG-S, SAM",
         "saig_sgd": "SAIG-S, SGD",
-        "transgeo_zoom": "TransGeo, both stages",
     },
-    "TDLUS",
+    "ZTDLUS",
 )
 _ARMS = {
     "mlp_without_xy": "M1",
