@@ -146,7 +146,9 @@ def refine(
     folder: Annotated[
         Path | None, typer.Option(help="where the table is kept: in the run's folder, or under data/results")
     ] = None,
-    finished: Annotated[bool, typer.Option("--finished", help="the table anew of what it was kept as")] = False,
+    finished: Annotated[
+        bool, typer.Option("--finished", help="fit nothing: the recorded table anew, of what was kept")
+    ] = False,
 ) -> None:
     """Compare the refiners on the lists of a run, and keep the table; goes on where it was cut off.
 

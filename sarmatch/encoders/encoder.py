@@ -90,11 +90,11 @@ def embed(encoder: Encoder, batches: Iterable[torch.Tensor], modality: Modality,
     modality
         `query` (SAR) or `reference` (optical).
     normalised
-        Otherwise they are as they were before, see `Encoder.vectors`.
+        Otherwise they are of any length, see `Encoder.vectors`.
 
     Returns
     -------
-    `float32 (N, feature_dim)`, L2-normalised.
+    `float32 (N, feature_dim)`, L2-normalised unless told otherwise.
     """
     encode = {"query": encoder.encode_query, "reference": encoder.encode_reference}[modality]
     if not normalised:

@@ -45,9 +45,7 @@ def check_parts(config: Config) -> None:
             check_parts(config.before)
             options = config.before.encoder_options
             first = create_encoder(config.before.encoder, config.before.image_size, config.sar_bands, **options)
-            create_encoder(config.encoder, config.image_size, config.sar_bands, **config.encoder_options).begin_with(
-                first.state_dict(), "weights of the first stage"
-            )
+            encoder.begin_with(first.state_dict(), "weights of the first stage")
     with _naming("baseline"):
         if config.baseline == config.encoder:
             raise ValueError(f"{config.baseline!r} is the encoder itself; take another, e.g. 'hog'")
