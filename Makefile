@@ -36,7 +36,7 @@ sweep: $(VENV)/.ready  ## the comparisons behind the tables, hours on a CPU; res
 	$(BIN)/sarmatch poses data/dense data/results/poses --scene easy --scene standard --scene hard
 	$(if $(IMAGENET),for name in pretrained pretrained_dense; do $(BIN)/sarmatch sweep $$name || exit; done)
 	$(BIN)/sarmatch sweep systems_standard
-	for name in saig vigor; do $(BIN)/sarmatch sweep systems_ablations_$$name || exit; done
+	for name in saig optimisers cmpc modalities vigor; do $(BIN)/sarmatch sweep systems_ablations_$$name || exit; done
 	$(BIN)/sarmatch simulate --crossview vigor_small "$(VIEWS)"
 	$(BIN)/sarmatch simulate --crossview vigor_small_unknown_heading "$(VIEWS)_unknown_heading"
 	for name in panorama_same_area panorama_cross_area heading; \

@@ -3,7 +3,7 @@
 import io
 import sys
 from collections.abc import Collection, Iterable, Mapping
-from itertools import chain, cycle, product
+from itertools import chain, cycle, product, repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,10 +89,10 @@ _MARKS = ((*shape, 22.5 * turn) for turn, shape in product(range(16), _SHAPES))
 def _family(name: str, methods: Mapping[str, str | tuple[str, str]], letters: str = "") -> None:
     """Add methods of a family, by their words or by words and what they do.
 
-    All marks differ, and so do the line styles of any twelve that follow each other in a family. The first may have a
-    letter as mark.
+    All marks differ, and so do the line styles of any twelve that follow each other in a family. A method may have a
+    letter as mark: the one that stands at its place in `letters`, where a blank leaves the shape.
     """
-    marks = chain((f"${letter}$" for letter in letters), _MARKS)
+    marks = (f"${letter}$" if letter != " " else next(_MARKS) for letter in chain(letters, repeat(" ")))
     for (method, told), line, mark in zip(methods.items(), cycle(_LINES), marks):
         words, about = (told, "") if isinstance(told, str) else told
         style = {"color": FAMILIES[name], "linestyle": line, "marker": mark}
@@ -276,8 +276,15 @@ _family(
         "transgeo": "TransGeo",
         "saig_d_smd": "SAIG-D + SMD",
         "l2ltr": "L2LTR",
-        "saig_unknown_heading": "SAIG-S, heading unknown",
+        "saig_adam": "SAIG-S, AdamW without ASAM",
+        "saig_sam": "SAIG-S, SAM",
+        "saig_slow": "SAIG-S, rate 0.0003",
+        "saig_fast": "SAIG-S, rate 0.003",
+        "saig_sgd": "SAIG-S, SGD at AdamW's rate",
+        "saig_sgd_fast": "SAIG-S, SGD at rate 0.02",
+        "saig_sgd_plain": "SAIG-S, SGD at rate 0.02, no ASAM",
         "saig_s_smd": "SAIG-S + SMD",
+        "saig_unknown_heading": "SAIG-S, heading unknown",
         "saig_average": "SAIG-S, average",
         "saig_gem": "SAIG-S, GeM",
         "saig_safa": "SAIG-S, SAFA",
@@ -286,11 +293,8 @@ _family(
         "saig_infonce": "SAIG-S, symmetric InfoNCE",
         "saig_semi_positive": "SAIG-S, semi-positives",
         "saig_mined": "SAIG-S, mined pairs",
-        "saig_adam": "SAIG-S, AdamW without ASAM",
-        "saig_sam": "SAIG-S, SAM",
-        "saig_sgd": "SAIG-S, SGD",
     },
-    "ZTDLUS",
+    "ZTDL       SU",
 )
 _ARMS = {
     "mlp_without_xy": "M1",
@@ -375,7 +379,9 @@ ABLATION_GROUPS = {
     "loss": ("saig_triplet", "saig_infonce", "saig_semi_positive", "vigor_infonce"),
     "critic and retrieval": ("cmpc_unaligned", "cmpc_gradient_penalty", "cmpc_retrieves_trained", "cmpc_mended"),
     "pairs": ("saig_mined", "vigor_unmined"),
-    "optimiser": ("saig_adam", "saig_sam", "saig_sgd"),
+    "optimiser": (
+        *("saig_adam", "saig_sam", "saig_slow", "saig_fast", "saig_sgd", "saig_sgd_fast", "saig_sgd_plain"),
+    ),
 }
 MODALITY_GROUPS = {
     "the recipe": ("infonce",),
