@@ -149,6 +149,9 @@ def refine(
     finished: Annotated[
         bool, typer.Option("--finished", help="fit nothing: the recorded table anew, of what was kept")
     ] = False,
+    arm: Annotated[
+        list[str] | None, typer.Option(help="rows that are made anew and join the recorded table; all of it")
+    ] = None,
 ) -> None:
     """Compare the refiners on the lists of a run, and keep the table; goes on where it was cut off.
 
@@ -164,7 +167,7 @@ def refine(
     for i, fold in enumerate(study.folds):
         if not (ROOT / fold / "metrics.json").is_file():
             keep(sm.run(fold_config(sm.load_run(ROOT / study.run), i)), ROOT / fold, weights=True)
-    table = run_study(study, kept, finished=finished)
+    table = run_study(study, kept, finished=finished, arms=arm or ())
     columns = ["recall@1", "recall@5", "recall@10", "median_m", "within_25m", "ms_per_query"]
     means = table.groupby(["protocol", "kind", "k", "arm"], sort=False)[columns].mean()
     typer.echo(f"{study.about}; means over seeds\n{means.round(3).to_string()}")

@@ -83,10 +83,15 @@ ARMS: dict[str, Arm] = {
     "G1t": Arm("gnn", "edges shuffled at test only", shuffled_at_test),
     "G1x": Arm("gnn_permuted", "coordinates permuted"),
     "angle": Arm("gnn_angle", "edges by the published angle"),
-    "cmpc": Arm("cmpc", "the published network, 128 wide"),
+    "cmpc": Arm("cmpc", "the published network, as wide as the embeddings"),
+    "cmpc_metres": Arm("cmpc_metres", "the published network, edges in metres"),
+    "cmpc_shortcut": Arm("cmpc_shortcut", "the same, and to its score the search's"),
     "surface": Arm("surface", "small CNN on correlation of pixels"),
 }
 
+
+#: Rows that others are compared with.
+CONTROLS = ("coarse", "whitened", "G0")
 
 #: What is compared query by query, from what `judge` gives.
 COMPARED: dict[str, Callable[[dict[str, np.ndarray]], np.ndarray]] = {
@@ -294,7 +299,7 @@ def cost(refiner: Refiner, seconds: float, queries: int) -> dict[str, float]:
 def _differences(values: dict[str, list[np.ndarray]], measure: str, task: Task) -> list[dict[str, float | str]]:
     """Rows of paired differences, from one array per seed and method."""
     rows = []
-    for control in ("coarse", "whitened", "G0"):
+    for control in CONTROLS:
         for arm in values:
             learns = create_refiner(ARMS[arm].refiner).learns
             if control not in values or arm == control or (control == "G0" and not learns):
@@ -367,23 +372,67 @@ def study_of(name: str) -> Study:
     raise ValueError(f"{name!r} is neither a finished run's folder nor one of the comparisons {sorted(STUDIES)}")
 
 
-def run_study(study: Study, folder: Path, root: Path = ROOT, finished: bool = False) -> pd.DataFrame:
+def run_study(
+    study: Study, folder: Path, root: Path = ROOT, finished: bool = False, arms: Sequence[str] = ()
+) -> pd.DataFrame:
     """Make a comparison: `table.csv`, `differences.csv` and `environment.json` in `folder`.
 
     What is done is kept beside the runs, and shared by comparisons of the same run; a second call goes on from there.
-    One that is `finished` is not done again, whatever the code has become: its table is made of what was kept.
+    One that is `finished` is not done again, whatever the code has become: its table is made of what was kept. With
+    `arms` those rows alone are made, beside the controls, and join the table that is there.
+
+    Raises
+    ------
+    ValueError
+        Where the study has no such arm, or its controls come out otherwise than recorded: then no other row stands.
     """
+    if unknown := sorted(set(arms) - set(study.arms)):
+        raise ValueError(f"arms are {unknown}, expected some of {list(study.arms)}")
     run_of = load_run(root / study.run)
-    known = pd.read_csv(folder / "table.csv", dtype={"key": str}) if finished else None
+    recorded = {name: folder / f"{name}.csv" for name in ("table", "differences")}
+    known = pd.read_csv(recorded["table"], dtype=_AS_TEXT) if finished or arms else None
+    made = study._replace(arms=[arm for arm in study.arms if not arms or arm in (*arms, *CONTROLS)])
     kept = runs_dir() / f"{run_of.config.name}-{run_of.config.key}-refined"
-    parts = [_compared(study, run_of, k, root, kept / f"k{k}", known) for k in study.lengths]
+    parts = [_compared(made, run_of, k, root, kept / f"k{k}", known if finished else None) for k in study.lengths]
     table, gaps = (pd.concat(part, ignore_index=True) for part in zip(*parts, strict=True))
     table["data"] = run_of.scene().label
-    for file, content in {"table.csv": table, "differences.csv": with_commits(gaps, table)}.items():
-        write(folder / file, partial(content.to_csv, index=False, float_format="%.6g"))
+    gaps = with_commits(gaps, table)
+    if arms:
+        check_controls(known, table, recorded["table"])
+        beside = pd.read_csv(recorded["differences"], dtype=_AS_TEXT)
+        table, gaps = (
+            pd.concat([old[~old["arm"].isin(made.arms)], new], ignore_index=True)
+            for old, new in ((known, table), (beside, gaps))
+        )
+    for name, content in {"table": table, "differences": gaps}.items():
+        write(recorded[name], partial(content.to_csv, index=False, float_format="%.6g"))
     commits = {"commit": ", ".join(sorted(table["commit"].unique()))}
     write_json(folder / "environment.json", describe_environment() | commits)
     return table
+
+
+_AS_TEXT: dict[Any, Any] = {"key": str, "commit": str}
+
+
+def check_controls(recorded: pd.DataFrame, made: pd.DataFrame, path: Path) -> None:
+    """That the controls find today what is recorded of them, within what a table is rounded to.
+
+    Raises
+    ------
+    ValueError
+        Where they do not; names the table and the row.
+    """
+    at = ["protocol", "kind", "k", "arm", "seed"]
+    measured = ["recall@1", "recall@5", "recall@10", "area_100m"]
+    controls = made[made["arm"].isin(CONTROLS)]
+    both = controls.merge(recorded, "left", at, suffixes=("", "_recorded"))
+    for _, row in both.iterrows():
+        for name in measured:
+            if not np.isclose(row[name], row[f"{name}_recorded"], atol=1e-4):
+                raise ValueError(
+                    f"{path}: {name} of {row['arm']!r} is {row[f'{name}_recorded']} there and {row[name]:.6g} now; "
+                    "refine anew, without arms"
+                )
 
 
 def _compared(

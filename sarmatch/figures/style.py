@@ -265,6 +265,8 @@ _family(
         "vigor_unknown_heading": "VIGOR, heading unknown",
         "vigor_infonce": "VIGOR, InfoNCE",
         "cmpc": ("CMPC as published", "the published network, which is not given the cosine"),
+        "cmpc_metres": ("CMPC, edges in metres", "its messages from the nearest on the map"),
+        "cmpc_shortcut": ("CMPC, edges in metres and the cosine", "the search's score added to each node's own"),
         "vigor_unmined": "VIGOR, random pairs",
     },
     "CMNV4RH",
@@ -348,7 +350,7 @@ REFINER_GROUPS = {
     "learned, without edges": ("M1", "M2", "M3", "G0"),
     "learned, with edges": ("G1", "G1e", "G3", "G2", "angle"),
     "controls of the edges": ("G1s", "G1t", "G1x"),
-    "as published": ("cmpc",),
+    "as published, and mended": ("cmpc", "cmpc_metres", "cmpc_shortcut"),
     "from pixels": ("correlation", "surface"),
 }
 ALIGNMENT_GROUPS = {
@@ -379,9 +381,9 @@ ABLATION_GROUPS = {
     "loss": ("saig_triplet", "saig_infonce", "saig_semi_positive", "vigor_infonce"),
     "critic and retrieval": ("cmpc_unaligned", "cmpc_gradient_penalty", "cmpc_retrieves_trained", "cmpc_mended"),
     "pairs": ("saig_mined", "vigor_unmined"),
-    "optimiser": (
-        *("saig_adam", "saig_sam", "saig_slow", "saig_fast", "saig_sgd", "saig_sgd_fast", "saig_sgd_plain"),
-    ),
+    "optimiser": ("saig_adam", "saig_sam"),
+    "rate": ("saig_slow", "saig_fast"),
+    "SGD, step by step": ("saig_sgd", "saig_sgd_fast", "saig_sgd_plain"),
 }
 MODALITY_GROUPS = {
     "the recipe": ("infonce",),

@@ -22,7 +22,7 @@ from sarmatch.refinement.context import RefinementContext, checked_requirements
 from sarmatch.refinement.correlation import surfaces
 from sarmatch.refinement.inputs import ListBatch, concatenated, network_inputs, rows_of, to_device
 from sarmatch.refinement.labelled import LabelledLists
-from sarmatch.refinement.networks import GraphNetwork, PointNetwork, PublishedNetwork, SurfaceNetwork
+from sarmatch.refinement.networks import GraphNetwork, PointNetwork, PublishedNetwork, RefinerOutput, SurfaceNetwork
 from sarmatch.refinement.refiners import REFINERS, Scored
 from sarmatch.registry import Registry
 from sarmatch.search import Candidates
@@ -211,7 +211,7 @@ class LearnedRefiner:
         batch, (fraction, shift) = shuffled(batch, *truth)
         batch, fraction, shift = turned(batch, fraction, shift)
         output = self.network(batch, seed=int(torch.randint(2**31, ())))
-        return listwise_loss(output.score, none, fraction) + place_loss(output.shift, shift, fraction)
+        return refiner_loss(output, none, fraction, shift)
 
     def _cross_entropy(self, known: "_Labelled") -> float:
         logits = torch.from_numpy(self._scored(known.inputs)[0])
@@ -305,6 +305,12 @@ class _Labelled(NamedTuple):
     shift: Tensor
 
 
+def refiner_loss(output: RefinerOutput, none: Tensor, fraction: Tensor, shift: Tensor) -> Tensor:
+    """`listwise_loss` of a network's scores, and of its votes where it gives any, and `place_loss` of its places."""
+    logits = [output.score] if output.vote is None else [output.score, output.vote]
+    return sum((listwise_loss(given, none, fraction) for given in logits), place_loss(output.shift, shift, fraction))
+
+
 def listwise_loss(logits: Tensor, none: Tensor, fraction: Tensor) -> Tensor:
     """Cross-entropy of lists `(Q, K)` and of "none of these" against overlaps `(Q, K)`.
 
@@ -387,6 +393,8 @@ for _name, _build in {
     "gnn_angle": partial(GraphNetwork, edges="angle"),
     "gnn_permuted": partial(GraphNetwork, permuted=True),
     "cmpc": PublishedNetwork,
+    "cmpc_metres": partial(PublishedNetwork, edges="metres"),
+    "cmpc_shortcut": partial(PublishedNetwork, edges="metres", shortcut=True),
 }.items():
     register_network(_name)(_build)
 register_network("surface", ("tiles", "vectors", "metres", "pixels"))(SurfaceNetwork)

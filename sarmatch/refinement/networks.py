@@ -72,10 +72,14 @@ class NodeInputs(nn.Module):
 
 
 class RefinerOutput(NamedTuple):
-    """What a network says of lists: scores `(Q, K)`, and shifts `(Q, K, 2)` in tile widths if it gives places."""
+    """What a network says of lists: scores `(Q, K)`, and shifts `(Q, K, 2)` in tile widths if it gives places.
+
+    `vote` `(Q, K)` are scores of a second head: they learn what `score` learns, and order nothing.
+    """
 
     score: Tensor
     shift: Tensor | None = None
+    vote: Tensor | None = None
 
 
 class ScoreHead(nn.Module):
@@ -294,42 +298,57 @@ class SurfaceNetwork(nn.Module):
 class PublishedNetwork(nn.Module):
     """The attention graph network of CMPC (Li et al., IEEE JSTARS 16, 2023), from its description.
 
-    A node is the query's embedding beside the candidate's; blocks of masked dot-product attention and of residual
-    convolutions of width one with instance norm over the list; a node's score is the cosine of the query and of the
-    refined node. Edges are, as in the released configs, nearest neighbours in the embedding.
+    A node is the query's embedding beside the candidate's; blocks of masked dot-product attention, instance norm over
+    the list, and residual convolutions of width one; a node's score is the cosine of the query and of the refined node,
+    and a linear head votes beside it. Edges are, as in the released configs, nearest neighbours in the embedding. At
+    its own size it has the 75,595,777 parameters that run in the released one, which has 5,064,768 more that never do;
+    the waist of the convolutions and where batch norms stand follow from that number, and are our reading.
 
     Parameters
     ----------
-    feature_dim, width, layers, k
-        2048, 2048, 4 and 5 as published, then with 96.5 million parameters; the released code has 80.7 million, and
-        5.1 of them never run.
+    feature_dim
+        Of the embeddings, 2048 as published.
+    width
+        Of a node; as the embeddings', 2048, as published and without another value.
+    layers, k
+        4 and 5 as published.
     edges
         See `candidate_graphs`.
+    shortcut
+        Whether the cosine that the list came with is added to a node's score. The released one adds it to another
+        node's: its cosines are in the order of the list, its nodes are not.
     """
 
     def __init__(
         self,
         feature_dim: int,
-        width: Count = 128,
+        width: Count | None = None,
         layers: Count = 4,
         k: Count = 5,
         edges: str = "features",
+        shortcut: bool = False,
         temperature: Positive = 0.05,
     ) -> None:
         super().__init__()
-        self.k, self.edges, self.temperature = k, edges, temperature
+        self.k, self.edges, self.shortcut, self.temperature = k, edges, shortcut, temperature
+        width = width or feature_dim
         self.input_projection = nn.Linear(2 * feature_dim, width)
         self.blocks = nn.ModuleList(
             nn.ModuleDict(
                 {
                     **{name: nn.Linear(width, width) for name in ("query", "key", "value")},
-                    "first": nn.Linear(width, width),
-                    "second": nn.Linear(width, width),
+                    "heard": nn.BatchNorm1d(width),
+                    "first": nn.Linear(width, width // 2),
+                    "first_norm": nn.BatchNorm1d(width // 2),
+                    "second": nn.Linear(width // 2, width),
+                    "second_norm": nn.BatchNorm1d(width),
+                    "out": nn.BatchNorm1d(width),
                 }
             )
             for _ in range(layers)
         )
-        self.output_projection = nn.Linear(width, feature_dim)
+        self.output_projection = nn.Identity() if width == feature_dim else nn.Linear(width, feature_dim)
+        self.vote = nn.Linear(width, 1)
 
     def forward(self, batch: ListBatch, seed: int = 0) -> RefinerOutput:
         """Of every candidate; `seed` is not used."""
@@ -342,11 +361,17 @@ class PublishedNetwork(nn.Module):
         mask[target // size, target % size, source % size] = True
         for block in self.blocks:
             messages = F.scaled_dot_product_attention(block["query"](x), block["key"](x), block["value"](x), mask)
-            x = _over_list(x + messages)
-            x = _over_list(x + block["second"](_over_list(block["first"](x)).relu()))
-        return RefinerOutput(
-            F.cosine_similarity(batch.query[:, None], self.output_projection(x), dim=-1) / self.temperature
-        )
+            x = _over_nodes(block["heard"], _over_list(x + messages))
+            hidden = _over_nodes(block["first_norm"], block["first"](x)).relu()
+            x = _over_nodes(block["out"], x + _over_nodes(block["second_norm"], block["second"](hidden)))
+        cosine = F.cosine_similarity(batch.query[:, None], self.output_projection(x), dim=-1)
+        score = (cosine + batch.score if self.shortcut else cosine) / self.temperature
+        return RefinerOutput(score, vote=self.vote(x)[..., 0])
+
+
+def _over_nodes(norm: nn.Module, x: Tensor) -> Tensor:
+    """Batch norm over all nodes of all lists `(Q, K, width)`."""
+    return norm(x.flatten(0, 1)).view_as(x)
 
 
 def _over_list(x: Tensor) -> Tensor:

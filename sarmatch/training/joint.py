@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sarmatch.patches import pair_overlap
 from sarmatch.refinement import LearnedRefiner, ListBatch, RefinementContext, network_inputs
 from sarmatch.refinement.inputs import to_device
-from sarmatch.refinement.learned import listwise_loss, place_loss, shuffled
+from sarmatch.refinement.learned import refiner_loss, shuffled
 from sarmatch.search import Candidates, Gallery
 
 MEMORY = 1024  # recent pairs at most that stand for a gallery
@@ -63,9 +63,7 @@ class RefinerLoss(nn.Module):
         fraction = fraction / fraction.sum(1, keepdim=True).clamp(min=1)  # references of a batch may overlap each other
         shift = (_centres(place, 0, 1)[:, None] - _centres(place, 2, 3)[None]) / self.size
         lists, (fraction, shift) = shuffled(lists, fraction.to(query.dtype), shift.to(query.dtype))
-        output = self.network(lists)
-        loss = listwise_loss(output.score, self.none, fraction) + place_loss(output.shift, shift, fraction)
-        return self.weight * loss
+        return self.weight * refiner_loss(self.network(lists), self.none, fraction, shift)
 
     def inputs(self, query: Tensor, reference: Tensor, place: Tensor) -> ListBatch:
         """What the network sees of a batch, with a gradient through its scores."""

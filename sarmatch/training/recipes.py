@@ -204,7 +204,7 @@ _TRANSGEO: dict[str, Any] = {
     "sharpness": "asam",
     "weight_decay": 0.03,
     "warmup": 0.0,
-    "learning_rate": 3e-4,  # here and below less than published: untrained transformers else make all images alike
+    "learning_rate": 3e-4,  # less than others: untrained transformers else make all images alike
     "rho": 0.1,
 }
 _TRANSGEO_SMALL = {"patch_size": 8, **_SMALL_TOKENS, "feature_dim": 128}
@@ -343,8 +343,8 @@ RECIPES |= {
         "L2LTR: a ResNet stem and a transformer whose layers attend to the layer before, soft-margin triplets",
         "l2ltr",
         {"backbone": "vit_tiny_r_s16_p8_224", "patch_size": 4, **_SMALL_TOKENS},
-        {"image_size": 256, "learning_rate": 1e-4, "warmup": 0.05, "epochs": 100},
-        {"loss": "soft_margin_triplet", "learning_rate": 2e-4, "warmup": 0.3, "weight_decay": 0.03},
+        {"image_size": 256, "warmup": 0.05, "epochs": 100},
+        {"loss": "soft_margin_triplet", "learning_rate": 1e-4, "warmup": 0.3, "weight_decay": 0.03},
     ),
     "cvm_net": _system(
         "CVM-Net: NetVLAD on VGG16, soft-margin triplets",

@@ -234,6 +234,39 @@ def test_a_study_of_an_own_run_trains_its_folds_and_has_a_table_for_each_length(
         studies.run_study(study, tmp_path / "kept", finished=True)
 
 
+def test_some_arms_join_a_table_whose_controls_stand(finished, tmp_path, monkeypatch):
+    whole, folds = finished
+    monkeypatch.setattr(studies, "runs_dir", lambda: tmp_path / "runs")
+    monkeypatch.setattr(studies, "run", lambda config: folds[config.fold[0]])
+    study = studies.study_of(str(whole.path))._replace(
+        lengths=(8,), arms=("coarse", "whitened", "geographic_vote", "k_reciprocal"), kinds=("arbitrary",)
+    )
+    kept, first = tmp_path / "kept", ("coarse", "whitened", "geographic_vote")
+    before = studies.run_study(study._replace(arms=first), kept)
+    monkeypatch.setattr(studies, "code_version", lambda rooms: "another")
+    monkeypatch.setattr(studies, "made_with", lambda: {"commit": "0000001", "machine": "another", "torch": "2"})
+    table = studies.run_study(study, kept, arms=["k_reciprocal"]).set_index("arm")
+    assert set(table.index) == set(study.arms)
+    assert table["commit"].eq("0000001").to_dict() == {arm: arm != "geographic_vote" for arm in study.arms}
+    assert table.loc["geographic_vote", "recall@10"] == before.set_index("arm").loc["geographic_vote", "recall@10"]
+    gaps = pd.read_csv(kept / "differences.csv", dtype={"commit": str})
+    assert set(gaps["arm"]) == set(study.arms)
+    assert not gaps.duplicated(["arm", "control", "measure"]).any()
+    environment = json.loads((kept / "environment.json").read_text())
+    assert environment["commit"] == f"0000001, {before['commit'].iloc[0]}"
+
+    # a control that comes out otherwise would make every other row one of another comparison
+    text = (kept / "table.csv").read_text()
+    moved = pd.read_csv(kept / "table.csv", dtype={"key": str, "commit": str})
+    moved.loc[moved["arm"] == "coarse", "recall@1"] += 0.1
+    moved.to_csv(kept / "table.csv", index=False)
+    with pytest.raises(ValueError, match=r"table.csv: recall@1 of 'coarse' is .* there and .* now; refine anew"):
+        studies.run_study(study, kept, arms=["k_reciprocal"])
+    (kept / "table.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"arms are \['M9'\], expected some of"):
+        studies.run_study(study, kept, arms=["M9"])
+
+
 def test_area_under_the_metre_curve_is_its_closed_form(finished):
     whole, _ = finished
     task = studies.tasks(whole, "arbitrary", 8)[0]

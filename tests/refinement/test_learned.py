@@ -20,7 +20,7 @@ from sarmatch.refinement import (
     reorder_labels,
 )
 from sarmatch.refinement.inputs import concatenated, middle_of_list
-from sarmatch.refinement.learned import listwise_loss, place_loss
+from sarmatch.refinement.learned import listwise_loss, place_loss, refiner_loss
 from sarmatch.refinement.networks import GraphNetwork, RefinerOutput
 from sarmatch.search import Candidates, Gallery
 from sarmatch.training.joint import FAR, RefinerLoss
@@ -286,10 +286,28 @@ def test_reordered_labels_follow_their_tiles():
 
 
 def test_published_network_at_its_own_size():
-    """About the 75.6 million parameters that run in the published one (80.7 less 5.1 that never do)."""
+    """As many parameters as run in the released one: 80,660,545 less 5,064,768 that never do."""
     with torch.device("meta"):
-        net = NETWORKS["cmpc"].build(2048, width=2048)
-    assert 70e6 < sum(p.numel() for p in net.parameters()) < 100e6
+        net = NETWORKS["cmpc"].build(2048)
+    assert sum(p.numel() for p in net.parameters()) == 80_660_545 - 5_064_768 == 75_595_777
+
+
+def test_votes_of_the_published_network_learn_what_its_scores_learn():
+    lists, net = batch(), network("cmpc")
+    fraction, none = torch.eye(7)[:3], torch.tensor(0.3)
+    output = net(lists)
+    alone = listwise_loss(output.score, none, fraction), listwise_loss(output.vote, none, fraction)
+    torch.testing.assert_close(refiner_loss(output, none, fraction, torch.zeros(3, 7, 2)), sum(alone))
+    learned = create_refiner("cmpc").fit([world(count=60)[0]], epochs=2).network
+    assert any(not torch.equal(p, q) for p, q in zip(learned.vote.parameters(), net.vote.parameters(), strict=True))
+
+
+def test_the_shortcut_of_the_published_network_adds_each_node_its_own_score():
+    lists, net = batch(), network("cmpc")
+    with torch.no_grad():
+        before = net(lists).score
+        net.shortcut = True
+        torch.testing.assert_close(net(lists).score - before, lists.score / net.temperature)
 
 
 def test_a_network_is_asked_with_the_tile_in_metres():
