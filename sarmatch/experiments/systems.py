@@ -5,6 +5,7 @@ same for all: training pairs, image size and batches. Dense matchers learn from 
 a whole surface of shifts; they have a budget of their own, the same for all of them.
 """
 
+import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sarmatch.encoders import Encoder, create_encoder
-from sarmatch.encoders.base import height_and_width
+from sarmatch.encoders.base import ENCODERS, height_and_width
 from sarmatch.evaluation import error_summary, localization_errors
 from sarmatch.patches import positions
 from sarmatch.training.config import Config, recipe
@@ -163,6 +164,7 @@ ABLATED: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
             "saig_gem": {"encoder_options": {"aggregator": "gem"}},
             "saig_safa": {"encoder_options": {"aggregator": "safa"}},
             "saig_triplet": {"loss": "soft_margin_triplet", "loss_options": {}},
+            "saig_semi_hard": {"loss": "semi_hard_triplet"},
             "saig_infonce": {"loss": "infonce"},
             "saig_mined": {"sampler": "mined"},
             "saig_shared": {"encoder_options": {"shared": True}},
@@ -270,6 +272,29 @@ def moved_answers(finished: Run) -> pd.DataFrame:
             errors = localization_errors((found.xy + by)[:, 0], positions(asked))
             rows.append({"tile": tile, "answer": answer, **error_summary(errors)})
     return pd.DataFrame(rows)
+
+
+#: Systems in the order in which they are told, and whose encoder tells it.
+TOLD = {
+    "CMPC": "cmpc",
+    "VIGOR": "vigor",
+    "TransGeo": "transgeo",
+    "SAIG": "saig_s",
+    "Sample4Geo": "sample4geo",
+    "L2LTR": "l2ltr",
+    "CVM-Net": "cvm_net",
+    "FFT U-Net, and MARU-Net's loss": "fft_unet",
+    "OSMNet": "osmnet",
+}
+
+
+def ideas() -> str:
+    """Every system in about ten lines of Markdown, a paragraph each: the notes of its encoder."""
+    told = []
+    for system, name in TOLD.items():
+        notes = (inspect.getdoc(ENCODERS[name]) or "").partition("Notes\n-----\n")[2].partition("\n\n")[0]
+        told.append(f"**{system}.** {' '.join(notes.split())}")
+    return "\n\n".join(told)
 
 
 #: Images that publications state their networks' sizes for: tiles and panoramas of VIGOR; SAR is one band elsewhere.

@@ -292,6 +292,7 @@ _family(
         "saig_safa": "SAIG-S, SAFA",
         "saig_shared": "SAIG-S, one branch",
         "saig_triplet": "SAIG-S, soft-margin triplet",
+        "saig_semi_hard": "SAIG-S, triplet of near negatives",
         "saig_infonce": "SAIG-S, symmetric InfoNCE",
         "saig_semi_positive": "SAIG-S, semi-positives",
         "saig_mined": "SAIG-S, mined pairs",
@@ -378,7 +379,7 @@ SYSTEM_GROUPS = {
 ABLATION_GROUPS = {
     "as it is": ("saig_s_smd", "vigor_vgg16", "cmpc_published"),
     "network": ("saig_average", "saig_gem", "saig_safa", "saig_shared", "cmpc_average"),
-    "loss": ("saig_triplet", "saig_infonce", "saig_semi_positive", "vigor_infonce"),
+    "loss": ("saig_triplet", "saig_semi_hard", "saig_infonce", "saig_semi_positive", "vigor_infonce"),
     "critic and retrieval": ("cmpc_unaligned", "cmpc_gradient_penalty", "cmpc_retrieves_trained", "cmpc_mended"),
     "pairs": ("saig_mined", "vigor_unmined"),
     "optimiser": ("saig_adam", "saig_sam"),

@@ -8,7 +8,7 @@ from sarmatch.experiments import systems
 from sarmatch.experiments.pages import published_table, systems_table
 from sarmatch.experiments.records import Comparison
 from sarmatch.experiments.sweeps import SWEEPS
-from sarmatch.training.config import Config
+from sarmatch.training.config import Config, recipe
 from sarmatch.training.prepare import check_parts
 
 OF_SYSTEMS = [name for name in SWEEPS if name.startswith("systems_")]
@@ -52,6 +52,16 @@ def test_an_ablation_changes_one_thing():
         for name, changed in fewer.items():
             one_less = [other for other in fewer.values() if len(other) == len(changed) - 1 and other < changed]
             assert len(changed) == 1 or one_less, (control, name, changed)
+
+
+def test_every_system_is_told_in_about_ten_lines():
+    told = systems.ideas().split("\n\n")
+    assert len(told) == len(systems.TOLD) == 9
+    for paragraph, name in zip(told, systems.TOLD, strict=True):
+        assert paragraph.startswith(f"**{name}.** ")
+        assert 850 <= len(paragraph) <= 1200, "ten lines of a page, of about a hundred characters each"
+    named = {recipe(name).encoder for name in (*systems.SYSTEMS[1:], *systems.MATCHERS[1:])} - {"saig_d"}
+    assert set(systems.TOLD.values()) == named
 
 
 def test_unknown_heading_is_a_method_where_its_set_lies_beside(tmp_path):

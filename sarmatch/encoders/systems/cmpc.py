@@ -46,6 +46,19 @@ class CMPC(TwoBranches):
         With `pooled` the vectors of evaluation are those before the head, 2048 numbers, as published: no loss has
         ever compared them. With `trained` they are what was trained.
 
+    Notes
+    -----
+    SAR is matched with optical patches of the same size, so both may look alike after the first layers: one
+    ResNet-50 reads both, and every weight is shared. Its last stage keeps its stride at 1, which leaves a map twice
+    as fine, and the largest value of each channel over the map becomes one number: where a feature lies is
+    forgotten, that it occurs is not. The losses see 512 numbers behind a linear layer with batch norm. Of every
+    batch each query, its partner and its hardest negative make a triplet of margin 0.5. A critic of three layers
+    learns to tell the modalities apart, its weights clipped so that it stays flat, and what it finds is taken from
+    the encoder's loss at a weight of 0.01: the modalities' features are to have one distribution. At the end the
+    query is compared by the 2048 numbers before the head, which no loss has compared. A graph network then puts the
+    first ten in a new order: nodes are pairs of query and candidate, edges join each to the five nearest in the
+    embedding. Mended, a penalty on gradients takes the clipping's place, and what was trained is what is compared.
+
     References
     ----------
     .. [1] "Learning to find the optimal correspondence between SAR and optical image patches", IEEE JSTARS 2023.

@@ -20,6 +20,17 @@ class CVMNet(VIGOR):
     feature_dim
         Numbers in an embedding.
 
+    Notes
+    -----
+    The first of these with an aggregator that learns. VGG16 ends in a map of local features, and where in an image
+    a house stands should not matter, since views differ so much: a *bag* of features, not a layout. NetVLAD learns
+    64 centres among the local features; each feature is assigned softly to all of them, and what remains of it
+    after its centre is taken off is added up, centre by centre. Normalised within each centre and as a whole, then
+    a linear layer to 4096 numbers. Ground and aerial images have a trunk and centres each (CVM-Net-I); a second
+    form shares a part of them. Its loss outlived it: the soft-margin triplet with a weight alpha in the exponent,
+    so that pairs that are told apart already no longer pull, over all triplets of a batch. No position is used at
+    all: turning the panorama changes little, which costs where north is known, and helps where it is not.
+
     References
     ----------
     .. [1] Hu et al., "CVM-Net: cross-view matching network for image-based ground-to-aerial geo-localization",

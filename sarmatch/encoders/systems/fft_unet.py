@@ -12,9 +12,6 @@ from sarmatch.encoders.unet import UNet
 class FFTUNet(Matcher):
     """One U-Net for SAR and map, four channels, normalised cross-correlation over all shifts.
 
-    A U-Net halves its images, so a feature map moves with its image in steps of `2^depth` cells alone. What lies in
-    between is left to training, as published.
-
     Parameters
     ----------
     image_size
@@ -23,6 +20,19 @@ class FFTUNet(Matcher):
         See `Matcher`.
     width, depth
         Channels of the finest level, and how often the size is halved.
+
+    Notes
+    -----
+    No vector: a map of features as large as the image, so that *where* survives. One U-Net with the same weights
+    for SAR and optical halves an image some times, and leads it back to full size beside what it was at each scale;
+    four channels come out. The query's map is laid over the reference's at every shift, and the correlation of the
+    two, each less its mean and divided by its length, is computed for all shifts at once by Fourier transforms: a
+    product there is a correlation here. Training looks at the scores of all shifts of a window as one question with
+    one right answer, softmax and cross-entropy, and so uses every wrong shift as a negative. MARU-Net's loss asks
+    for something else on top: within two cells of the right shift all scores should be high, the sixteen hardest
+    elsewhere low, by a margin. Such networks learn from windows of one map and find a place in any other, since
+    nothing in them knows the place. Halving has a price: features move with their image in steps of `2^depth` cells
+    alone, and what lies between is left to training.
 
     References
     ----------

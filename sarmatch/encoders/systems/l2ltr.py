@@ -72,8 +72,7 @@ def across(block: nn.Module, tokens: Tensor, before: Tensor) -> Tensor:
 class L2LTR(TwoBranches):
     """A ResNet stem and a transformer with self-cross attention, in two branches without a common weight.
 
-    Each layer asks with its own tokens and is answered by those of the layer before it. Keys and values come from
-    there alike: this is our reading of the paper, which publishes no count to check it by.
+    Each layer asks with its own tokens and is answered by those of the layer before it.
 
     Parameters
     ----------
@@ -83,6 +82,18 @@ class L2LTR(TwoBranches):
         A hybrid transformer of timm, and what it takes.
     pretrained
         See `create_backbone`.
+
+    Notes
+    -----
+    A ResNet-50 makes a coarse map, and a ViT-B with positions that are learned reads its cells as tokens: the
+    convolutions see detail, the transformer the layout, and it learns by itself how a street lies in a panorama and
+    in a tile. The idea is in between its layers. In a plain transformer each layer asks and answers with its own
+    tokens, and the tokens of neighbouring layers grow alike. Here a layer asks with its tokens and is answered by
+    those of the layer *before*: queries come from here, keys and values from there. It costs no weight and nothing
+    to compute, and a residual connection joins two levels of abstraction instead of one. The class token is the
+    vector. Two branches without a common weight, soft-margin triplets, AdamW with a warm-up; tiles are unrolled
+    about their centre for the best published numbers. Keys and values come from there alike: this is our reading of
+    the paper, which publishes no count to check it by.
 
     References
     ----------

@@ -44,6 +44,18 @@ class OSMNet(Matcher):
     width, dilations
         Channels of the residual blocks, and the dilation of each; the publication's numbers are not known to us.
 
+    Notes
+    -----
+    Where the U-Net shrinks its image this one never does: convolutions at full resolution, residual blocks whose
+    dilation widens what a pixel sees. Nothing is lost by halving, and a feature is at home in its pixel. SAR and
+    optical have a branch each, no weight in common: speckle and reflectance call for filters of their own. Nine
+    channels come out, and the vector of each pixel is brought to length one, so that no bright roof outvotes a
+    street. Shifts are compared by squared differences, again for all at once by Fourier transforms; of vectors of
+    length one that is a correlation without a mean taken off. The loss is the circle loss over shifts: the right
+    one and the wrong ones are weighted by how far each is from where it should be, so what is done already no
+    longer pulls, and the hardest wrong shift pulls most. It has the fewest weights of all, and every one is used at
+    every pixel: what it saves in weights it spends in operations.
+
     References
     ----------
     .. [1] Zhang et al., "Optical and SAR image matching using pixelwise deep dense features", IEEE TGRS 2021.

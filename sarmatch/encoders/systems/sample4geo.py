@@ -33,6 +33,18 @@ class Sample4Geo(TwoBranches):
     backbone, pretrained, options
         See `create_backbone`. As published they are ConvNeXt-B and `convnext_base.fb_in22k_ft_in1k_384`.
 
+    Notes
+    -----
+    The simplest network of all and the strongest published recipe: one ConvNeXt-B reads both views, the mean over
+    its map is the vector. No polar transform, no aggregator that learns, no second branch. The loss is InfoNCE in
+    both directions, with labels smoothed by 0.1 and a temperature that is learned: each of the batch's other images
+    is a negative, so the batch is large, 128, and what else is in it matters. That is where the work is done. In
+    the first epochs a batch is filled with neighbours on the map, which look alike since they lie in one quarter;
+    later with what the network itself takes for alike, computed anew every fourth epoch: of a seed's 128 nearest
+    the closest 32, and 32 drawn from the rest. Nobody is in a batch twice, and here tiles that overlap are kept
+    apart as well, for a negative that shows the same ground would teach the wrong thing. Weights of ImageNet at 384
+    pixels are where it begins.
+
     References
     ----------
     .. [1] Deuser et al., "Sample4Geo: hard negative sampling for cross-view geo-localisation", ICCV 2023.

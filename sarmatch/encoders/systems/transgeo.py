@@ -115,8 +115,16 @@ class TransGeo(TwoBranches):
 
     Notes
     -----
-    The published second stage reads attention maps of the first stage's network from files of 8 bits. Here the network
-    as it stands attends, without a gradient, and nothing is written.
+    No convolutions: an image is cut into patches of 16 pixels, and a distilled DeiT-S without a common weight for
+    each view lets all of them attend to each other. Positions are a learned table, so a panorama and a tile need no
+    polar transform to be laid out alike: what corresponds may be learned. The vector is the mean of two heads, of
+    the class token and of the distillation token. Soft-margin triplets on mined pairs, and ASAM, which asks for
+    weights whose neighbourhood is good as well, since a transformer with few images otherwise remembers them. The
+    second stage *attends and zooms*: what class tokens look at in the last block says which patches matter, the
+    others are dropped, and the reference comes in a higher resolution, 1.25 times as large, of whose patches 0.64
+    remain. The costs are those of the first look, the detail is finer where it counts, and positions keep their
+    place. It begins with the first stage's weights at a tenth of its rate. The published second stage reads
+    attention from files of 8 bits; here the network attends as it stands, and nothing is written.
 
     References
     ----------

@@ -11,7 +11,7 @@ class VIGOR(TwoBranches):
     """Two convolutional trunks without a common weight, each under an aggregator: SAFA of eight heads as published.
 
     With the loss `offset_regression`, an offset head reads from both vectors where in the tile the query lies, and a
-    run answers with that place; here it sees them after, in the publication before their normalisation.
+    run answers with that place.
 
     Parameters
     ----------
@@ -21,6 +21,19 @@ class VIGOR(TwoBranches):
         See `create_backbone`.
     aggregator, aggregator_options
         See `create_aggregator`.
+
+    Notes
+    -----
+    A panorama taken anywhere, and aerial tiles on a grid: four tiles overlap the place, one has it near its middle.
+    Two VGG16 without a common weight end in maps of 512 channels. SAFA makes a vector of each: the largest channel
+    of every cell goes through two dense layers to one weight per cell, the cells are added up with these weights,
+    and eight such heads stand beside each other, 4096 numbers. The layers know how many cells there are, so a head
+    can look at one corner of the image. Training pulls by soft-margin triplets over all pairs of a batch, half of
+    which is mined: queries meet the tiles that they take for their own in a pool of earlier embeddings. Then the
+    *hybrid* loss joins. Semi-positives, tiles that overlap less, are to be as similar as their intersection over
+    union says, relative to the positive; and a small head reads from both vectors, before they are normalised,
+    where in its tile the query stands. Right is an answer within some metres, not a tile of a certain number; a
+    query whose semi-positive comes first has not been missed.
 
     References
     ----------
