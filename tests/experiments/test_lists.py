@@ -1,6 +1,7 @@
 """Candidate lists of runs: cross-fitting, joint training, and the comparison of refiners."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -247,7 +248,7 @@ def test_some_arms_join_a_table_whose_controls_stand(finished, tmp_path, monkeyp
     monkeypatch.setattr(studies, "made_with", lambda: {"commit": "0000001", "machine": "another", "torch": "2"})
     table = studies.run_study(study, kept, arms=["k_reciprocal"]).set_index("arm")
     assert set(table.index) == set(study.arms)
-    assert table["commit"].eq("0000001").to_dict() == {arm: arm != "geographic_vote" for arm in study.arms}
+    assert table["commit"].eq("0000001").to_dict() == {arm: arm == "k_reciprocal" for arm in study.arms}
     assert table.loc["geographic_vote", "recall@10"] == before.set_index("arm").loc["geographic_vote", "recall@10"]
     gaps = pd.read_csv(kept / "differences.csv", dtype={"commit": str})
     assert set(gaps["arm"]) == set(study.arms)
@@ -265,6 +266,20 @@ def test_some_arms_join_a_table_whose_controls_stand(finished, tmp_path, monkeyp
     (kept / "table.csv").write_text(text)
     with pytest.raises(ValueError, match=r"arms are \['M9'\], expected some of"):
         studies.run_study(study, kept, arms=["M9"])
+
+
+@pytest.mark.parametrize(("arm", "off", "stands"), [("G0", 0.005, True), ("G0", 0.02, False), ("coarse", 0.001, False)])
+def test_a_control_that_learns_may_round_otherwise_and_no_other(arm, off, stands):
+    row = {"protocol": "cross_area", "kind": "arbitrary", "k": 8, "seed": 0, "recall@5": 0.5, "area_100m": 0.1}
+    recorded = pd.DataFrame([row | {"arm": a, "recall@1": 0.3, "recall@10": 0.6} for a in studies.CONTROLS])
+    made = recorded.assign(**{"recall@10": recorded["recall@10"] + off * (recorded["arm"] == arm)})
+    if stands:
+        studies.check_controls(recorded, made, Path("table.csv"))
+        return
+    with pytest.raises(ValueError, match=f"table.csv: recall@10 of {arm!r} is 0.6 there"):
+        studies.check_controls(recorded, made, Path("table.csv"))
+    with pytest.raises(ValueError, match="is nan there"):
+        studies.check_controls(recorded.iloc[:0], recorded, Path("table.csv"))
 
 
 def test_area_under_the_metre_curve_is_its_closed_form(finished):
