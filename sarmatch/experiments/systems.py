@@ -155,7 +155,8 @@ def _of_views(start: str, scene: str, protocol: str, changes: dict[str, Any]) ->
 
 #: One thing changed each, under the recipe that it is changed of; options join those of the recipe. Semi-positives
 #: would change nothing of VIGOR's, whose pool keeps tiles that overlap out of a batch; `vigor_hybrid` has them.
-#: SGD comes in three steps of one change each: at the rate of AdamW, at one of its own, and there without ASAM.
+#: SGD comes in three steps of one change each: at the rate of AdamW, at one of its own, and there without ASAM. SAM has
+#: a radius of its own, and triplets of near negatives a lower rate: at the others they make all images alike.
 ABLATED: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     "saig": (
         "saig_s_smd",
@@ -164,18 +165,19 @@ ABLATED: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
             "saig_gem": {"encoder_options": {"aggregator": "gem"}},
             "saig_safa": {"encoder_options": {"aggregator": "safa"}},
             "saig_triplet": {"loss": "soft_margin_triplet", "loss_options": {}},
-            "saig_semi_hard": {"loss": "semi_hard_triplet"},
             "saig_infonce": {"loss": "infonce"},
             "saig_mined": {"sampler": "mined"},
             "saig_shared": {"encoder_options": {"shared": True}},
             "saig_semi_positive": {"auxiliary": {"iou_semi_positive": 0.1}},
+            "saig_slow": {"learning_rate": 3e-4},
+            "saig_semi_hard": {"learning_rate": 3e-4, "loss": "semi_hard_triplet"},
         },
     ),
     "optimisers": (
         "saig_s_smd",
         {
             "saig_adam": {"sharpness": "none"},
-            "saig_sam": {"sharpness": "sam"},
+            "saig_sam": {"sharpness": "sam", "rho": 0.05},
             "saig_slow": {"learning_rate": 3e-4},
             "saig_fast": {"learning_rate": 3e-3},
             "saig_sgd": {"optimizer": "sgd"},
