@@ -150,7 +150,7 @@ def refine(
         bool, typer.Option("--finished", help="fit nothing: the recorded table anew, of what was kept")
     ] = False,
     arm: Annotated[
-        list[str] | None, typer.Option(help="rows that are made anew and join the recorded table; all of it")
+        list[str] | None, typer.Option(help="a row that is made anew and joins the recorded table; may be given again")
     ] = None,
 ) -> None:
     """Compare the refiners on the lists of a run, and keep the table; goes on where it was cut off.

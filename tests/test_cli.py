@@ -56,6 +56,7 @@ def test_own_data_in_a_folder_of_pairs_reports_recall_and_no_metres(pairs_folder
         (["slides", "no/such.ipynb"], "no/such.ipynb"),
         (["report", "no/such.ipynb"], "no/such.ipynb"),
         (["refine", "nonsense"], "'nonsense' is neither a finished run's folder nor"),
+        (["refine", "refinement_easy", "--arm", "M9"], "arms are ['M9'], expected some of ['coarse', "),
         (["sweep", "nonsense"], "no comparison is called 'nonsense'"),
         (["sweep", "alignment_sentinel", "--scene", "no/such/folder"], "no/such/folder"),
         (["sweep", "systems_panorama_cross_area"], "needs data"),

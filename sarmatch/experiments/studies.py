@@ -384,6 +384,8 @@ def run_study(
 
     Raises
     ------
+    FileNotFoundError
+        Where a table is asked for that is not recorded.
     ValueError
         Where the study has no such arm, or its controls come out otherwise than recorded: see `check_controls`.
     """
@@ -391,6 +393,8 @@ def run_study(
         raise ValueError(f"arms are {unknown}, expected some of {list(study.arms)}")
     run_of = load_run(root / study.run)
     recorded = {name: folder / f"{name}.csv" for name in ("table", "differences")}
+    if (finished or arms) and not recorded["table"].is_file():
+        raise FileNotFoundError(f"{recorded['table']}: no comparison is recorded here; refine without options first")
     known = pd.read_csv(recorded["table"], dtype=_AS_TEXT) if finished or arms else None
     made = study._replace(arms=[arm for arm in study.arms if not arms or arm in (*arms, *CONTROLS)])
     kept = runs_dir() / f"{run_of.config.name}-{run_of.config.key}-refined"

@@ -243,6 +243,8 @@ def test_some_arms_join_a_table_whose_controls_stand(finished, tmp_path, monkeyp
         lengths=(8,), arms=("coarse", "whitened", "geographic_vote", "k_reciprocal"), kinds=("arbitrary",)
     )
     kept, first = tmp_path / "kept", ("coarse", "whitened", "geographic_vote")
+    with pytest.raises(FileNotFoundError, match="table.csv: no comparison is recorded here"):
+        studies.run_study(study, kept, arms=["k_reciprocal"])
     before = studies.run_study(study._replace(arms=first), kept)
     monkeypatch.setattr(studies, "code_version", lambda rooms: "another")
     monkeypatch.setattr(studies, "made_with", lambda: {"commit": "0000001", "machine": "another", "torch": "2"})
