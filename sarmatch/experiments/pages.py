@@ -262,9 +262,9 @@ def sweep_table(comparison: Comparison) -> str:
 def systems_table(comparison: Comparison) -> str:
     """Systems at one budget: a row per system and training-free encoder, arbitrary queries, means over seeds.
 
-    Recall in percent with the worst and the best seed. In an unseen area, where that was tested: whether the right tile
-    is among the first hundredth, whether the first covers the query (hit rate), and the difference in recall@10 to the
-    first row with its paired 95 % interval over spatial blocks.
+    Recall in percent with the worst and the best seed; a row of fewer seeds than others says so. In an unseen area,
+    where that was tested: whether the right tile is among the first hundredth, whether the first covers the query (hit
+    rate), and the difference in recall@10 to the first row with its paired 95 % interval over spatial blocks.
     """
     table, gaps, commit = comparison
     table = table.query("kind == 'arbitrary'")
@@ -273,9 +273,11 @@ def systems_table(comparison: Comparison) -> str:
     head = ["system", "parameters", "pairs", *(f"{PROTOCOL_WORDS[p]}: @1 / @5 / @10" for p in protocols)]
     head += [f"{what}, {PROTOCOL_WORDS[protocols[-1]]}" for what in ("top 1 %", "hit rate")]
     head += ["within 10 m", "median error"]
-    rows, commits = [], []
+    rows, commits, seeds = [], [], table["seed"].nunique()
     for arm, of_arm in table.groupby("arm", sort=False):
-        cells = [method_words(arm), f"{of_arm['parameters'].iloc[0]:,.0f}", f"{of_arm['pairs'].iloc[0]:,.0f}"]
+        own = of_arm["seed"].nunique()
+        name = method_words(arm) + (f" ({_count(own)})" if own < seeds else "")
+        cells = [name, f"{of_arm['parameters'].iloc[0]:,.0f}", f"{of_arm['pairs'].iloc[0]:,.0f}"]
         for protocol in protocols:
             part = of_arm[of_arm["protocol"] == protocol]
             cells.append(" / ".join(_over_seeds(part[f"recall@{k}"]) for k in (1, 5, 10)))
@@ -285,7 +287,7 @@ def systems_table(comparison: Comparison) -> str:
         cells += [f"{100 * part['within_10m'].mean():.1f} %", f"{part['median_m'].mean():,.0f} m"]
         rows.append([*cells, _gap(last.loc[arm]) if arm in last.index else ""])
         commits.append(commits_of(of_arm, commit))
-    first, seeds = table[table["protocol"] == protocols[-1]].iloc[0], table["seed"].nunique()
+    first = table[table["protocol"] == protocols[-1]].iloc[0]
     note = f"**{first['data']}**, {_count(seeds)}, {first['queries']:,} queries, gallery {first['gallery']:,}, "
     note += f"chance {_pair(first, 'recall@1_chance', 'recall@10_chance')}, {first['chance_median_m']:,.0f} m."
     return _markdown([*head, f"@10 against {method_words(gaps['control'].iloc[0])}"], rows, commits, note)

@@ -208,7 +208,6 @@ SWEEPS: dict[str, Sweep] = {
         f"systems_panorama_{protocol}": Sweep(
             f"published systems at one budget, street panoramas against aerial tiles, {words}",
             systems.on_panoramas(protocol),
-            seeds=(0, 1),
             needs_data=True,
             baselines=True,
         )
@@ -217,7 +216,6 @@ SWEEPS: dict[str, Sweep] = {
     "systems_heading": Sweep(
         "SAIG-S on street panoramas whose heading is known, and where nobody knows it, in towns that training knows",
         systems.on_headings,
-        seeds=(0, 1),
         needs_data=True,
     ),
     **{

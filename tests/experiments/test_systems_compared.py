@@ -116,6 +116,9 @@ def test_a_table_of_systems_says_budget_difference_and_chance():
     assert "**-20.0 (-30.0 to -10.0)**" in lines[3] and "-20.0" not in lines[2]
     assert lines[4].startswith("| HOG, training-free | 0 | 0 |")
     assert "**simulated**, 1 seed, 500 queries, gallery 400, chance 0.25 / 2.5, 990 m." in table
+    more = [row | {"seed": 1} for row in rows if row["arm"] != "transgeo"]
+    fewer = systems_table(Comparison(pd.DataFrame(rows + more), gaps, ""))
+    assert "| TransGeo (1 seed) |" in fewer and "| InfoNCE alone |" in fewer and "**simulated**, 2 seeds," in fewer
 
 
 def test_what_publications_state_is_marked_as_theirs():
