@@ -194,7 +194,6 @@ SWEEPS: dict[str, Sweep] = {
     "systems_standard": Sweep(
         "published systems at one budget, on `standard`",
         systems.on_standard,
-        seeds=(0, 1),
         baselines=True,
     ),
     "systems_sentinel": Sweep(
