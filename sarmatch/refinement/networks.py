@@ -369,9 +369,12 @@ class PublishedNetwork(nn.Module):
         return RefinerOutput(score, vote=self.vote(x)[..., 0])
 
 
-def _over_nodes(norm: nn.Module, x: Tensor) -> Tensor:
-    """Batch norm over all nodes of all lists `(Q, K, width)`."""
-    return norm(x.flatten(0, 1)).view_as(x)
+def _over_nodes(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
+    """Batch norm over all nodes of all lists `(Q, K, width)`; a single node, which has no spread, as after training."""
+    nodes = x.flatten(0, 1)
+    if len(nodes) == 1:
+        return F.batch_norm(nodes, norm.running_mean, norm.running_var, norm.weight, norm.bias).view_as(x)
+    return norm(nodes).view_as(x)
 
 
 def _over_list(x: Tensor) -> Tensor:
